@@ -1,0 +1,3 @@
+//! x86_64: boot_params, e820, setup_data, placement rules.
+
+pub mod boot_params;

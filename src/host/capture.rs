@@ -1,0 +1,1 @@
+//! Copies what the planner reads into a directory.

@@ -1,0 +1,74 @@
+//! What this machine says of itself: facts read below a root directory.
+//!
+//! Nothing here decides anything. Each source has a module with a pure parser
+//! (`parse(&[u8])`) and a reader that names the file in every error.
+
+pub mod boot_params;
+pub mod capture;
+pub mod cmdline;
+pub mod cpu;
+pub mod efi;
+pub mod firmware_memmap;
+pub mod iomem;
+pub mod loaded;
+pub mod root;
+pub mod security;
+pub mod serial;
+
+pub use root::{HostError, Root};
+
+/// Everything the planner needs to know of the running machine.
+#[derive(Debug, Clone)]
+pub struct Host {
+    /// `uname -r` of the running kernel.
+    pub release: String,
+    /// /proc/cmdline without the newline.
+    pub cmdline: String,
+    /// /proc/iomem.
+    pub iomem: iomem::Iomem,
+    /// /sys/firmware/memmap; `None` without CONFIG_FIRMWARE_MEMMAP.
+    pub firmware_map: Option<Vec<firmware_memmap::FirmwareRegion>>,
+    /// /sys/kernel/boot_params; `None` where the kernel has none.
+    pub boot_params: Option<boot_params::RunningBootParams>,
+    /// /sys/firmware/efi; `None` on a machine that was not booted through EFI.
+    pub efi: Option<efi::Efi>,
+    /// CPU features that decide something.
+    pub cpu: cpu::Cpu,
+    /// MemTotal of /proc/meminfo in bytes: what `totalram_pages` is from outside.
+    pub total_ram: u64,
+    /// MemAvailable of /proc/meminfo in bytes, 0 when not stated.
+    pub available_ram: u64,
+    /// Lockdown, sysctls, load limits, capability, IMA, KHO.
+    pub security: security::Security,
+    /// What is loaded now, and the crash kernel's reservation.
+    pub loaded: loaded::Loaded,
+    /// The UART of the running kernel's console, if it is a port-I/O one.
+    pub serial: Option<serial::SerialPort>,
+}
+
+impl Host {
+    /// Reads every fact below `root`.
+    ///
+    /// # Errors
+    /// When a file that must be there is missing, unreadable or malformed, and
+    /// when /proc/iomem shows zeroes for want of privilege.
+    pub fn read(root: &Root) -> Result<Self, HostError> {
+        Ok(Self {
+            release: root
+                .read_text("/proc/sys/kernel/osrelease")?
+                .trim_end()
+                .to_owned(),
+            cmdline: cmdline::read(root)?,
+            iomem: iomem::read(root)?,
+            firmware_map: firmware_memmap::read(root)?,
+            boot_params: boot_params::read(root)?,
+            efi: efi::read(root)?,
+            cpu: cpu::read(root)?,
+            total_ram: cpu::meminfo(root, "MemTotal")?,
+            available_ram: cpu::meminfo(root, "MemAvailable")?,
+            security: security::Security::read(root)?,
+            loaded: loaded::Loaded::read(root)?,
+            serial: serial::read(root)?,
+        })
+    }
+}

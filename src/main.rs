@@ -1,0 +1,3 @@
+//! The command `rkexec`.
+
+fn main() {}
