@@ -4,4 +4,5 @@
 
 pub mod arch;
 pub mod host;
+pub mod image;
 pub mod memory;
