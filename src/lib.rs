@@ -6,3 +6,4 @@ pub mod arch;
 pub mod host;
 pub mod image;
 pub mod memory;
+pub mod sys;
