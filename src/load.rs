@@ -29,7 +29,7 @@ pub enum LoadError {
     #[error("joining the initrds in memory failed")]
     Join(#[source] std::io::Error),
     /// A file changed while it was loaded.
-    #[error("{changed} while it was loaded; {after}")]
+    #[error("{changed}; {after}")]
     Changed {
         /// What changed.
         changed: Changed,

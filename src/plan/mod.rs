@@ -206,6 +206,12 @@ pub enum PlanError {
 }
 
 impl PlanError {
+    /// Whether the options contradict each other, or ask for what cannot be.
+    #[must_use]
+    pub const fn is_usage(&self) -> bool {
+        matches!(self, Self::EmptyBounds { .. } | Self::NotWithFileLoad { .. } | Self::NotIncludable { .. })
+    }
+
     /// A way out, where there is one.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
