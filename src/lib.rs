@@ -5,3 +5,4 @@
 pub mod arch;
 pub mod host;
 pub mod memory;
+pub mod purgatory;
