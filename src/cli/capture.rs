@@ -19,7 +19,14 @@ pub(super) struct CaptureArgs {
 pub(super) fn run(context: &Context, args: &CaptureArgs) -> anyhow::Result<()> {
     let report = capture::capture(&context.root, &args.dir).context("capture failed")?;
     context.print(
-        || format!("{} files, {} bytes, below {}\n", report.files, report.bytes, args.dir.display()),
+        || {
+            format!(
+                "{} files, {} bytes, below {}\n",
+                report.files,
+                report.bytes,
+                args.dir.display()
+            )
+        },
         || serde_json::json!({ "schema": 1, "files": report.files, "size": report.bytes }),
     )
 }

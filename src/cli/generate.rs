@@ -33,12 +33,22 @@ pub(super) fn run(args: &GenerateArgs) -> anyhow::Result<()> {
     command.build();
     let mut text = Vec::new();
     match &args.what {
-        What::Completions { shell } => clap_complete::generate(*shell, &mut command, "rkexec", &mut text),
-        What::Man { verb: None } => clap_mangen::Man::new(command).section("8").render(&mut text)?,
+        What::Completions { shell } => {
+            clap_complete::generate(*shell, &mut command, "rkexec", &mut text)
+        }
+        What::Man { verb: None } => clap_mangen::Man::new(command)
+            .section("8")
+            .render(&mut text)?,
         What::Man { verb: Some(verb) } => {
-            let found = command.get_subcommands().find(|known| known.get_name() == verb);
-            let found = found.ok_or_else(|| super::Usage(format!("there is no verb {verb}")))?.clone();
-            clap_mangen::Man::new(found).section("8").render(&mut text)?;
+            let found = command
+                .get_subcommands()
+                .find(|known| known.get_name() == verb);
+            let found = found
+                .ok_or_else(|| super::Usage(format!("there is no verb {verb}")))?
+                .clone();
+            clap_mangen::Man::new(found)
+                .section("8")
+                .render(&mut text)?;
         }
     }
     match io::stdout().lock().write_all(&text) {

@@ -55,7 +55,8 @@ pub(super) fn plan(context: &Context, args: &PlanArgs) -> anyhow::Result<()> {
     let plan = make(&args.load, &host, &image, &files)?;
     if let Some(path) = &args.svg {
         let picture = render::svg::plan(&plan);
-        std::fs::write(path, picture).with_context(|| format!("writing {} failed", path.display()))?;
+        std::fs::write(path, picture)
+            .with_context(|| format!("writing {} failed", path.display()))?;
     }
     let kernel = args.load.kernel.as_path();
     context.print(
@@ -65,10 +66,16 @@ pub(super) fn plan(context: &Context, args: &PlanArgs) -> anyhow::Result<()> {
 }
 
 fn open(args: &LoadArgs) -> anyhow::Result<Files> {
-    let open = |path: &Path, what: &str| MappedFile::open(path).with_context(|| format!("opening the {what} failed"));
+    let open = |path: &Path, what: &str| {
+        MappedFile::open(path).with_context(|| format!("opening the {what} failed"))
+    };
     Ok(Files {
         kernel: open(&args.kernel, "kernel")?,
-        initrds: args.initrd.iter().map(|path| open(path, "initrd")).collect::<Result<_, _>>()?,
+        initrds: args
+            .initrd
+            .iter()
+            .map(|path| open(path, "initrd"))
+            .collect::<Result<_, _>>()?,
     })
 }
 
@@ -77,7 +84,12 @@ pub(super) fn probe(file: &MappedFile) -> anyhow::Result<Image<'_>> {
     image::probe(file.bytes()).with_context(|| format!("reading {} failed", file.path().display()))
 }
 
-fn make<'a>(args: &LoadArgs, host: &Host, image: &Image<'a>, files: &'a Files) -> anyhow::Result<Plan<'a>> {
+fn make<'a>(
+    args: &LoadArgs,
+    host: &Host,
+    image: &Image<'a>,
+    files: &'a Files,
+) -> anyhow::Result<Plan<'a>> {
     let request = args.request(Some(random_seed()?));
     plan::plan(&request, host, image, &files.initrd_bytes()).context("planning failed")
 }

@@ -96,13 +96,20 @@ impl Context {
     /// Refuses `--root` for a verb that changes the machine.
     fn on_this_machine(&self, verb: &str) -> anyhow::Result<()> {
         if self.global.root.is_some() {
-            return Err(Usage(format!("{verb} changes this machine: --root does not go with it")).into());
+            return Err(Usage(format!(
+                "{verb} changes this machine: --root does not go with it"
+            ))
+            .into());
         }
         Ok(())
     }
 
     /// Prints a result: `text` for people, `json` for programs.
-    fn print(&self, text: impl FnOnce() -> String, json: impl FnOnce() -> serde_json::Value) -> anyhow::Result<()> {
+    fn print(
+        &self,
+        text: impl FnOnce() -> String,
+        json: impl FnOnce() -> serde_json::Value,
+    ) -> anyhow::Result<()> {
         let text = match self.global.output {
             Output::Text if self.global.quiet => return Ok(()),
             Output::Text => text(),
@@ -160,7 +167,10 @@ pub fn main() -> ExitCode {
 
 fn run(cli: Cli) -> anyhow::Result<()> {
     let root = cli.global.root.as_ref().map_or_else(Root::system, Root::at);
-    let context = Context { global: cli.global, root };
+    let context = Context {
+        global: cli.global,
+        root,
+    };
     match cli.verb {
         Verb::Load(args) => load::load(&context, &args),
         Verb::Plan(args) => load::plan(&context, &args),
@@ -191,7 +201,13 @@ fn hint(error: &anyhow::Error) -> Option<String> {
         let load = cause.downcast_ref::<LoadError>().and_then(LoadError::hint);
         let host = cause.downcast_ref::<HostError>().and_then(HostError::hint);
         let plan = cause.downcast_ref::<PlanError>().and_then(PlanError::hint);
-        let nothing = cause.is::<NothingLoaded>().then_some("rkexec load KERNEL loads one");
-        sys.or(load).or(host).or(nothing).map(str::to_owned).or(plan)
+        let nothing = cause
+            .is::<NothingLoaded>()
+            .then_some("rkexec load KERNEL loads one");
+        sys.or(load)
+            .or(host)
+            .or(nothing)
+            .map(str::to_owned)
+            .or(plan)
     })
 }

@@ -73,7 +73,11 @@ impl LoadArgs {
             None => CmdlineBase::Empty,
         };
         LoadRequest {
-            cmdline: CmdlineRequest { base, append: self.append.clone(), remove: self.remove.clone() },
+            cmdline: CmdlineRequest {
+                base,
+                append: self.append.clone(),
+                remove: self.remove.clone(),
+            },
             syscall: match self.syscall {
                 SyscallArg::Auto => SyscallChoice::Auto,
                 SyscallArg::KexecLoad => SyscallChoice::Only(Syscall::KexecLoad),
@@ -101,12 +105,18 @@ fn parse_size(text: &str) -> Result<u64, String> {
         Some((at, 't' | 'T')) => (&text[..at], 40),
         _ => (text, 0),
     };
-    let number = match digits.strip_prefix("0x").or_else(|| digits.strip_prefix("0X")) {
+    let number = match digits
+        .strip_prefix("0x")
+        .or_else(|| digits.strip_prefix("0X"))
+    {
         Some(hex) => u64::from_str_radix(hex, 16),
         None => digits.parse(),
     };
-    let number = number.map_err(|_| "not a number of bytes (0x or decimal, suffix K, M, G or T)".to_owned())?;
-    number.checked_mul(1 << shift).ok_or_else(|| "larger than 2^64 - 1".to_owned())
+    let number = number
+        .map_err(|_| "not a number of bytes (0x or decimal, suffix K, M, G or T)".to_owned())?;
+    number
+        .checked_mul(1 << shift)
+        .ok_or_else(|| "larger than 2^64 - 1".to_owned())
 }
 
 #[cfg(test)]
@@ -120,7 +130,17 @@ mod tests {
         assert_eq!(parse_size("0x2g"), Ok(2 << 30));
         assert_eq!(parse_size("1T"), Ok(1 << 40));
         assert_eq!(parse_size("7k"), Ok(7 << 10));
-        for bad in ["", "K", "0x", "-1", "1 M", "1MM", "1é", "0x1000000000000000000", "18446744073709551615K"] {
+        for bad in [
+            "",
+            "K",
+            "0x",
+            "-1",
+            "1 M",
+            "1MM",
+            "1é",
+            "0x1000000000000000000",
+            "18446744073709551615K",
+        ] {
             assert!(parse_size(bad).is_err(), "{bad:?}");
         }
     }

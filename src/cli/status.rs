@@ -61,7 +61,14 @@ fn text(
     line("kernel loaded:", yes_no(loaded.normal));
     line("crash kernel loaded:", yes_no(loaded.crash));
     line("crash reservation:", &size(loaded.crash_size));
-    line("elfcorehdr hotplug:", if loaded.crash_elfcorehdr_size.is_some() { "supported" } else { "not supported" });
+    line(
+        "elfcorehdr hotplug:",
+        if loaded.crash_elfcorehdr_size.is_some() {
+            "supported"
+        } else {
+            "not supported"
+        },
+    );
     line("lockdown:", lockdown);
     line("Secure Boot:", yes_no(secure_boot));
     line("kexec_load_disabled:", yes_no(security.load_disabled));
@@ -73,7 +80,11 @@ fn text(
     line("CONFIG_KEXEC:", yes_no(security.config.kexec));
     line("CONFIG_KEXEC_FILE:", yes_no(security.config.kexec_file));
     for (syscall, target, cause) in obstacles {
-        let _ = writeln!(out, "{syscall} of a {target} image would fail: {}", cause.why);
+        let _ = writeln!(
+            out,
+            "{syscall} of a {target} image would fail: {}",
+            cause.why
+        );
         if let Some(hint) = &cause.hint {
             let _ = writeln!(out, "  hint: {hint}");
         }

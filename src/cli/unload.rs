@@ -18,15 +18,23 @@ pub(super) struct UnloadArgs {
 
 pub(super) fn run(context: &Context, args: &UnloadArgs) -> anyhow::Result<()> {
     context.on_this_machine("unload")?;
-    let target = if args.panic { Target::Crash } else { Target::Normal };
+    let target = if args.panic {
+        Target::Crash
+    } else {
+        Target::Normal
+    };
     let security = Security::read(&context.root)?;
     let loaded = Loaded::read(&context.root)?;
-    let attempt = Attempt { unload: true, ..Attempt::new(syscall(&security), target, &security, &loaded) };
+    let attempt = Attempt {
+        unload: true,
+        ..Attempt::new(syscall(&security), target, &security, &loaded)
+    };
     if let Some(error) = SysError::forbidden(&attempt) {
         return Err(error.into());
     }
     let when_busy = WhenBusy::within(&security, target);
-    kexec::unload(attempt.syscall, target, when_busy).map_err(|errno| SysError::failed(&attempt, errno))?;
+    kexec::unload(attempt.syscall, target, when_busy)
+        .map_err(|errno| SysError::failed(&attempt, errno))?;
     let was = match target {
         Target::Normal => loaded.normal,
         Target::Crash => loaded.crash,
@@ -45,6 +53,11 @@ pub(super) fn run(context: &Context, args: &UnloadArgs) -> anyhow::Result<()> {
 /// kexec_file_load.
 fn syscall(security: &Security) -> Syscall {
     let locked = security.lockdown.is_some_and(|mode| mode != Lockdown::None);
-    let file_only = locked || security.ima_appraise_kexec == Some(true) || security.config.kexec == Some(false);
-    if file_only || security.config.kexec_file == Some(true) { Syscall::KexecFileLoad } else { Syscall::KexecLoad }
+    let file_only =
+        locked || security.ima_appraise_kexec == Some(true) || security.config.kexec == Some(false);
+    if file_only || security.config.kexec_file == Some(true) {
+        Syscall::KexecFileLoad
+    } else {
+        Syscall::KexecLoad
+    }
 }

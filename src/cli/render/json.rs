@@ -109,5 +109,9 @@ pub(in crate::cli) fn image(image: &Image<'_>) -> Value {
 
 /// Names of the bits that are set in xloadflags.
 pub(in crate::cli) fn xload_names(image: &BzImage<'_>) -> Vec<&'static str> {
-    xloadflags::NAMES.iter().filter(|(bit, _)| image.has(*bit)).map(|(_, name)| *name).collect()
+    xloadflags::NAMES
+        .iter()
+        .filter(|(bit, _)| image.has(*bit))
+        .map(|(_, name)| *name)
+        .collect()
 }

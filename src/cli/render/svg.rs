@@ -75,12 +75,26 @@ fn rows(plan: &Plan<'_>) -> Vec<Row> {
         let mut at = region.range.start();
         let mut push = |start, end, segment, label: &str| {
             if let Ok(range) = PhysRange::from_bounds(start, end) {
-                rows.push(Row { range, label: label.to_owned(), colour, segment });
+                rows.push(Row {
+                    range,
+                    label: label.to_owned(),
+                    colour,
+                    segment,
+                });
             }
         };
-        for segment in plan.segments.iter().filter(|segment| region.range.covers(segment.mem)) {
+        for segment in plan
+            .segments
+            .iter()
+            .filter(|segment| region.range.covers(segment.mem))
+        {
             push(at, segment.mem.start(), None, &label);
-            push(segment.mem.start(), segment.mem.end(), Some(segment.role.name()), region.kind.name());
+            push(
+                segment.mem.start(),
+                segment.mem.end(),
+                Some(segment.role.name()),
+                region.kind.name(),
+            );
             at = segment.mem.end();
         }
         push(at, region.range.end(), None, &label);
@@ -104,5 +118,7 @@ fn colour(e820: Option<E820Type>) -> &'static str {
 }
 
 fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
 }
