@@ -29,7 +29,7 @@ pub enum LoadError {
     #[error("joining the initrds in memory failed")]
     Join(#[source] std::io::Error),
     /// A file changed while it was loaded.
-    #[error("{changed} while it was loaded; {after}")]
+    #[error("{changed}; {after}")]
     Changed {
         /// What changed.
         changed: Changed,
@@ -58,7 +58,9 @@ impl Files {
     }
 
     fn unchanged(&self) -> Result<(), Changed> {
-        std::iter::once(&self.kernel).chain(&self.initrds).try_for_each(MappedFile::unchanged)
+        std::iter::once(&self.kernel)
+            .chain(&self.initrds)
+            .try_for_each(MappedFile::unchanged)
     }
 }
 
@@ -68,14 +70,21 @@ impl Files {
 /// # Errors
 /// When the call must fail by the facts, when it fails, or when a file changed
 /// meanwhile; the image is unloaded then, for its digest may be wrong.
-pub fn load(plan: &Plan<'_>, host: &Host, image: &BzImage<'_>, files: &Files) -> Result<(), LoadError> {
+pub fn load(
+    plan: &Plan<'_>,
+    host: &Host,
+    image: &BzImage<'_>,
+    files: &Files,
+) -> Result<(), LoadError> {
     let attempt = attempt(plan, host, image, files);
     if let Some(error) = SysError::forbidden(&attempt) {
         return Err(error.into());
     }
     // A file that changed before the call costs nothing yet.
     let changed = |changed, after: String| LoadError::Changed { changed, after };
-    files.unchanged().map_err(|what| changed(what, "nothing was loaded".to_owned()))?;
+    files
+        .unchanged()
+        .map_err(|what| changed(what, "nothing was loaded".to_owned()))?;
     let when_busy = WhenBusy::within(&host.security, attempt.target);
     let called = match (plan.syscall.name, plan.entry) {
         (Syscall::KexecLoad, entry) => {
@@ -88,20 +97,35 @@ pub fn load(plan: &Plan<'_>, host: &Host, image: &BzImage<'_>, files: &Files) ->
                     memsz: segment.mem.size(),
                 })
                 .collect();
-            kexec::kexec_load(entry.unwrap_or_default(), &segments, attempt.target, None, when_busy)
+            kexec::kexec_load(
+                entry.unwrap_or_default(),
+                &segments,
+                attempt.target,
+                None,
+                when_busy,
+            )
         }
         (Syscall::KexecFileLoad, _) => return file_load(plan, files, &attempt, when_busy),
     };
     called.map_err(|errno| SysError::failed(&attempt, errno))?;
-    files.unchanged().map_err(|what| changed(what, unload_after_change(&attempt, when_busy)))
+    files
+        .unchanged()
+        .map_err(|what| changed(what, unload_after_change(&attempt, when_busy)))
 }
 
 /// The kernel reads the files itself and holds them against writers: there is
 /// no moment at which a change would go unseen.
-fn file_load(plan: &Plan<'_>, files: &Files, attempt: &Attempt<'_>, when_busy: WhenBusy) -> Result<(), LoadError> {
+fn file_load(
+    plan: &Plan<'_>,
+    files: &Files,
+    attempt: &Attempt<'_>,
+    when_busy: WhenBusy,
+) -> Result<(), LoadError> {
     let joined = match files.initrds.len() {
         0 | 1 => None,
-        _ => Some(memfd::concatenate(c"rkexec-initrd", &files.initrd_bytes()).map_err(LoadError::Join)?),
+        _ => Some(
+            memfd::concatenate(c"rkexec-initrd", &files.initrd_bytes()).map_err(LoadError::Join)?,
+        ),
     };
     let initrd = match &joined {
         Some(joined) => Some(joined.as_fd()),
@@ -109,8 +133,14 @@ fn file_load(plan: &Plan<'_>, files: &Files, attempt: &Attempt<'_>, when_busy: W
     };
     // A Cmdline holds no NUL.
     let cmdline = CString::new(plan.cmdline.as_str()).unwrap_or_default();
-    kexec::kexec_file_load(files.kernel.fd(), initrd, &cmdline, attempt.target, when_busy)
-        .map_err(|errno| SysError::failed(attempt, errno).into())
+    kexec::kexec_file_load(
+        files.kernel.fd(),
+        initrd,
+        &cmdline,
+        attempt.target,
+        when_busy,
+    )
+    .map_err(|errno| SysError::failed(attempt, errno).into())
 }
 
 /// Unloads what was loaded from a file that changed, and says how that went.
@@ -118,8 +148,14 @@ fn unload_after_change(attempt: &Attempt<'_>, when_busy: WhenBusy) -> String {
     match kexec::unload(attempt.syscall, attempt.target, when_busy) {
         Ok(()) => "it was unloaded again, nothing is loaded now".to_owned(),
         Err(errno) => {
-            let unload = Attempt { unload: true, ..*attempt };
-            format!("it is still loaded and must not be booted: {}", SysError::failed(&unload, errno))
+            let unload = Attempt {
+                unload: true,
+                ..*attempt
+            };
+            format!(
+                "it is still loaded and must not be booted: {}",
+                SysError::failed(&unload, errno)
+            )
         }
     }
 }
@@ -127,7 +163,10 @@ fn unload_after_change(attempt: &Attempt<'_>, when_busy: WhenBusy) -> String {
 /// The facts by which a refusal is explained.
 fn attempt<'a>(plan: &Plan<'_>, host: &'a Host, image: &BzImage<'_>, files: &Files) -> Attempt<'a> {
     let initrds = files.initrd_bytes();
-    let joined: usize = initrds.iter().map(|initrd| initrd.len().next_multiple_of(INITRD_PAD)).sum();
+    let joined: usize = initrds
+        .iter()
+        .map(|initrd| initrd.len().next_multiple_of(INITRD_PAD))
+        .sum();
     let sizes = plan.segments.iter().map(|segment| segment.mem.size());
     let (bytes, largest) = match plan.syscall.name {
         Syscall::KexecLoad => (plan.total_size(), sizes.max().unwrap_or(0)),
@@ -146,6 +185,11 @@ fn attempt<'a>(plan: &Plan<'_>, host: &'a Host, image: &BzImage<'_>, files: &Fil
         largest_file: files.kernel.bytes().len().max(joined) as u64,
         total_ram: host.total_ram,
         available_ram: host.available_ram,
-        ..Attempt::new(plan.syscall.name, Target::Normal, &host.security, &host.loaded)
+        ..Attempt::new(
+            plan.syscall.name,
+            Target::Normal,
+            &host.security,
+            &host.loaded,
+        )
     }
 }

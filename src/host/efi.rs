@@ -86,7 +86,7 @@ pub fn parse_systab(bytes: &[u8]) -> Result<Systab, String> {
     Ok(systab)
 }
 
-pub(super) fn read(root: &Root) -> Result<Option<Efi>, HostError> {
+pub(crate) fn read(root: &Root) -> Result<Option<Efi>, HostError> {
     // On a machine that was not booted through EFI there is no such directory.
     if root.list_permitted(DIR)?.is_none() {
         return Ok(None);

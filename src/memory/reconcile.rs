@@ -59,6 +59,15 @@ impl MemoryKind {
         }
     }
 
+    /// The driver, where there is one.
+    #[must_use]
+    pub fn driver(&self) -> Option<&str> {
+        match self {
+            Self::DriverManaged(driver) => Some(driver),
+            _ => None,
+        }
+    }
+
     fn of(kind: E820Type) -> Self {
         match kind {
             E820Type::RAM | E820Type::RESERVED_KERN => Self::Ram,

@@ -10,7 +10,13 @@ pub struct Cmdline(String);
 
 /// Parameters of the running command line that belong to that boot alone:
 /// what its boot loader added, and what an earlier kexec added.
-const ONE_BOOT_ONLY: [&str; 5] = ["BOOT_IMAGE", "initrd", "elfcorehdr", "acpi_rsdp", "kexec_jump_back_entry"];
+const ONE_BOOT_ONLY: [&str; 5] = [
+    "BOOT_IMAGE",
+    "initrd",
+    "elfcorehdr",
+    "acpi_rsdp",
+    "kexec_jump_back_entry",
+];
 
 /// How the command line is made.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -54,15 +60,25 @@ impl Cmdline {
         }
         if !request.remove.is_empty() {
             line = without(&line, |name, word| {
-                request.remove.iter().any(|unwanted| unwanted == name || unwanted == word)
+                request
+                    .remove
+                    .iter()
+                    .any(|unwanted| unwanted == name || unwanted == word)
             });
         }
         if let Some(at) = line.find(['\0', '\n']) {
-            let what = if line.as_bytes().get(at) == Some(&0) { "a NUL" } else { "a newline" };
+            let what = if line.as_bytes().get(at) == Some(&0) {
+                "a NUL"
+            } else {
+                "a newline"
+            };
             return Err(PlanError::CmdlineCharacter { what, at });
         }
         if line.len() > limit {
-            return Err(PlanError::CmdlineTooLong { length: line.len(), limit });
+            return Err(PlanError::CmdlineTooLong {
+                length: line.len(),
+                limit,
+            });
         }
         Ok(Self(line))
     }
@@ -109,15 +125,22 @@ mod tests {
     use super::*;
 
     fn make(request: &CmdlineRequest, running: &str) -> String {
-        Cmdline::make(request, running, 2047).unwrap().as_str().to_owned()
+        Cmdline::make(request, running, 2047)
+            .unwrap()
+            .as_str()
+            .to_owned()
     }
 
     #[test]
     fn reuse_drops_what_belongs_to_one_boot() {
-        let request = CmdlineRequest { base: CmdlineBase::Running, ..Default::default() };
+        let request = CmdlineRequest {
+            base: CmdlineBase::Running,
+            ..Default::default()
+        };
         let running = "BOOT_IMAGE=/vmlinuz root=/dev/sda initrd=\\x.img dyndbg=\"file a +p; file b\" \
                        elfcorehdr=0x1 quiet acpi_rsdp=0x2 initrd_x=1 -- initrd=forinit";
-        let expected = "root=/dev/sda dyndbg=\"file a +p; file b\" quiet initrd_x=1 -- initrd=forinit";
+        let expected =
+            "root=/dev/sda dyndbg=\"file a +p; file b\" quiet initrd_x=1 -- initrd=forinit";
         assert_eq!(make(&request, running), expected);
     }
 
@@ -133,24 +156,36 @@ mod tests {
 
     #[test]
     fn a_given_line_is_kept_byte_for_byte() {
-        let request = CmdlineRequest { base: CmdlineBase::Given(" a  b\t".to_owned()), ..Default::default() };
+        let request = CmdlineRequest {
+            base: CmdlineBase::Given(" a  b\t".to_owned()),
+            ..Default::default()
+        };
         assert_eq!(make(&request, "x"), " a  b\t");
     }
 
     #[test]
     fn the_limit_counts_bytes_without_the_nul() {
-        let request = |n: usize| CmdlineRequest { base: CmdlineBase::Given("x".repeat(n)), ..Default::default() };
+        let request = |n: usize| CmdlineRequest {
+            base: CmdlineBase::Given("x".repeat(n)),
+            ..Default::default()
+        };
         assert!(Cmdline::make(&request(2047), "", 2047).is_ok());
         assert!(matches!(
             Cmdline::make(&request(2048), "", 2047),
-            Err(PlanError::CmdlineTooLong { length: 2048, limit: 2047 })
+            Err(PlanError::CmdlineTooLong {
+                length: 2048,
+                limit: 2047
+            })
         ));
     }
 
     #[test]
     fn no_nul_and_no_newline() {
         for (line, at) in [("a\0b", 1), ("ab\n", 2)] {
-            let request = CmdlineRequest { base: CmdlineBase::Given(line.to_owned()), ..Default::default() };
+            let request = CmdlineRequest {
+                base: CmdlineBase::Given(line.to_owned()),
+                ..Default::default()
+            };
             let error = Cmdline::make(&request, "", 2047).unwrap_err();
             assert!(matches!(error, PlanError::CmdlineCharacter { at: seen, .. } if seen == at));
         }

@@ -34,7 +34,11 @@ pub struct Decision {
 /// # Errors
 /// When the request contradicts the choice, or kexec_load is forbidden and
 /// kexec_file_load would do harm that nobody asked for.
-pub(super) fn decide(request: &LoadRequest, host: &Host, map: &MemoryMap) -> Result<Decision, PlanError> {
+pub(super) fn decide(
+    request: &LoadRequest,
+    host: &Host,
+    map: &MemoryMap,
+) -> Result<Decision, PlanError> {
     let decision = |name, reason: String| Ok(Decision { name, reason });
     let needs_load = needs_kexec_load(request);
     match (request.syscall, needs_load) {
@@ -44,9 +48,10 @@ pub(super) fn decide(request: &LoadRequest, host: &Host, map: &MemoryMap) -> Res
         (SyscallChoice::Only(Syscall::KexecFileLoad), Some((option, reason))) => {
             Err(PlanError::NotWithFileLoad { option, reason })
         }
-        (SyscallChoice::Only(Syscall::KexecFileLoad), None) => {
-            decision(Syscall::KexecFileLoad, "asked for with --syscall".to_owned())
-        }
+        (SyscallChoice::Only(Syscall::KexecFileLoad), None) => decision(
+            Syscall::KexecFileLoad,
+            "asked for with --syscall".to_owned(),
+        ),
         (SyscallChoice::Auto, needs_load) => {
             let Some(forbidden) = forbids_kexec_load(host) else {
                 let because = needs_load.map_or_else(
@@ -79,9 +84,21 @@ fn needs_kexec_load(request: &LoadRequest) -> Option<(&'static str, &'static str
     [
         (request.mem_min.is_some(), "--mem-min", placing),
         (request.mem_max.is_some(), "--mem-max", placing),
-        (request.memory_map == MapPolicy::Firmware, "--memory-map firmware", mapping),
-        (!request.include_driver_managed.is_empty(), "--include-driver-managed", mapping),
-        (request.no_digest, "--no-digest", "the running kernel's purgatory always verifies"),
+        (
+            request.memory_map == MapPolicy::Firmware,
+            "--memory-map firmware",
+            mapping,
+        ),
+        (
+            !request.include_driver_managed.is_empty(),
+            "--include-driver-managed",
+            mapping,
+        ),
+        (
+            request.no_digest,
+            "--no-digest",
+            "the running kernel's purgatory always verifies",
+        ),
     ]
     .into_iter()
     .find_map(|(wished, option, reason)| wished.then_some((option, reason)))
@@ -94,12 +111,26 @@ fn forbids_kexec_load(host: &Host) -> Option<String> {
     let secure_boot = host.efi.as_ref().and_then(|efi| efi.secure_boot) == Some(true);
     let rules = [
         (locked, "kernel lockdown forbids kexec_load"),
-        (security.ima_appraise_kexec == Some(true), "IMA appraises kexec images, and kexec_load has no file to appraise"),
-        (secure_boot && security.config.kexec_sig == Some(true), "Secure Boot is on, and only kexec_file_load checks a signature"),
-        (security.kho, "Kexec Handover (KHO) is on, and kexec_load would drop what it preserves"),
-        (security.config.kexec == Some(false), "the running kernel is built without CONFIG_KEXEC"),
+        (
+            security.ima_appraise_kexec == Some(true),
+            "IMA appraises kexec images, and kexec_load has no file to appraise",
+        ),
+        (
+            secure_boot && security.config.kexec_sig == Some(true),
+            "Secure Boot is on, and only kexec_file_load checks a signature",
+        ),
+        (
+            security.kho,
+            "Kexec Handover (KHO) is on, and kexec_load would drop what it preserves",
+        ),
+        (
+            security.config.kexec == Some(false) && security.config.kexec_file != Some(false),
+            "the running kernel is built without CONFIG_KEXEC",
+        ),
     ];
-    rules.into_iter().find_map(|(holds, why)| holds.then(|| why.to_owned()))
+    rules
+        .into_iter()
+        .find_map(|(holds, why)| holds.then(|| why.to_owned()))
 }
 
 /// The map that the running kernel hands over in kexec_file_load: the e820 it
@@ -112,7 +143,12 @@ pub fn kernel_map(host: &Host) -> Vec<(PhysRange, E820Type)> {
     let firmware = host.firmware_map.as_deref().unwrap_or_default();
     firmware
         .iter()
-        .map(|region| (region.range, E820Type::from_name(&region.name).unwrap_or(E820Type::RESERVED)))
+        .map(|region| {
+            (
+                region.range,
+                E820Type::from_name(&region.name).unwrap_or(E820Type::RESERVED),
+            )
+        })
         .collect()
 }
 
@@ -143,9 +179,15 @@ pub(super) fn harm(host: &Host, map: &MemoryMap, kernels: &[(PhysRange, E820Type
         _ => false,
     };
     for wanted in [true, false] {
-        let regions = map.regions().iter().filter(|region| severe(&region.kind) == wanted);
+        let regions = map
+            .regions()
+            .iter()
+            .filter(|region| severe(&region.kind) == wanted);
         if let Some(what) = handed_over_as_ram(regions, kernels) {
-            harm.push(Harm { what, severe: wanted });
+            harm.push(Harm {
+                what,
+                severe: wanted,
+            });
         }
     }
     harm
@@ -160,13 +202,20 @@ fn handed_over_as_ram<'a>(
     let mut bytes = 0;
     for region in regions.filter(|region| region.e820 != Some(E820Type::RAM)) {
         let after = kernels.partition_point(|(range, _)| range.end() <= region.range.start());
-        let near = kernels.iter().skip(after).take_while(|(range, _)| range.start() < region.range.end());
+        let near = kernels
+            .iter()
+            .skip(after)
+            .take_while(|(range, _)| range.start() < region.range.end());
         for (range, _) in near.filter(|(_, kind)| kind.is_ram()) {
             // Page 0 is reserved by every kernel for itself.
-            let part = range.intersection(region.range).filter(|part| part.end() > PAGE_SIZE);
+            let part = range
+                .intersection(region.range)
+                .filter(|part| part.end() > PAGE_SIZE);
             bytes += part.map_or(0, PhysRange::size);
             first = first.or(part.map(|part| (part, region.kind.name())));
         }
     }
-    first.map(|(range, kind)| format!("hands over {bytes:#x} bytes as RAM that are not, first {range} ({kind})"))
+    first.map(|(range, kind)| {
+        format!("hands over {bytes:#x} bytes as RAM that are not, first {range} ({kind})")
+    })
 }

@@ -10,8 +10,11 @@ pub const INITRD_PAD: usize = 4;
 
 /// Size of the stream that `files` make, bytes.
 #[must_use]
-pub fn stream_size(files: &[&[u8]]) -> u64 {
-    files.iter().map(|file| file.len().next_multiple_of(INITRD_PAD) as u64).sum()
+pub(super) fn stream_size(files: &[&[u8]]) -> u64 {
+    files
+        .iter()
+        .map(|file| file.len().next_multiple_of(INITRD_PAD) as u64)
+        .sum()
 }
 
 /// Cuts the stream into parts that start on pages: whole pages of a file stay
@@ -20,7 +23,7 @@ pub fn stream_size(files: &[&[u8]]) -> u64 {
 ///
 /// The parts lie one behind the other; only the last may end inside a page.
 #[must_use]
-pub fn parts<'a>(files: &[&'a [u8]], limit: usize) -> Vec<Cow<'a, [u8]>> {
+pub(super) fn parts<'a>(files: &[&'a [u8]], limit: usize) -> Vec<Cow<'a, [u8]>> {
     let page = usize::try_from(PAGE_SIZE).unwrap_or(4096);
     let mut parts: Vec<Cow<'a, [u8]>> = Vec::new();
     let mut shared: Vec<u8> = Vec::new();
@@ -35,7 +38,11 @@ pub fn parts<'a>(files: &[&'a [u8]], limit: usize) -> Vec<Cow<'a, [u8]>> {
                 parts.push(Cow::Owned(std::mem::take(&mut shared)));
             }
         }
-        let whole = if is_last { rest.len() } else { rest.len() - rest.len() % page };
+        let whole = if is_last {
+            rest.len()
+        } else {
+            rest.len() - rest.len() % page
+        };
         let (pages, tail) = rest.split_at(if shared.is_empty() { whole } else { 0 });
         if !pages.is_empty() {
             parts.push(Cow::Borrowed(pages));
@@ -54,7 +61,9 @@ pub fn parts<'a>(files: &[&'a [u8]], limit: usize) -> Vec<Cow<'a, [u8]>> {
         parts.push(Cow::Owned(shared));
     }
     if parts.len() > limit {
-        parts = vec![Cow::Owned(parts.iter().flat_map(|part| part.iter().copied()).collect())];
+        parts = vec![Cow::Owned(
+            parts.iter().flat_map(|part| part.iter().copied()).collect(),
+        )];
     }
     parts
 }
@@ -103,6 +112,9 @@ mod tests {
     fn large_files_share_one_copied_page() {
         let (a, b) = (vec![1; 5000], vec![2; 9000]);
         let parts = parts(&[&a, &b], 12);
-        assert!(matches!(parts[..], [Cow::Borrowed(_), Cow::Owned(_), Cow::Borrowed(_)]));
+        assert!(matches!(
+            parts[..],
+            [Cow::Borrowed(_), Cow::Owned(_), Cow::Borrowed(_)]
+        ));
     }
 }

@@ -171,7 +171,9 @@ pub enum PlanError {
         max: u64,
     },
     /// The machine runs with 5-level paging, and the kernel cannot start so.
-    #[error("the running kernel uses 5-level paging (LA57), and the new one cannot be entered in it (XLF_5LEVEL)")]
+    #[error(
+        "the running kernel uses 5-level paging (LA57), and the new one cannot be entered in it (XLF_5LEVEL)"
+    )]
     FiveLevel,
     /// A wish that kexec_file_load cannot fulfil.
     #[error("{option} cannot be had with kexec_file_load: {reason}")]
@@ -206,17 +208,35 @@ pub enum PlanError {
 }
 
 impl PlanError {
+    /// Whether the options contradict each other, or ask for what cannot be.
+    #[must_use]
+    pub const fn is_usage(&self) -> bool {
+        matches!(
+            self,
+            Self::EmptyBounds { .. } | Self::NotWithFileLoad { .. } | Self::NotIncludable { .. }
+        )
+    }
+
     /// A way out, where there is one.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::NoSyscall { .. } => Some("--syscall kexec_file_load loads all the same".to_owned()),
-            Self::FiveLevel => Some("boot once with no5lvl, or take a kernel with CONFIG_X86_5LEVEL".to_owned()),
-            Self::NoHole(_) => Some("rkexec memmap shows where segments may go, and why not elsewhere".to_owned()),
-            Self::NotIncludable { .. } => Some("only --include-driver-managed kmem is possible".to_owned()),
-            Self::Invalid(Violation::TooLarge { .. }) => {
-                Some("the kernel refuses images larger than half of the RAM: a smaller initrd is needed".to_owned())
+            Self::NoSyscall { .. } => {
+                Some("--syscall kexec_file_load loads all the same".to_owned())
             }
+            Self::FiveLevel => {
+                Some("boot once with no5lvl, or take a kernel with CONFIG_X86_5LEVEL".to_owned())
+            }
+            Self::NoHole(_) => {
+                Some("rkexec memmap shows where segments may go, and why not elsewhere".to_owned())
+            }
+            Self::NotIncludable { .. } => {
+                Some("only --include-driver-managed kmem is possible".to_owned())
+            }
+            Self::Invalid(Violation::TooLarge { .. }) => Some(
+                "the kernel refuses images larger than half of the RAM: a smaller initrd is needed"
+                    .to_owned(),
+            ),
             _ => None,
         }
     }
@@ -235,7 +255,8 @@ pub fn plan<'a>(
     let Image::BzImage(image) = image;
     check_drivers(&request.include_driver_managed)?;
     let cmdline = Cmdline::make(&request.cmdline, &host.cmdline, image.cmdline_limit())?;
-    let memory_map = MemoryMap::reconcile(host, request.memory_map, &request.include_driver_managed);
+    let memory_map =
+        MemoryMap::reconcile(host, request.memory_map, &request.include_driver_managed);
     let decision = decide::decide(request, host, &memory_map)?;
     if host.cpu.la57 && !image.has(crate::image::bzimage::xloadflags::FIVE_LEVEL) {
         return Err(PlanError::FiveLevel);
@@ -255,11 +276,16 @@ pub fn plan<'a>(
         syscall: decision,
     };
     match plan.syscall.name {
-        Syscall::KexecLoad => place::place(request, host, image, initrds, &mut plan, &mut warnings)?,
+        Syscall::KexecLoad => {
+            place::place(request, host, image, initrds, &mut plan, &mut warnings)?
+        }
         Syscall::KexecFileLoad => {
             let mut kernels = kernel_map(host);
             let harm = decide::harm(host, &plan.memory_map, &kernels);
-            warnings.extend(harm.into_iter().map(|harm| format!("kexec_file_load {}", harm.what)));
+            warnings.extend(
+                harm.into_iter()
+                    .map(|harm| format!("kexec_file_load {}", harm.what)),
+            );
             kernels.truncate(E820_MAX_ENTRIES_ZEROPAGE);
             plan.e820 = kernels;
         }
@@ -275,9 +301,10 @@ fn check_drivers(drivers: &BTreeSet<String>) -> Result<(), PlanError> {
             driver: driver.clone(),
             reason: "the hypervisor may have unplugged parts of it, and its driver unplugs all of it when it starts",
         }),
-        Some(driver) => {
-            Err(PlanError::NotIncludable { driver: driver.clone(), reason: "nothing is known of this driver" })
-        }
+        Some(driver) => Err(PlanError::NotIncludable {
+            driver: driver.clone(),
+            reason: "nothing is known of this driver",
+        }),
         None => Ok(()),
     }
 }
@@ -286,7 +313,10 @@ fn general_warnings(request: &LoadRequest, host: &Host, map: &MemoryMap) -> Vec<
     let mut warnings = Vec::new();
     let CmdlineRequest { base, append, .. } = &request.cmdline;
     if *base == CmdlineBase::Empty && append.is_empty() {
-        warnings.push("the command line is empty (--cmdline, --reuse-cmdline or --append give one)".to_owned());
+        warnings.push(
+            "the command line is empty (--cmdline, --reuse-cmdline or --append give one)"
+                .to_owned(),
+        );
     }
     let withheld: u64 = sum(map, |kind| *kind == MemoryKind::Withheld);
     if withheld > 0 && request.memory_map == MapPolicy::FixedUp {
@@ -296,16 +326,29 @@ fn general_warnings(request: &LoadRequest, host: &Host, map: &MemoryMap) -> Vec<
         ));
     }
     if let Some(flag) = host.cpu.confidential {
-        warnings.push(format!("this is a confidential guest ({flag}): few kernels survive a kexec there"));
+        warnings.push(format!(
+            "this is a confidential guest ({flag}): few kernels survive a kexec there"
+        ));
     }
-    if !map.e820().iter().any(|(range, kind)| kind.is_ram() && range.start() < 0xa_0000) {
-        warnings.push("no RAM below 640 KiB: the next kernel cannot start other CPUs or switch paging levels".to_owned());
+    if !map
+        .e820()
+        .iter()
+        .any(|(range, kind)| kind.is_ram() && range.start() < 0xa_0000)
+    {
+        warnings.push(
+            "no RAM below 640 KiB: the next kernel cannot start other CPUs or switch paging levels"
+                .to_owned(),
+        );
     }
     warnings
 }
 
 fn sum(map: &MemoryMap, of: impl Fn(&MemoryKind) -> bool) -> u64 {
-    map.regions().iter().filter(|region| of(&region.kind)).map(|region| region.range.size()).sum()
+    map.regions()
+        .iter()
+        .filter(|region| of(&region.kind))
+        .map(|region| region.range.size())
+        .sum()
 }
 
 /// What is memory, and yet no place for segments.
@@ -321,8 +364,16 @@ fn excluded(host: &Host, map: &MemoryMap) -> Vec<Excluded> {
             | MemoryKind::Withheld => true,
             _ => was_ram,
         };
-        let name = region.sources.iomem.clone().unwrap_or_else(|| region.kind.name().to_owned());
-        is_memory.then_some(Excluded { range: region.range, name, reason: region.reason })
+        let name = region
+            .sources
+            .iomem
+            .clone()
+            .unwrap_or_else(|| region.kind.name().to_owned());
+        is_memory.then_some(Excluded {
+            range: region.range,
+            name,
+            reason: region.reason,
+        })
     });
     let crash = host.iomem.crash_kernel().into_iter().map(|range| Excluded {
         range,

@@ -38,7 +38,9 @@ pub(super) fn place<'a>(
     warnings: &mut Vec<String>,
 ) -> Result<(), PlanError> {
     let efi = zero_page::efi_handover(host, image).unwrap_or_else(|reason| {
-        warnings.push(format!("the next kernel gets no EFI: {reason}; ACPI is handed over all the same"));
+        warnings.push(format!(
+            "the next kernel gets no EFI: {reason}; ACPI is handed over all the same"
+        ));
         None
     });
     let (entries, inline) = zero_page::e820_entries(&plan.e820);
@@ -60,7 +62,10 @@ pub(super) fn place<'a>(
         0 => None,
         size => Some(places.initrd(image, size)?),
     };
-    let boot_params = places.small("boot_params", zero_page::segment_size(plan.cmdline.as_str().len() as u64))?;
+    let boot_params = places.small(
+        "boot_params",
+        zero_page::segment_size(plan.cmdline.as_str().len() as u64),
+    )?;
     let setup_data = match chain.size() as u64 {
         0 => None,
         size => Some(places.small("setup_data", size)?),
@@ -100,19 +105,39 @@ pub(super) fn place<'a>(
             .to_owned(),
     ));
     if let Some(place) = setup_data {
-        let rule = "highest place; one segment, so that few page tables reach the whole chain".to_owned();
-        segments.push(segment(Role::SetupData, Cow::Owned(chain.bytes_at(place.start())), place, rule));
+        let rule =
+            "highest place; one segment, so that few page tables reach the whole chain".to_owned();
+        segments.push(segment(
+            Role::SetupData,
+            Cow::Owned(chain.bytes_at(place.start())),
+            place,
+            rule,
+        ));
     }
 
-    let code = purgatory_image(request, host, &segments, kernel.start() + ENTRY_64_OFFSET, boot_params.start())?;
-    segments.push(segment(Role::Purgatory, Cow::Owned(code), purgatory, "highest place that is left".to_owned()));
+    let code = purgatory_image(
+        request,
+        host,
+        &segments,
+        kernel.start() + ENTRY_64_OFFSET,
+        boot_params.start(),
+    )?;
+    segments.push(segment(
+        Role::Purgatory,
+        Cow::Owned(code),
+        purgatory,
+        "highest place that is left".to_owned(),
+    ));
     segments.sort_by_key(|segment| segment.mem);
 
     plan.entry = Some(purgatory.start() + purgatory::ENTRY);
     plan.setup_data = chain
         .nodes()
         .iter()
-        .map(|node| SetupDataSummary { kind: setup_data::type_name(node.kind), size: node.data.len() })
+        .map(|node| SetupDataSummary {
+            kind: setup_data::type_name(node.kind),
+            size: node.data.len(),
+        })
         .collect();
     plan.segments = segments;
     debug_assert!(inline <= E820_MAX_ENTRIES_ZEROPAGE);
@@ -120,7 +145,12 @@ pub(super) fn place<'a>(
 }
 
 fn segment<'a>(role: Role, buf: Cow<'a, [u8]>, mem: PhysRange, rule: String) -> Segment<'a> {
-    Segment { role, buf, mem, rule }
+    Segment {
+        role,
+        buf,
+        mem,
+        rule,
+    }
 }
 
 /// The initrd's place cut into its parts.
@@ -156,10 +186,13 @@ fn purgatory_image(
     };
     // What the files do not fill is zeroed by the running kernel, and nobody
     // reads it before writing it: only the bytes are digested.
-    let filled = segments.iter().filter(|_| params.verify).filter_map(|segment| {
-        let range = PhysRange::new(segment.mem.start(), segment.buf.len() as u64).ok()?;
-        Some((range, purgatory::digest(&segment.buf)))
-    });
+    let filled = segments
+        .iter()
+        .filter(|_| params.verify)
+        .filter_map(|segment| {
+            let range = PhysRange::new(segment.mem.start(), segment.buf.len() as u64).ok()?;
+            Some((range, purgatory::digest(&segment.buf)))
+        });
     Ok(purgatory::image(&params, &filled.collect::<Vec<_>>())?)
 }
 
@@ -173,10 +206,23 @@ struct Places {
 }
 
 impl Places {
-    fn new(request: &LoadRequest, host: &Host, image: &BzImage<'_>, plan: &Plan<'_>) -> Result<Self, PlanError> {
+    fn new(
+        request: &LoadRequest,
+        host: &Host,
+        image: &BzImage<'_>,
+        plan: &Plan<'_>,
+    ) -> Result<Self, PlanError> {
         let five_level = host.cpu.la57 && image.has(xloadflags::FIVE_LEVEL_ENABLED);
-        let paging = if five_level { FIVE_LEVEL_LIMIT } else { FOUR_LEVEL_LIMIT };
-        let reach = if image.has(xloadflags::CAN_BE_LOADED_ABOVE_4G) { paging - PAGE_SIZE } else { FOUR_GIB };
+        let paging = if five_level {
+            FIVE_LEVEL_LIMIT
+        } else {
+            FOUR_LEVEL_LIMIT
+        };
+        let reach = if image.has(xloadflags::CAN_BE_LOADED_ABOVE_4G) {
+            paging - PAGE_SIZE
+        } else {
+            FOUR_GIB
+        };
         let min = request.mem_min.unwrap_or(0).max(LOW_LIMIT);
         let max = request.mem_max.unwrap_or(u64::MAX).min(reach);
         if min >= max {
@@ -199,10 +245,24 @@ impl Places {
     }
 
     /// Boot RAM first; hot-added RAM only when nothing else fits.
-    fn take(&mut self, what: &'static str, size: u64, align: u64, min: u64, max: u64) -> Result<PhysRange, PlanError> {
+    fn take(
+        &mut self,
+        what: &'static str,
+        size: u64,
+        align: u64,
+        min: u64,
+        max: u64,
+    ) -> Result<PhysRange, PlanError> {
         let (min, max) = (min.max(self.min), max.min(self.max));
-        let bounds = PhysRange::from_bounds(min, max).map_err(|_| PlanError::EmptyBounds { min, max })?;
-        let want = Want { what, size, align, bounds, direction: Direction::TopDown };
+        let bounds =
+            PhysRange::from_bounds(min, max).map_err(|_| PlanError::EmptyBounds { min, max })?;
+        let want = Want {
+            what,
+            size,
+            align,
+            bounds,
+            direction: Direction::TopDown,
+        };
         self.holes.take(&want).or_else(|error| {
             let place = self.last_choice.take(&want).map_err(|_| error)?;
             self.used_last_choice = true;

@@ -12,7 +12,7 @@ pub mod memfd;
 
 pub use cause::{Attempt, Cause, SysError, explain, explain_reboot, forbidden};
 pub use errno::Errno;
-pub use kexec::{Hotplug, KexecSegment, Syscall, Target};
+pub use kexec::{Hotplug, KexecSegment, SEGMENT_MAX, Syscall, Target};
 pub use mapped::{Changed, MappedFile, OpenError};
 
 /// Writes what is cached to the disks, as sync(2) does: kexec flushes nothing

@@ -79,7 +79,7 @@ impl SetupData {
 
     /// Adds `struct efi_setup_data` {fw_vendor, unused, tables, smbios, reserved\[8\]}
     /// and the memory map, in descriptors of `descriptor_size` bytes.
-    pub fn push_efi(&mut self, efi: &Efi, descriptor_size: usize) {
+    pub fn push_efi(&mut self, efi: &Efi, descriptor_size: u32) {
         let fields = [
             efi.fw_vendor,
             0,
@@ -124,7 +124,7 @@ impl SetupData {
     /// Where the EFI memory map lies from the start of the segment, bytes.
     #[must_use]
     pub fn memmap_offset(&self) -> usize {
-        self.nodes.iter().map(|node| node_size(node)).sum()
+        self.nodes.iter().map(node_size).sum()
     }
 
     /// Size of the EFI memory map, bytes.
@@ -161,7 +161,7 @@ fn node_size(node: &Node) -> usize {
 
 /// `efi_memory_desc_t`: type, pad, phys_addr, virt_addr, num_pages, attribute;
 /// the firmware's descriptors may be longer, the rest is zero.
-fn efi_descriptor(entry: &EfiDescriptor, size: usize) -> Vec<u8> {
+fn efi_descriptor(entry: &EfiDescriptor, size: u32) -> Vec<u8> {
     let words = [
         u64::from(entry.kind),
         entry.physical,
@@ -170,6 +170,7 @@ fn efi_descriptor(entry: &EfiDescriptor, size: usize) -> Vec<u8> {
         entry.attributes,
     ];
     let mut bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    let size = usize::try_from(size).unwrap_or(EFI_DESCRIPTOR);
     bytes.resize(size.max(EFI_DESCRIPTOR), 0);
     bytes
 }
