@@ -1,0 +1,5 @@
+//! What one kernel hands over to the next beyond the boot protocol's needs.
+
+pub mod capability;
+
+pub use capability::{Capability, ConfigFact, Fact};
