@@ -62,6 +62,11 @@ pub(crate) trait Engine<const N: usize>: Copy {
 #[derive(Clone, Copy)]
 pub(crate) struct Portable;
 
+/// One stream after the other in general registers. For the loader only, which
+/// may find itself in an emulator where vector instructions are slow.
+#[derive(Clone, Copy)]
+pub(crate) struct Scalar;
+
 /// Eight lanes in AVX2 registers. For the loader only: the purgatory runs with
 /// CR4.OSXSAVE clear.
 #[derive(Clone, Copy)]
@@ -91,6 +96,17 @@ impl Engine<4> for Portable {
     fn many(self, states: &mut [State; 4], blocks: [&[Block]; 4]) {
         // SAFETY: SSE2 is part of x86_64.
         unsafe { lanes::sse2(states, blocks) }
+    }
+    fn one(self, state: &mut State, blocks: &[Block]) {
+        scalar::compress(state, blocks);
+    }
+}
+
+impl Engine<1> for Scalar {
+    fn many(self, states: &mut [State; 1], blocks: [&[Block]; 1]) {
+        for (state, blocks) in states.iter_mut().zip(blocks) {
+            scalar::compress(state, blocks);
+        }
     }
     fn one(self, state: &mut State, blocks: &[Block]) {
         scalar::compress(state, blocks);
