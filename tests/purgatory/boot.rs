@@ -1,6 +1,13 @@
 //! The image entered in QEMU as the kernel enters it: no GDT, no IDT, CR4.PAE
 //! alone. A payload in place of the next kernel reports the registers it got.
 
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "support for tests: nobody is there to handle an error"
+)]
+
 use std::arch::global_asm;
 use std::fs;
 use std::path::Path;
