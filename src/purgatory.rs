@@ -407,7 +407,7 @@ mod tests {
         let image = image(&request(), &[]).unwrap();
         assert_eq!(image.len(), IMAGE.len());
         let length = u64::try_from(image.len()).unwrap();
-        assert!(size() >= length + 8192 && size() % 4096 == 0);
+        assert!(size() >= length + 8192 && size().is_multiple_of(4096));
         for offset in [ENTRY, VERIFY] {
             let block = u64::try_from(size_of::<abi::Params>()).unwrap();
             assert!((block..length).contains(&offset), "{offset:#x}");
