@@ -231,7 +231,8 @@ impl Machine {
             qemu.arg(format!("loader,file={file},addr={address:#x},force-raw=on"));
         }
         qemu.stdin(Stdio::null());
-        qemu.spawn().expect("qemu-system-x86_64 is installed")
+        qemu.spawn()
+            .expect("starting qemu-system-x86_64: run tests/vm/setup")
     }
 
     /// Runs until the payload ends the machine; the registers it saw.
@@ -282,7 +283,6 @@ fn serial(directory: &Path) -> String {
 }
 
 #[test]
-#[ignore = "needs QEMU; `cargo test --test purgatory -- --ignored`"]
 fn the_next_kernel_gets_the_promised_state() {
     let verified = Machine::new();
     let mut unverified = Machine::new();
@@ -310,7 +310,6 @@ fn the_next_kernel_gets_the_promised_state() {
 }
 
 #[test]
-#[ignore = "needs QEMU; `cargo test --test purgatory -- --ignored`"]
 fn a_wrong_digest_is_told_on_the_serial_port_and_stops() {
     let mut machine = Machine::new();
     machine.wrong_digest = true;
@@ -327,7 +326,6 @@ fn a_wrong_digest_is_told_on_the_serial_port_and_stops() {
 }
 
 #[test]
-#[ignore = "needs QEMU; `cargo test --test purgatory -- --ignored`"]
 fn other_faults_are_told_too() {
     let mut magic = Machine::new();
     magic.damage = |image| image[7] = b'0';
