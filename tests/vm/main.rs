@@ -1,0 +1,10 @@
+//! Round trips through real kernels in QEMU; the next kernel is the witness.
+//!
+//! `tests/vm/setup` prepares the machine. Every guest's console, QEMU's own
+//! words and the records of every stage stay in `target/lab/logs/GUEST/`.
+
+mod harness;
+mod initramfs;
+mod lab;
+mod qemu;
+mod witness;
