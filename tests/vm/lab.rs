@@ -14,15 +14,13 @@ pub(crate) fn dir() -> PathBuf {
     }
 }
 
-/// The rkexec under test: the one that cargo built for this test, or the one
-/// that `RKEXEC` names (an example is not told where the binary is).
+/// The rkexec under test: the one that `RKEXEC` names, else the one that cargo
+/// built for this test (an example is not told where the binary is).
 pub(crate) fn rkexec() -> Result<PathBuf> {
-    match option_env!("CARGO_BIN_EXE_rkexec") {
-        Some(path) => Ok(path.into()),
-        None => std::env::var_os("RKEXEC")
-            .map(PathBuf::from)
-            .context("RKEXEC must name the rkexec binary to try"),
-    }
+    std::env::var_os("RKEXEC")
+        .or_else(|| option_env!("CARGO_BIN_EXE_rkexec").map(Into::into))
+        .map(PathBuf::from)
+        .context("RKEXEC must name the rkexec binary to try")
 }
 
 /// One Debian kernel.

@@ -6,5 +6,8 @@
 mod harness;
 mod initramfs;
 mod lab;
+mod memory;
 mod qemu;
+mod round_trip;
+mod trip;
 mod witness;

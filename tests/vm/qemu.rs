@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
-use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, ErrorKind, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -369,7 +369,10 @@ impl Running {
 
     fn take(&mut self, event: &Event) -> Result<()> {
         match event {
+            // Every stage begins with an empty line; before the first one the
+            // port belongs to the firmware.
             Event::Record(line) if line.trim().is_empty() => {}
+            Event::Record(line) if self.records.is_empty() && !line.starts_with("record ") => {}
             Event::Record(line) => {
                 let (stage, name) = self
                     .records

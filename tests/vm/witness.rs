@@ -34,6 +34,10 @@ impl Records {
         Ok(key)
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The records of one stage, which must have got as far as to send any.
     pub(crate) fn stage(&self, number: u32) -> Result<Stage<'_>> {
         ensure!(
@@ -139,8 +143,13 @@ impl<'a> Stage<'a> {
 
     /// /proc/iomem, every row at every depth.
     pub(crate) fn iomem(self) -> Result<Vec<Row>> {
+        self.rows("iomem")
+    }
+
+    /// A record in the form of /proc/iomem.
+    pub(crate) fn rows(self, name: &str) -> Result<Vec<Row>> {
         let mut rows = Vec::new();
-        for line in self.text("iomem")?.lines() {
+        for line in self.text(name)?.lines() {
             let (range, kind) = line.split_once(" : ").context(line.to_owned())?;
             let (start, last) = range.trim().split_once('-').context(line.to_owned())?;
             rows.push(Row {
@@ -162,8 +171,8 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    pub(crate) fn overlaps(&self, start: u64, end: u64) -> bool {
-        self.start < end && start < self.end
+    pub(crate) fn overlaps(&self, other: &Row) -> bool {
+        self.start < other.end && other.start < self.end
     }
 }
 
