@@ -3,5 +3,11 @@
 //! See ARCHITECTURE.md for the data flow.
 
 pub mod arch;
+pub mod cli;
 pub mod host;
+pub mod image;
+pub mod load;
 pub mod memory;
+pub mod plan;
+pub mod purgatory;
+pub mod sys;

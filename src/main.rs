@@ -1,3 +1,7 @@
 //! The command `rkexec`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    rkexec::cli::main()
+}

@@ -1,1 +1,200 @@
 //! Copies what the planner reads into a directory.
+
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+use super::root::Record;
+use super::{Host, HostError, Root};
+
+/// What was captured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct CaptureReport {
+    /// Files written.
+    pub files: usize,
+    /// Their size, bytes.
+    pub bytes: u64,
+}
+
+/// Why a machine was not captured.
+#[derive(Debug, thiserror::Error)]
+pub enum CaptureError {
+    /// A fact could not be read; nothing was written.
+    #[error("reading this machine")]
+    Host(#[from] HostError),
+    /// The directory has something in it.
+    #[error("{} exists and is not an empty directory", dir.display())]
+    NotEmpty {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// A file or directory of the capture could not be written.
+    #[error("writing {}", path.display())]
+    Write {
+        /// Which one.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// What was written does not read like the machine.
+    #[error("{} does not give the facts of the machine it was captured from", dir.display())]
+    Differs {
+        /// The directory.
+        dir: PathBuf,
+    },
+}
+
+/// Reads every fact below `root` and copies the files that were read below `dir`,
+/// so that `Host::read(&Root::at(dir))` gives the same facts. `dir` is created,
+/// for its owner only: the files tell addresses that the kernel hides from users.
+///
+/// # Errors
+/// When a fact cannot be read (in particular when /proc/iomem is hidden), when
+/// `dir` exists and is not empty, or when it cannot be written.
+pub fn capture(root: &Root, dir: &Path) -> Result<CaptureReport, CaptureError> {
+    refuse_non_empty(dir)?;
+    let recorder = root.recorder();
+    let host = Host::read(&recorder)?;
+    let report = write(&recorder.into_recording(), dir)?;
+    match Host::read(&Root::at(dir)) {
+        Ok(copy) if copy == host => Ok(report),
+        _ => Err(CaptureError::Differs {
+            dir: dir.to_owned(),
+        }),
+    }
+}
+
+fn refuse_non_empty(dir: &Path) -> Result<(), CaptureError> {
+    let empty = match std::fs::read_dir(dir) {
+        Ok(mut entries) => entries.next().is_none(),
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    };
+    if empty {
+        return Ok(());
+    }
+    Err(CaptureError::NotEmpty {
+        dir: dir.to_owned(),
+    })
+}
+
+fn write(record: &Record, dir: &Path) -> Result<CaptureReport, CaptureError> {
+    create_dir(dir)?;
+    let below = |path: &str| dir.join(path.trim_start_matches('/'));
+    for path in &record.directories {
+        create_dir(&below(path))?;
+    }
+    let mut report = CaptureReport { files: 0, bytes: 0 };
+    for (path, content) in &record.files {
+        let path = below(path);
+        if let Some(parent) = path.parent() {
+            create_dir(parent)?;
+        }
+        std::fs::write(&path, content).map_err(|source| CaptureError::Write { path, source })?;
+        report.files += 1;
+        report.bytes += content.len() as u64;
+    }
+    Ok(report)
+}
+
+fn create_dir(path: &Path) -> Result<(), CaptureError> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|source| CaptureError::Write {
+            path: path.to_owned(),
+            source,
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn machine() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for (file, content) in [
+            ("proc/sys/kernel/osrelease", "6.12.0\n"),
+            ("proc/cmdline", "console=ttyS0\n"),
+            (
+                "proc/iomem",
+                "00001000-0009ffff : System RAM\n00100000-1fffffff : System RAM\n",
+            ),
+            ("proc/cpuinfo", "flags\t\t: fpu\n"),
+            ("proc/meminfo", "MemTotal: 500000 kB\n"),
+            ("proc/uptime", "not read by anybody\n"),
+            ("sys/class/tty/console/active", "ttyS0\n"),
+        ] {
+            let path = dir.path().join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, content).unwrap();
+        }
+        dir
+    }
+
+    #[test]
+    fn a_capture_gives_the_same_host() {
+        let machine = machine();
+        // Both are facts although there is no file in them.
+        for dir in [
+            "sys/firmware/memmap",
+            "sys/firmware/efi",
+            "sys/kernel/debug/kho",
+        ] {
+            std::fs::create_dir_all(machine.path().join(dir)).unwrap();
+        }
+        let root = Root::at(machine.path());
+        let out = tempfile::tempdir().unwrap();
+        let dir = out.path().join("a/b");
+        let report = capture(&root, &dir).unwrap();
+        assert_eq!(report.files, 6);
+        let host = Host::read(&root).unwrap();
+        assert_eq!(Host::read(&Root::at(&dir)).unwrap(), host);
+        assert_eq!(host.firmware_map, Some(Vec::new()));
+        assert!(host.efi.is_some() && host.security.kho);
+        assert!(!dir.join("proc/uptime").exists());
+        // And without them.
+        let bare = self::machine();
+        let root = Root::at(bare.path());
+        let dir = out.path().join("c");
+        capture(&root, &dir).unwrap();
+        let host = Host::read(&Root::at(&dir)).unwrap();
+        assert_eq!(host.firmware_map, None);
+        assert_eq!(host.efi, None);
+        assert_eq!(host, Host::read(&root).unwrap());
+    }
+
+    #[test]
+    fn a_directory_with_something_in_it_is_refused() {
+        let machine = machine();
+        let out = tempfile::tempdir().unwrap();
+        capture(&Root::at(machine.path()), out.path()).unwrap();
+        let again = capture(&Root::at(machine.path()), out.path()).unwrap_err();
+        assert!(matches!(again, CaptureError::NotEmpty { .. }), "{again}");
+        let file = out.path().join("proc/iomem");
+        let on_file = capture(&Root::at(machine.path()), &file).unwrap_err();
+        assert!(
+            matches!(on_file, CaptureError::NotEmpty { .. }),
+            "{on_file}"
+        );
+    }
+
+    #[test]
+    fn a_hidden_map_is_not_captured() {
+        let machine = machine();
+        std::fs::write(
+            machine.path().join("proc/iomem"),
+            "00000000-00000000 : System RAM\n",
+        )
+        .unwrap();
+        let out = tempfile::tempdir().unwrap();
+        let dir = out.path().join("x");
+        let error = capture(&Root::at(machine.path()), &dir).unwrap_err();
+        assert!(
+            matches!(error, CaptureError::Host(HostError::Hidden)),
+            "{error}"
+        );
+        assert!(!dir.exists());
+    }
+}

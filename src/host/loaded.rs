@@ -1,6 +1,6 @@
 //! What is loaded now: /sys/kernel/kexec*.
 
-use super::{HostError, Root};
+use super::{HostError, Root, text};
 
 /// Loaded states and the crash kernel's reservation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
@@ -20,7 +20,73 @@ impl Loaded {
     ///
     /// # Errors
     /// When a file is there and malformed.
-    pub fn read(_root: &Root) -> Result<Self, HostError> {
-        Ok(Self::default())
+    pub fn read(root: &Root) -> Result<Self, HostError> {
+        let flag = |names| either(names, |path| text::optional_bool(root, path));
+        let size = |names| either(names, |path| text::optional_decimal(root, path));
+        Ok(Self {
+            normal: flag(["kexec/loaded", "kexec_loaded"])?,
+            crash: flag(["kexec/crash_loaded", "kexec_crash_loaded"])?,
+            crash_size: size(["kexec/crash_size", "kexec_crash_size"])?,
+            crash_elfcorehdr_size: size(["kexec/crash_elfcorehdr_size", "crash_elfcorehdr_size"])?,
+        })
+    }
+}
+
+/// The first of two files below /sys/kernel that says something.
+fn either<T>(
+    names: [&str; 2],
+    read: impl Fn(&str) -> Result<Option<T>, HostError>,
+) -> Result<Option<T>, HostError> {
+    for name in names {
+        if let Some(value) = read(&format!("/sys/kernel/{name}"))? {
+            return Ok(Some(value));
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn new_names_go_before_old_ones() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::at(dir.path());
+        assert_eq!(Loaded::read(&root).unwrap(), Loaded::default());
+        let kernel = dir.path().join("sys/kernel");
+        std::fs::create_dir_all(kernel.join("kexec")).unwrap();
+        let write = |file: &str, text: &str| std::fs::write(kernel.join(file), text).unwrap();
+        write("kexec_loaded", "1\n");
+        write("kexec_crash_loaded", "0\n");
+        write("kexec_crash_size", "268435456\n");
+        write("crash_elfcorehdr_size", "462448\n");
+        assert_eq!(
+            Loaded::read(&root).unwrap(),
+            Loaded {
+                normal: Some(true),
+                crash: Some(false),
+                crash_size: Some(256 << 20),
+                crash_elfcorehdr_size: Some(462_448),
+            }
+        );
+        write("kexec/loaded", "0\n");
+        write("kexec/crash_loaded", "1\n");
+        write("kexec/crash_size", "0\n");
+        write("kexec/crash_elfcorehdr_size", "917616\n");
+        assert_eq!(
+            Loaded::read(&root).unwrap(),
+            Loaded {
+                normal: Some(false),
+                crash: Some(true),
+                crash_size: Some(0),
+                crash_elfcorehdr_size: Some(917_616),
+            }
+        );
+        write("kexec/loaded", "2\n");
+        assert_eq!(
+            Loaded::read(&root).unwrap_err().to_string(),
+            "/sys/kernel/kexec/loaded: `2` is neither 0 nor 1"
+        );
     }
 }

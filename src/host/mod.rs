@@ -14,11 +14,12 @@ pub mod loaded;
 pub mod root;
 pub mod security;
 pub mod serial;
+mod text;
 
 pub use root::{HostError, Root};
 
 /// Everything the planner needs to know of the running machine.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Host {
     /// `uname -r` of the running kernel.
     pub release: String,
@@ -53,22 +54,29 @@ impl Host {
     /// When a file that must be there is missing, unreadable or malformed, and
     /// when /proc/iomem shows zeroes for want of privilege.
     pub fn read(root: &Root) -> Result<Self, HostError> {
+        let cmdline = cmdline::read(root)?;
+        let memory = cpu::Memory::read(root)?;
         Ok(Self {
-            release: root
-                .read_text("/proc/sys/kernel/osrelease")?
-                .trim_end()
-                .to_owned(),
-            cmdline: cmdline::read(root)?,
+            release: release(root)?,
             iomem: iomem::read(root)?,
             firmware_map: firmware_memmap::read(root)?,
             boot_params: boot_params::read(root)?,
             efi: efi::read(root)?,
-            cpu: cpu::read(root)?,
-            total_ram: cpu::meminfo(root, "MemTotal")?,
-            available_ram: cpu::meminfo(root, "MemAvailable")?,
+            cpu: cpu::read(root, &cmdline)?,
+            total_ram: memory.total,
+            available_ram: memory.available,
             security: security::Security::read(root)?,
             loaded: loaded::Loaded::read(root)?,
             serial: serial::read(root)?,
+            cmdline,
         })
     }
+}
+
+/// `uname -r`: read as a file, so that a captured machine has it as well.
+fn release(root: &Root) -> Result<String, HostError> {
+    Ok(root
+        .read_text("/proc/sys/kernel/osrelease")?
+        .trim_end()
+        .to_owned())
 }

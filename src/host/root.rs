@@ -1,7 +1,7 @@
 //! The directory below which the machine's files are read.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -28,6 +28,14 @@ pub enum HostError {
         /// What is wrong with it, with the line number where there are lines.
         what: String,
     },
+    /// The file changed between any two of so many reads.
+    #[error("{path} changed during each of {reads} reads")]
+    Unsteady {
+        /// Path as on the machine, without the root directory.
+        path: String,
+        /// How often it was read.
+        reads: u32,
+    },
     /// /proc/iomem shows only zeroes: the reader lacks CAP_SYS_ADMIN.
     #[error("/proc/iomem shows every address as 0: the memory map is hidden from this user")]
     Hidden,
@@ -40,6 +48,12 @@ impl HostError {
         match self {
             Self::Hidden => {
                 Some("run as root (CAP_SYS_ADMIN), or plan on a captured machine with --root DIR")
+            }
+            Self::Unsteady { .. } => {
+                Some("memory or devices are being added or removed: try again when that is over")
+            }
+            Self::Read { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                Some("run as root, or plan on a captured machine with --root DIR")
             }
             _ => None,
         }
@@ -60,7 +74,16 @@ impl HostError {
 #[derive(Debug)]
 pub struct Root {
     dir: PathBuf,
-    record: Option<RefCell<BTreeMap<String, Vec<u8>>>>,
+    record: Option<RefCell<Record>>,
+}
+
+/// What was read below a recording [`Root`], by path on the machine.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Record {
+    /// The files and their bytes.
+    pub files: BTreeMap<String, Vec<u8>>,
+    /// The directories that were listed and exist: an empty one is a fact, too.
+    pub directories: BTreeSet<String>,
 }
 
 impl Root {
@@ -79,6 +102,12 @@ impl Root {
         }
     }
 
+    /// The same directory, with an empty record.
+    #[must_use]
+    pub fn recorder(&self) -> Self {
+        Self::at(&self.dir).recording()
+    }
+
     /// Keeps a copy of every file that is read from now on.
     #[must_use]
     pub fn recording(mut self) -> Self {
@@ -89,6 +118,12 @@ impl Root {
     /// The files read so far, by path on the machine.
     #[must_use]
     pub fn into_record(self) -> BTreeMap<String, Vec<u8>> {
+        self.into_recording().files
+    }
+
+    /// The files and directories read so far.
+    #[must_use]
+    pub fn into_recording(self) -> Record {
         self.record.map(RefCell::into_inner).unwrap_or_default()
     }
 
@@ -116,7 +151,10 @@ impl Root {
         match read_capped(&self.path(path)) {
             Ok(bytes) => {
                 if let Some(record) = &self.record {
-                    record.borrow_mut().insert(path.to_owned(), bytes.clone());
+                    record
+                        .borrow_mut()
+                        .files
+                        .insert(path.to_owned(), bytes.clone());
                 }
                 Ok(Some(bytes))
             }
@@ -132,6 +170,31 @@ impl Root {
             }
             Err(e) => Err(failed(e)),
         }
+    }
+
+    /// The bytes of `path`; `None` when there is no such file, and also when this
+    /// process may not read it (EACCES, EPERM): for facts that are optional.
+    ///
+    /// # Errors
+    /// When the file is there and cannot be read for another reason.
+    pub fn read_permitted(&self, path: &str) -> Result<Option<Vec<u8>>, HostError> {
+        permitted(self.read_optional(path))
+    }
+
+    /// As [`Root::read_line`], but `None` also when this process may not read it.
+    ///
+    /// # Errors
+    /// When it cannot be read for another reason, or is not UTF-8.
+    pub fn read_line_permitted(&self, path: &str) -> Result<Option<String>, HostError> {
+        permitted(self.read_line(path))
+    }
+
+    /// As [`Root::list`], but `None` also when this process may not list it.
+    ///
+    /// # Errors
+    /// When it cannot be listed for another reason.
+    pub fn list_permitted(&self, path: &str) -> Result<Option<Vec<String>>, HostError> {
+        permitted(self.list(path))
     }
 
     /// The bytes of `path`, which must be there.
@@ -199,7 +262,20 @@ impl Root {
             );
         }
         names.sort_unstable();
+        if let Some(record) = &self.record {
+            record.borrow_mut().directories.insert(path.to_owned());
+        }
         Ok(Some(names))
+    }
+}
+
+/// Turns "not permitted" into "not told".
+fn permitted<T>(result: Result<Option<T>, HostError>) -> Result<Option<T>, HostError> {
+    match result {
+        Err(HostError::Read { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => {
+            Ok(None)
+        }
+        other => other,
     }
 }
 
@@ -218,4 +294,48 @@ fn read_capped(path: &Path) -> io::Result<Vec<u8>> {
         ));
     }
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_file_is_none_and_a_required_one_names_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::at(dir.path());
+        assert_eq!(root.read_optional("/proc/nothing").unwrap(), None);
+        assert_eq!(root.list("/sys/nothing").unwrap(), None);
+        let error = root.read("/proc/nothing").unwrap_err();
+        assert_eq!(error.to_string(), "reading /proc/nothing");
+    }
+
+    #[test]
+    fn only_a_missing_permission_is_forgiven() {
+        let denied = |kind: io::ErrorKind| {
+            permitted::<()>(Err(HostError::Read {
+                path: "/x".into(),
+                source: kind.into(),
+            }))
+        };
+        assert!(denied(io::ErrorKind::PermissionDenied).unwrap().is_none());
+        assert!(denied(io::ErrorKind::InvalidData).is_err());
+        let eperm = io::Error::from_raw_os_error(libc::EPERM);
+        assert_eq!(eperm.kind(), io::ErrorKind::PermissionDenied);
+    }
+
+    #[test]
+    fn a_recorder_keeps_files_and_listed_directories() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("sys/empty")).unwrap();
+        std::fs::write(dir.path().join("sys/file"), "x").unwrap();
+        let root = Root::at(dir.path()).recorder();
+        root.read("/sys/file").unwrap();
+        root.read_optional("/sys/missing").unwrap();
+        root.list("/sys/empty").unwrap();
+        root.list("/sys/missing").unwrap();
+        let record = root.into_recording();
+        assert_eq!(record.files, [("/sys/file".into(), b"x".to_vec())].into());
+        assert_eq!(record.directories, ["/sys/empty".into()].into());
+    }
 }

@@ -1,6 +1,18 @@
 //! What may forbid a load: lockdown, sysctls, limits, capability, IMA, KHO.
 
-use super::{HostError, Root};
+use std::io::{self, Read as _};
+
+use super::{HostError, Root, text};
+
+const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
+const STATUS: &str = "/proc/self/status";
+const IMA_POLICY: &str = "/sys/kernel/security/ima/policy";
+const CONFIG_GZ: &str = "/proc/config.gz";
+
+/// Bit of CAP_SYS_BOOT (include/uapi/linux/capability.h).
+const CAP_SYS_BOOT: u32 = 22;
+/// Largest configuration, decompressed, bytes; they are about 300 KB.
+const MAX_CONFIG: u64 = 16 << 20;
 
 /// Kernel lockdown (security/lockdown).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
@@ -55,7 +67,325 @@ impl Security {
     ///
     /// # Errors
     /// When a file is there and malformed.
-    pub fn read(_root: &Root) -> Result<Self, HostError> {
+    pub fn read(root: &Root) -> Result<Self, HostError> {
+        let sysctl = |name: &str| format!("/proc/sys/kernel/{name}");
+        Ok(Self {
+            lockdown: lockdown(root)?,
+            load_disabled: text::optional_bool(root, &sysctl("kexec_load_disabled"))?,
+            limit_reboot: text::optional_decimal(root, &sysctl("kexec_load_limit_reboot"))?,
+            limit_panic: text::optional_decimal(root, &sysctl("kexec_load_limit_panic"))?,
+            cap_sys_boot: cap_sys_boot(root)?,
+            ima_appraise_kexec: ima_appraise_kexec(root)?,
+            kho: kho(root)?,
+            config: RunningConfig::read(root)?,
+        })
+    }
+}
+
+fn lockdown(root: &Root) -> Result<Option<Lockdown>, HostError> {
+    let Some(line) = root.read_line_permitted(LOCKDOWN)? else {
+        return Ok(None);
+    };
+    parse_lockdown(&line).map(Some).ok_or_else(|| {
+        HostError::malformed(LOCKDOWN, format!("`{line}` has no known level in brackets"))
+    })
+}
+
+/// The level in brackets: `none [integrity] confidentiality`.
+fn parse_lockdown(line: &str) -> Option<Lockdown> {
+    let level = line
+        .split_ascii_whitespace()
+        .find_map(|word| word.strip_prefix('[')?.strip_suffix(']'))?;
+    match level {
+        "none" => Some(Lockdown::None),
+        "integrity" => Some(Lockdown::Integrity),
+        "confidentiality" => Some(Lockdown::Confidentiality),
+        _ => None,
+    }
+}
+
+fn cap_sys_boot(root: &Root) -> Result<Option<bool>, HostError> {
+    let Some(bytes) = root.read_permitted(STATUS)? else {
+        return Ok(None);
+    };
+    // The first line is the name of the program, any bytes.
+    let status = String::from_utf8_lossy(&bytes);
+    let Some(effective) = status.lines().find_map(|line| line.strip_prefix("CapEff:")) else {
+        return Ok(None);
+    };
+    text::hex(effective.trim().as_bytes())
+        .map(|set| Some(set >> CAP_SYS_BOOT & 1 == 1))
+        .ok_or_else(|| {
+            HostError::malformed(STATUS, format!("CapEff `{}` is not hex", effective.trim()))
+        })
+}
+
+/// Most kernels do not let anybody read the policy (EACCES without
+/// CONFIG_IMA_READ_POLICY), and only one reader at a time (EBUSY).
+fn ima_appraise_kexec(root: &Root) -> Result<Option<bool>, HostError> {
+    match root.read_permitted(IMA_POLICY) {
+        Ok(policy) => Ok(policy.map(|policy| appraises_kexec(&String::from_utf8_lossy(&policy)))),
+        Err(HostError::Read { source, .. }) if source.kind() == io::ErrorKind::ResourceBusy => {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn appraises_kexec(policy: &str) -> bool {
+    policy.lines().any(|rule| {
+        let mut words = rule.split_ascii_whitespace();
+        words.next() == Some("appraise") && words.any(|word| word == "func=KEXEC_KERNEL_CHECK")
+    })
+}
+
+/// On by the command line, or by the kernel's default: then only its directory tells.
+fn kho(root: &Root) -> Result<bool, HostError> {
+    let cmdline = super::cmdline::read(root)?;
+    let asked = cmdline
+        .split_ascii_whitespace()
+        .filter_map(|word| kstrtobool(word.strip_prefix("kho=")?))
+        .next_back();
+    match asked {
+        Some(on) => Ok(on),
+        None => Ok(root.list_permitted("/sys/kernel/debug/kho")?.is_some()),
+    }
+}
+
+/// lib/kstrtox.c: only the first letter counts, or the first two of `on` and `off`.
+fn kstrtobool(word: &str) -> Option<bool> {
+    let mut letters = word.bytes().map(|letter| letter.to_ascii_lowercase());
+    match letters.next()? {
+        b'e' | b'y' | b't' | b'1' => Some(true),
+        b'd' | b'n' | b'f' | b'0' => Some(false),
+        b'o' => match letters.next()? {
+            b'n' => Some(true),
+            b'f' => Some(false),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+impl RunningConfig {
+    fn read(root: &Root) -> Result<Self, HostError> {
+        if let Some(bytes) = root.read_permitted(CONFIG_GZ)? {
+            let config = gunzip(&bytes).map_err(|error| {
+                HostError::malformed(CONFIG_GZ, format!("not a gzip file: {error}"))
+            })?;
+            return Ok(Self::parse(&config));
+        }
+        let release = super::release(root)?;
+        // It becomes part of a path, and on a captured machine it is just a file's content.
+        if release.contains('/') {
+            return Ok(Self::default());
+        }
+        for path in [
+            format!("/boot/config-{release}"),
+            format!("/lib/modules/{release}/config"),
+        ] {
+            if let Some(bytes) = root.read_permitted(&path)? {
+                return Ok(Self::parse(&bytes));
+            }
+        }
         Ok(Self::default())
+    }
+
+    /// The options in the text of a kernel's `.config`. An option without a line
+    /// is off: its dependencies are not met, or the kernel does not know it.
+    #[must_use]
+    pub fn parse(config: &[u8]) -> Self {
+        let option = |name: &str| {
+            let on = config.split(|&b| b == b'\n').any(|line| {
+                let value = line.strip_prefix(name.as_bytes());
+                matches!(value, Some(b"=y" | b"=m"))
+            });
+            Some(on)
+        };
+        Self {
+            kexec: option("CONFIG_KEXEC"),
+            kexec_file: option("CONFIG_KEXEC_FILE"),
+            kexec_sig: option("CONFIG_KEXEC_SIG"),
+            kexec_sig_force: option("CONFIG_KEXEC_SIG_FORCE"),
+        }
+    }
+}
+
+fn gunzip(bytes: &[u8]) -> io::Result<Vec<u8>> {
+    let mut config = Vec::new();
+    flate2::read::GzDecoder::new(bytes)
+        .take(MAX_CONFIG + 1)
+        .read_to_end(&mut config)?;
+    if config.len() as u64 > MAX_CONFIG {
+        return Err(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            "more than 16 MiB after decompression",
+        ));
+    }
+    Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write as _;
+    use std::path::Path;
+
+    fn machine(files: &[(&str, &[u8])]) -> (tempfile::TempDir, Root) {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), "/proc/cmdline", b"quiet\n");
+        write(dir.path(), "/proc/sys/kernel/osrelease", b"6.12.0\n");
+        for (file, content) in files {
+            write(dir.path(), file, content);
+        }
+        let root = Root::at(dir.path());
+        (dir, root)
+    }
+
+    fn write(dir: &Path, file: &str, content: &[u8]) {
+        let path = dir.join(file.trim_start_matches('/'));
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, content).unwrap();
+    }
+
+    fn read(files: &[(&str, &[u8])]) -> Security {
+        let (_dir, root) = machine(files);
+        Security::read(&root).unwrap()
+    }
+
+    #[test]
+    fn a_kernel_that_says_nothing() {
+        assert_eq!(read(&[]), Security::default());
+    }
+
+    #[test]
+    fn lockdown_levels() {
+        let level = |text: &str| read(&[(LOCKDOWN, text.as_bytes())]).lockdown;
+        assert_eq!(
+            level("[none] integrity confidentiality\n"),
+            Some(Lockdown::None)
+        );
+        assert_eq!(
+            level("none [integrity] confidentiality\n"),
+            Some(Lockdown::Integrity)
+        );
+        assert_eq!(
+            level("none integrity [confidentiality]\n"),
+            Some(Lockdown::Confidentiality)
+        );
+        for bad in ["none integrity\n", "[other]\n", "\n"] {
+            let (_dir, root) = machine(&[(LOCKDOWN, bad.as_bytes())]);
+            let error = Security::read(&root).unwrap_err().to_string();
+            assert!(
+                error.starts_with("/sys/kernel/security/lockdown: `"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn sysctls_and_capability() {
+        let status = b"Name:\t\xff\nCapPrm:\t0000000000000000\nCapEff:\t000001ffffffffff\n";
+        let security = read(&[
+            ("/proc/sys/kernel/kexec_load_disabled", b"1\n"),
+            ("/proc/sys/kernel/kexec_load_limit_reboot", b"-1\n"),
+            ("/proc/sys/kernel/kexec_load_limit_panic", b"3\n"),
+            (STATUS, status),
+        ]);
+        assert_eq!(security.load_disabled, Some(true));
+        assert_eq!(security.limit_reboot, Some(-1));
+        assert_eq!(security.limit_panic, Some(3));
+        assert_eq!(security.cap_sys_boot, Some(true));
+        let without = read(&[(STATUS, b"CapEff:\t000001ffffbfffff\n")]);
+        assert_eq!(without.cap_sys_boot, Some(false));
+        let (_dir, root) = machine(&[(STATUS, b"CapEff:\tx\n")]);
+        assert_eq!(
+            Security::read(&root).unwrap_err().to_string(),
+            "/proc/self/status: CapEff `x` is not hex"
+        );
+    }
+
+    #[test]
+    fn ima_rules() {
+        let appraises = |policy: &str| read(&[(IMA_POLICY, policy.as_bytes())]).ima_appraise_kexec;
+        assert_eq!(
+            appraises(
+                "measure func=KEXEC_KERNEL_CHECK\nappraise func=KEXEC_KERNEL_CHECK appraise_type=imasig\n"
+            ),
+            Some(true)
+        );
+        assert_eq!(
+            appraises(
+                "measure func=KEXEC_KERNEL_CHECK\ndont_appraise func=KEXEC_KERNEL_CHECK\nappraise func=MODULE_CHECK\n"
+            ),
+            Some(false)
+        );
+        assert_eq!(appraises(""), Some(false));
+    }
+
+    #[test]
+    fn kho_by_command_line_or_directory() {
+        let kho = |cmdline: &str| read(&[("/proc/cmdline", cmdline.as_bytes())]).kho;
+        for on in ["kho=on", "quiet kho=1\n", "kho=y", "kho=off kho=on"] {
+            assert!(kho(on), "{on}");
+        }
+        for off in [
+            "",
+            "kho=off",
+            "kho=0",
+            "kho=on kho=n",
+            "kho",
+            "kho_scratch=1",
+            "xkho=on",
+        ] {
+            assert!(!kho(off), "{off}");
+        }
+        let (dir, root) = machine(&[]);
+        std::fs::create_dir_all(dir.path().join("sys/kernel/debug/kho")).unwrap();
+        assert!(Security::read(&root).unwrap().kho);
+    }
+
+    #[test]
+    fn configuration_from_either_file() {
+        let text = b"# CONFIG_KEXEC is not set\nCONFIG_KEXEC_CORE=y\nCONFIG_KEXEC_FILE=y\nCONFIG_KEXEC_SIG=y\n";
+        let expected = RunningConfig {
+            kexec: Some(false),
+            kexec_file: Some(true),
+            kexec_sig: Some(true),
+            kexec_sig_force: Some(false),
+        };
+        assert_eq!(read(&[("/boot/config-6.12.0", text)]).config, expected);
+        assert_eq!(
+            read(&[("/lib/modules/6.12.0/config", text)]).config,
+            expected
+        );
+        let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gz.write_all(text).unwrap();
+        let gz = gz.finish().unwrap();
+        assert_eq!(
+            read(&[
+                (CONFIG_GZ, &gz),
+                ("/boot/config-6.12.0", b"CONFIG_KEXEC=y\n")
+            ])
+            .config,
+            expected
+        );
+        let (_dir, root) = machine(&[(CONFIG_GZ, b"plain text")]);
+        let error = Security::read(&root).unwrap_err().to_string();
+        assert!(
+            error.starts_with("/proc/config.gz: not a gzip file"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_configuration_without_end_is_refused() {
+        let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        let zeroes = vec![0; 1 << 20];
+        for _ in 0..17 {
+            gz.write_all(&zeroes).unwrap();
+        }
+        let error = gunzip(&gz.finish().unwrap()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::FileTooLarge);
     }
 }

@@ -1,0 +1,230 @@
+//! The entry and exit code, the exception stubs, and the memory functions that
+//! rustc expects from a C library.
+
+use core::arch::{asm, global_asm};
+use core::mem::{offset_of, size_of};
+
+use crate::abi::Params;
+
+/// Stops this CPU for ever. The other ones were stopped by the old kernel.
+pub fn halt() -> ! {
+    loop {
+        // SAFETY: ring 0, and nothing else is to run.
+        unsafe { asm!("cli", "hlt", options(nomem, nostack)) };
+    }
+}
+
+// The kernel enters with IF clear and the identity map on, but without a GDT or
+// IDT worth the name, and with CR4.OSFXSR clear: an SSE instruction would be
+// #UD, which without an IDT is a reset.
+global_asm!(
+    r#"
+    .section .params, "aw", @progbits
+    .balign 4096
+    .hidden purgatory_params
+    .globl purgatory_params
+purgatory_params:
+    .zero {params}
+
+    .section .text.entry, "ax", @progbits
+    .globl purgatory_entry
+purgatory_entry:
+    cli
+    cld
+    lea     rsp, [rip + purgatory_stack_end]
+
+    // GDT: the selectors are those the 64-bit boot protocol asks for,
+    // __BOOT_CS and __BOOT_DS.
+    lea     rax, [rip + purgatory_gdt]
+    mov     [rip + purgatory_gdt_pointer + 2], rax
+    lgdt    [rip + purgatory_gdt_pointer]
+    mov     eax, 0x18
+    mov     ds, eax
+    mov     es, eax
+    mov     ss, eax
+    mov     fs, eax
+    mov     gs, eax
+    push    0x10
+    lea     rax, [rip + 1f]
+    push    rax
+    retfq
+1:
+    // IDT: gate n leads to stub n, 8 bytes each.
+    lea     rdi, [rip + purgatory_idt]
+    lea     rax, [rip + purgatory_stubs]
+    mov     ecx, 32
+2:
+    mov     [rdi], ax                       // offset 0..16
+    mov     dword ptr [rdi + 2], 0x8e000010 // selector 0x10, IST 0, present, interrupt gate
+    mov     rdx, rax
+    shr     rdx, 16
+    mov     [rdi + 6], dx                   // offset 16..32
+    shr     rdx, 16
+    mov     [rdi + 8], edx                  // offset 32..64
+    mov     dword ptr [rdi + 12], 0
+    add     rdi, 16
+    add     rax, 8
+    dec     ecx
+    jnz     2b
+    lea     rax, [rip + purgatory_idt]
+    mov     [rip + purgatory_idt_pointer + 2], rax
+    lidt    [rip + purgatory_idt_pointer]
+
+    // SSE on: CR0.EM and TS clear, MP set; CR4.OSFXSR and OSXMMEXCPT.
+    mov     rbx, cr0
+    mov     r12, cr4
+    mov     rax, rbx
+    and     rax, ~0xc
+    or      rax, 2
+    mov     cr0, rax
+    mov     rax, r12
+    or      rax, 0x600
+    mov     cr4, rax
+
+    call    purgatory_main
+
+    // As it was. An IDT without gates, as the old kernel left it: this one
+    // lies in memory that the next kernel is going to use.
+    mov     cr4, r12
+    mov     cr0, rbx
+    mov     word ptr [rip + purgatory_idt_pointer], 0
+    mov     qword ptr [rip + purgatory_idt_pointer + 2], 0
+    lidt    [rip + purgatory_idt_pointer]
+
+    mov     rsi, [rip + purgatory_params + {boot_params}]
+    xor     eax, eax
+    xor     ebx, ebx
+    xor     ecx, ecx
+    xor     edx, edx
+    xor     edi, edi
+    xor     ebp, ebp
+    xor     r8d, r8d
+    xor     r9d, r9d
+    xor     r10d, r10d
+    xor     r11d, r11d
+    xor     r12d, r12d
+    xor     r13d, r13d
+    xor     r14d, r14d
+    xor     r15d, r15d
+    lea     rsp, [rip + purgatory_stack_end]
+    jmp     qword ptr [rip + purgatory_params + {entry}]
+
+    // Stub n: `push n` (2 bytes), `jmp` (5), and one byte of padding.
+    .balign 8
+purgatory_stubs:
+    .set    vector, 0
+    .rept   32
+    .byte   0x6a, vector
+    .byte   0xe9
+    .long   purgatory_trap - . - 4
+    .byte   0x90
+    .set    vector, vector + 1
+    .endr
+
+purgatory_trap:
+    // An NMI that the old kernel did not silence must not cost the boot.
+    cmp     qword ptr [rsp], 2
+    jne     2f
+    add     rsp, 8
+    iretq
+2:
+    cld
+    // A second exception, such as the #VC of the port I/O below, only halts.
+    cmp     byte ptr [rip + purgatory_trapped], 0
+    jne     3f
+    mov     byte ptr [rip + purgatory_trapped], 1
+    mov     rdi, [rsp]
+    // Vectors 8, 10 to 14, 17, 21, 29 and 30 push an error code first.
+    mov     rsi, [rsp + 8]
+    mov     eax, 0x60227d00
+    bt      eax, edi
+    jnc     4f
+    mov     rsi, [rsp + 16]
+4:
+    mov     rdx, cr2
+    lea     rsp, [rip + purgatory_stack_end]
+    call    purgatory_exception
+3:
+    cli
+    hlt
+    jmp     3b
+
+    .hidden memcpy
+    .globl  memcpy
+    .hidden memmove
+    .globl  memmove
+    .hidden memset
+    .globl  memset
+    .hidden memcmp
+    .globl  memcmp
+    .hidden bcmp
+    .globl  bcmp
+memmove:
+    mov     rax, rdi
+    sub     rax, rsi
+    cmp     rax, rdx
+    jae     memcpy
+    // The target begins within the source: from the end.
+    mov     rax, rdi
+    mov     rcx, rdx
+    lea     rdi, [rdi + rdx - 1]
+    lea     rsi, [rsi + rdx - 1]
+    std
+    rep     movsb
+    cld
+    ret
+memcpy:
+    mov     rax, rdi
+    mov     rcx, rdx
+    rep     movsb
+    ret
+memset:
+    mov     r8, rdi
+    mov     eax, esi
+    mov     rcx, rdx
+    rep     stosb
+    mov     rax, r8
+    ret
+memcmp:
+bcmp:
+    xor     eax, eax
+    mov     rcx, rdx
+    test    rcx, rcx
+    jz      5f
+    repe    cmpsb
+    jz      5f
+    movzx   eax, byte ptr [rdi - 1]
+    movzx   ecx, byte ptr [rsi - 1]
+    sub     ecx, eax
+    mov     eax, ecx
+5:
+    ret
+
+    .section .data.entry, "aw", @progbits
+    .balign 16
+purgatory_gdt:
+    .quad   0
+    .quad   0
+    .quad   0x00af9b000000ffff              // 0x10: 64-bit code, execute and read
+    .quad   0x00cf93000000ffff              // 0x18: data, read and write
+purgatory_gdt_pointer:
+    .word   31
+    .quad   0
+purgatory_idt_pointer:
+    .word   32 * 16 - 1
+    .quad   0
+purgatory_trapped:
+    .byte   0
+
+    .section .bss.entry, "aw", @nobits
+    .balign 16
+purgatory_idt:
+    .zero   32 * 16
+    .balign 4096
+    .zero   16384
+purgatory_stack_end:
+    "#,
+    params = const size_of::<Params>(),
+    entry = const offset_of!(Params, entry),
+    boot_params = const offset_of!(Params, boot_params),
+);

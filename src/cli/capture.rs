@@ -1,0 +1,32 @@
+//! `rkexec capture`: a machine to plan for elsewhere.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::Args;
+
+use super::Context;
+use crate::host::capture;
+
+/// `rkexec capture`.
+#[derive(Debug, Args)]
+pub(super) struct CaptureArgs {
+    /// Where to: a new or empty directory.
+    #[arg(value_name = "DIR")]
+    dir: PathBuf,
+}
+
+pub(super) fn run(context: &Context, args: &CaptureArgs) -> anyhow::Result<()> {
+    let report = capture::capture(&context.root, &args.dir).context("capture failed")?;
+    context.print(
+        || {
+            format!(
+                "{} files, {} bytes, below {}\n",
+                report.files,
+                report.bytes,
+                args.dir.display()
+            )
+        },
+        || serde_json::json!({ "schema": 1, "files": report.files, "size": report.bytes }),
+    )
+}

@@ -1,0 +1,213 @@
+//! The command line: parsing, one file per verb, and how errors are shown.
+
+mod capture;
+mod exec;
+mod generate;
+mod inspect;
+mod load;
+mod memmap;
+mod options;
+mod render;
+mod status;
+mod unload;
+
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::host::{HostError, Root};
+use crate::load::LoadError;
+use crate::plan::PlanError;
+use crate::sys::SysError;
+
+/// Exit code: it failed.
+const FAILED: u8 = 1;
+/// Exit code: the command line is wrong. clap uses the same.
+const USAGE: u8 = 2;
+/// Exit code: nothing is loaded (`exec`).
+const NOTHING_LOADED: u8 = 3;
+
+/// Plans, explains, loads and boots the next Linux kernel, without firmware.
+#[derive(Debug, Parser)]
+#[command(name = "rkexec", version, propagate_version = true)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+/// Options for every verb.
+#[derive(Debug, Clone, Args)]
+struct Global {
+    /// Read /proc, /sys and /boot below DIR: plan for a captured machine.
+    #[arg(long, global = true, value_name = "DIR")]
+    root: Option<PathBuf>,
+    /// How the result is printed.
+    #[arg(long, global = true, value_enum, default_value_t = Output::Text, value_name = "FORMAT")]
+    output: Output,
+    /// Say more of what is done.
+    #[arg(short, long, global = true, conflicts_with = "quiet")]
+    verbose: bool,
+    /// Print errors only.
+    #[arg(short, long, global = true)]
+    quiet: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// For people.
+    Text,
+    /// One JSON object, for programs.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Plan, check and load a kernel; what was loaded before is replaced.
+    Load(options::LoadArgs),
+    /// Show what `load` would do, without doing it.
+    Plan(load::PlanArgs),
+    /// Boot the loaded kernel now: nothing is unmounted, no process is told.
+    Exec(exec::ExecArgs),
+    /// Unload the loaded kernel.
+    Unload(unload::UnloadArgs),
+    /// Show what is loaded and what may forbid a load.
+    Status,
+    /// Show the memory map, who says so, and what the next kernel is told.
+    Memmap,
+    /// Show what a kernel file is.
+    Inspect(inspect::InspectArgs),
+    /// Copy what the planner reads of this machine into a directory, for --root.
+    Capture(capture::CaptureArgs),
+    /// Print man pages or shell completions.
+    Generate(generate::GenerateArgs),
+}
+
+/// What every verb is given.
+struct Context {
+    global: Global,
+    root: Root,
+}
+
+impl Context {
+    /// Refuses `--root` for a verb that changes the machine.
+    fn on_this_machine(&self, verb: &str) -> anyhow::Result<()> {
+        if self.global.root.is_some() {
+            return Err(Usage(format!(
+                "{verb} changes this machine: --root does not go with it"
+            ))
+            .into());
+        }
+        Ok(())
+    }
+
+    /// Prints a result: `text` for people, `json` for programs.
+    fn print(
+        &self,
+        text: impl FnOnce() -> String,
+        json: impl FnOnce() -> serde_json::Value,
+    ) -> anyhow::Result<()> {
+        let text = match self.global.output {
+            Output::Text if self.global.quiet => return Ok(()),
+            Output::Text => text(),
+            Output::Json => format!("{:#}\n", json()),
+        };
+        write_out(&text)
+    }
+
+    fn warn(&self, warning: &str) {
+        if !self.global.quiet {
+            eprintln!("rkexec: warning: {warning}");
+        }
+    }
+}
+
+/// Writes to standard output; a reader that has gone is no error.
+fn write_out(text: &str) -> anyhow::Result<()> {
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+/// The command line asks for something that cannot be.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Usage(String);
+
+/// `exec` without a loaded kernel.
+#[derive(Debug, thiserror::Error)]
+#[error("no kernel is loaded")]
+struct NothingLoaded;
+
+/// Runs the command and says how it ended.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(USAGE));
+        }
+    };
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("rkexec: {error:#}");
+            if let Some(hint) = hint(&error) {
+                eprintln!("hint: {hint}");
+            }
+            exit_code(&error)
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<()> {
+    let root = cli.global.root.as_ref().map_or_else(Root::system, Root::at);
+    let context = Context {
+        global: cli.global,
+        root,
+    };
+    match cli.verb {
+        Verb::Load(args) => load::load(&context, &args),
+        Verb::Plan(args) => load::plan(&context, &args),
+        Verb::Exec(args) => exec::run(&context, &args),
+        Verb::Unload(args) => unload::run(&context, &args),
+        Verb::Status => status::run(&context),
+        Verb::Memmap => memmap::run(&context),
+        Verb::Inspect(args) => inspect::run(&context, &args),
+        Verb::Capture(args) => capture::run(&context, &args),
+        Verb::Generate(args) => generate::run(&args),
+    }
+}
+
+fn exit_code(error: &anyhow::Error) -> ExitCode {
+    ExitCode::from(if error.is::<NothingLoaded>() {
+        NOTHING_LOADED
+    } else if error.is::<Usage>() || error.downcast_ref().is_some_and(PlanError::is_usage) {
+        USAGE
+    } else {
+        FAILED
+    })
+}
+
+/// The way out that some error of the chain knows.
+fn hint(error: &anyhow::Error) -> Option<String> {
+    error.chain().find_map(|cause| {
+        let sys = cause.downcast_ref::<SysError>().and_then(SysError::hint);
+        let load = cause.downcast_ref::<LoadError>().and_then(LoadError::hint);
+        let host = cause.downcast_ref::<HostError>().and_then(HostError::hint);
+        let plan = cause.downcast_ref::<PlanError>().and_then(PlanError::hint);
+        let nothing = cause
+            .is::<NothingLoaded>()
+            .then_some("rkexec load KERNEL loads one");
+        sys.or(load)
+            .or(host)
+            .or(nothing)
+            .map(str::to_owned)
+            .or(plan)
+    })
+}

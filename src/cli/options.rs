@@ -1,0 +1,147 @@
+//! The load options, as `load` and `plan` take them.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use crate::memory::MapPolicy;
+use crate::plan::{CmdlineBase, CmdlineRequest, LoadRequest, SyscallChoice};
+use crate::sys::Syscall;
+
+/// What is loaded, and how.
+#[derive(Debug, Clone, Args)]
+pub(super) struct LoadArgs {
+    /// The kernel: an x86_64 bzImage.
+    #[arg(value_name = "KERNEL")]
+    pub(super) kernel: PathBuf,
+    /// An initrd; several are joined, each padded to 4 bytes.
+    #[arg(long, value_name = "FILE")]
+    pub(super) initrd: Vec<PathBuf>,
+    /// The whole command line.
+    #[arg(long, value_name = "STRING", conflicts_with = "reuse_cmdline")]
+    cmdline: Option<String>,
+    /// The running command line, without what belongs to this boot alone.
+    #[arg(long)]
+    reuse_cmdline: bool,
+    /// Text added to the command line; repeatable.
+    #[arg(long, value_name = "STRING")]
+    append: Vec<String>,
+    /// Parameter taken out of the command line, `name` or `name=value`; repeatable.
+    #[arg(long, value_name = "PARAM")]
+    remove: Vec<String>,
+    /// The system call; `auto` decides from facts, and the plan says why.
+    #[arg(long, value_enum, default_value_t = SyscallArg::Auto, value_name = "CALL")]
+    syscall: SyscallArg,
+    /// Hand over "System RAM (DRIVER)" as RAM after all; `kmem` only.
+    #[arg(long, value_name = "DRIVER")]
+    include_driver_managed: Vec<String>,
+    /// The map for the next kernel: all sources reconciled, or the firmware's own.
+    #[arg(long, value_enum, default_value_t = MapArg::FixedUp, value_name = "MAP")]
+    memory_map: MapArg,
+    /// Segments lie at or above this address: 0x or decimal, suffixes K, M, G, T.
+    #[arg(long, value_name = "ADDR", value_parser = parse_size)]
+    mem_min: Option<u64>,
+    /// Segments lie below this address.
+    #[arg(long, value_name = "ADDR", value_parser = parse_size)]
+    mem_max: Option<u64>,
+    /// Purgatory does not verify the segments before it enters the kernel.
+    #[arg(long)]
+    no_digest: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum SyscallArg {
+    Auto,
+    #[value(name = "kexec_load")]
+    KexecLoad,
+    #[value(name = "kexec_file_load")]
+    KexecFileLoad,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum MapArg {
+    FixedUp,
+    Firmware,
+}
+
+impl LoadArgs {
+    /// The request, with `seed` for the next kernel's random number generator.
+    pub(super) fn request(&self, seed: Option<[u8; 32]>) -> LoadRequest {
+        let base = match &self.cmdline {
+            Some(line) => CmdlineBase::Given(line.clone()),
+            None if self.reuse_cmdline => CmdlineBase::Running,
+            None => CmdlineBase::Empty,
+        };
+        LoadRequest {
+            cmdline: CmdlineRequest {
+                base,
+                append: self.append.clone(),
+                remove: self.remove.clone(),
+            },
+            syscall: match self.syscall {
+                SyscallArg::Auto => SyscallChoice::Auto,
+                SyscallArg::KexecLoad => SyscallChoice::Only(Syscall::KexecLoad),
+                SyscallArg::KexecFileLoad => SyscallChoice::Only(Syscall::KexecFileLoad),
+            },
+            memory_map: match self.memory_map {
+                MapArg::FixedUp => MapPolicy::FixedUp,
+                MapArg::Firmware => MapPolicy::Firmware,
+            },
+            include_driver_managed: self.include_driver_managed.iter().cloned().collect(),
+            mem_min: self.mem_min,
+            mem_max: self.mem_max,
+            no_digest: self.no_digest,
+            seed,
+        }
+    }
+}
+
+/// A number of bytes: decimal or 0x, with an optional suffix K, M, G or T.
+fn parse_size(text: &str) -> Result<u64, String> {
+    let (digits, shift) = match text.char_indices().last() {
+        Some((at, 'k' | 'K')) => (&text[..at], 10),
+        Some((at, 'm' | 'M')) => (&text[..at], 20),
+        Some((at, 'g' | 'G')) => (&text[..at], 30),
+        Some((at, 't' | 'T')) => (&text[..at], 40),
+        _ => (text, 0),
+    };
+    let number = match digits
+        .strip_prefix("0x")
+        .or_else(|| digits.strip_prefix("0X"))
+    {
+        Some(hex) => u64::from_str_radix(hex, 16),
+        None => digits.parse(),
+    };
+    let number = number
+        .map_err(|_| "not a number of bytes (0x or decimal, suffix K, M, G or T)".to_owned())?;
+    number
+        .checked_mul(1 << shift)
+        .ok_or_else(|| "larger than 2^64 - 1".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_size;
+
+    #[test]
+    fn sizes() {
+        assert_eq!(parse_size("0x10"), Ok(16));
+        assert_eq!(parse_size("512M"), Ok(512 << 20));
+        assert_eq!(parse_size("0x2g"), Ok(2 << 30));
+        assert_eq!(parse_size("1T"), Ok(1 << 40));
+        assert_eq!(parse_size("7k"), Ok(7 << 10));
+        for bad in [
+            "",
+            "K",
+            "0x",
+            "-1",
+            "1 M",
+            "1MM",
+            "1é",
+            "0x1000000000000000000",
+            "18446744073709551615K",
+        ] {
+            assert!(parse_size(bad).is_err(), "{bad:?}");
+        }
+    }
+}

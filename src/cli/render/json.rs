@@ -1,0 +1,117 @@
+//! The JSON contract: schema 1. Addresses are `"0x…"`, sizes are bytes.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::image::bzimage::xloadflags;
+use crate::image::{BzImage, Image};
+use crate::memory::MemoryMap;
+use crate::plan::Plan;
+
+/// An address.
+fn address(address: u64) -> String {
+    format!("{address:#x}")
+}
+
+/// A plan.
+pub(in crate::cli) fn plan(plan: &Plan<'_>, image: &Image<'_>, kernel: &Path) -> Value {
+    let mut description = self::image(image);
+    if let Some(fields) = description.as_object_mut() {
+        fields.insert("path".to_owned(), kernel.display().to_string().into());
+    }
+    let segments: Vec<Value> = plan
+        .segments
+        .iter()
+        .map(|segment| {
+            json!({
+                "role": segment.role,
+                "mem": address(segment.mem.start()),
+                "memsz": segment.mem.size(),
+                "bufsz": segment.buf.len(),
+                "rule": segment.rule,
+            })
+        })
+        .collect();
+    let excluded: Vec<Value> = plan
+        .excluded
+        .iter()
+        .map(|excluded| {
+            json!({
+                "start": address(excluded.range.start()),
+                "size": excluded.range.size(),
+                "name": excluded.name,
+                "reason": excluded.reason,
+            })
+        })
+        .collect();
+    let e820: Vec<Value> = plan
+        .e820
+        .iter()
+        .map(|(range, kind)| json!({ "start": address(range.start()), "size": range.size(), "type": kind.0 }))
+        .collect();
+    json!({
+        "schema": 1,
+        "syscall": plan.syscall,
+        "image": description,
+        "cmdline": plan.cmdline,
+        "entry": plan.entry.map(address),
+        "segments": segments,
+        "memory_map": memory_map(&plan.memory_map),
+        "e820": e820,
+        "excluded": excluded,
+        "setup_data": plan.setup_data,
+        "pools": [],
+        "warnings": plan.warnings,
+    })
+}
+
+/// The reconciled map.
+pub(in crate::cli) fn memory_map(map: &MemoryMap) -> Value {
+    map.regions()
+        .iter()
+        .map(|region| {
+            json!({
+                "start": address(region.range.start()),
+                "size": region.range.size(),
+                "kind": region.kind.name(),
+                "driver": region.kind.driver(),
+                "e820": region.e820.map(|kind| kind.0),
+                "segments": region.placement.name(),
+                "in_dump": region.in_dump,
+                "sources": region.sources.lines(),
+                "reason": region.reason,
+            })
+        })
+        .collect()
+}
+
+/// What a kernel file is.
+pub(in crate::cli) fn image(image: &Image<'_>) -> Value {
+    let Image::BzImage(image) = image;
+    let (major, minor) = image.protocol();
+    json!({
+        "format": "bzImage",
+        "version": image.version,
+        "release": image.release(),
+        "protocol": format!("{major}.{minor:02}"),
+        "alignment": image.header.kernel_alignment.get(),
+        "init_size": image.header.init_size.get(),
+        "pref_address": address(image.header.pref_address.get()),
+        "relocatable": image.header.relocatable_kernel != 0,
+        "cmdline_size": image.header.cmdline_size.get(),
+        "xloadflags": xload_names(image),
+        "kernel_size": image.kernel.len(),
+        "payload_size": image.payload.len(),
+        "compression": image.compression(),
+    })
+}
+
+/// Names of the bits that are set in xloadflags.
+pub(in crate::cli) fn xload_names(image: &BzImage<'_>) -> Vec<&'static str> {
+    xloadflags::NAMES
+        .iter()
+        .filter(|(bit, _)| image.has(*bit))
+        .map(|(_, name)| *name)
+        .collect()
+}

@@ -1,0 +1,189 @@
+//! Text for people.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use super::human;
+use super::json::xload_names;
+use crate::image::Image;
+use crate::memory::{E820Type, MemoryMap, Region};
+use crate::plan::Plan;
+
+/// After a load: one line, with `verbose` the whole plan.
+pub(in crate::cli) fn loaded(
+    plan: &Plan<'_>,
+    image: &Image<'_>,
+    kernel: &Path,
+    verbose: bool,
+) -> String {
+    let mut out = if verbose {
+        self::plan(plan, image, kernel, false)
+    } else {
+        String::new()
+    };
+    let Image::BzImage(image) = image;
+    let release = image.release().unwrap_or("a kernel without a version");
+    let _ = writeln!(
+        out,
+        "loaded {release} through {}: {}",
+        plan.syscall.name, plan.syscall.reason
+    );
+    out
+}
+
+/// The whole plan.
+pub(in crate::cli) fn plan(
+    plan: &Plan<'_>,
+    image: &Image<'_>,
+    kernel: &Path,
+    explain: bool,
+) -> String {
+    let Image::BzImage(bzimage) = image;
+    let mut out = String::new();
+    let (major, minor) = bzimage.protocol();
+    let release = bzimage.release().unwrap_or("of unknown version");
+    let _ = writeln!(
+        out,
+        "kernel:    {}, {release} (bzImage, protocol {major}.{minor:02})",
+        kernel.display()
+    );
+    let _ = writeln!(out, "cmdline:   {}", plan.cmdline.as_str());
+    let _ = writeln!(
+        out,
+        "syscall:   {}, because: {}",
+        plan.syscall.name, plan.syscall.reason
+    );
+    match plan.entry {
+        Some(entry) => {
+            let _ = writeln!(out, "entry:     {entry:#x} (purgatory)");
+            let _ = writeln!(out, "\nsegments ({} of memory):", human(plan.total_size()));
+            for segment in &plan.segments {
+                let size = human(segment.mem.size());
+                let _ = writeln!(
+                    out,
+                    "  {}  {size:>10}  {}",
+                    segment.mem,
+                    segment.role.name()
+                );
+                if explain {
+                    let _ = writeln!(
+                        out,
+                        "      {}; {} of its bytes are given",
+                        segment.rule,
+                        segment.buf.len()
+                    );
+                }
+            }
+        }
+        None => out.push_str("segments:  placed by the running kernel\n"),
+    }
+    if !plan.setup_data.is_empty() {
+        let nodes: Vec<String> = plan
+            .setup_data
+            .iter()
+            .map(|node| format!("{} ({} bytes)", node.kind, node.size))
+            .collect();
+        let _ = writeln!(out, "\nsetup_data: {}", nodes.join(", "));
+    }
+    if explain {
+        out.push_str("\nmemory map, and what the next kernel is told:\n");
+        out.push_str(&memory_map(&plan.memory_map, true));
+    } else {
+        out.push_str("\nthe next kernel's memory map:\n");
+        for (range, kind) in &plan.e820 {
+            let _ = writeln!(out, "  {range}  {:>10}  {kind}", human(range.size()));
+        }
+    }
+    if !plan.excluded.is_empty() {
+        out.push_str("\nkept free of segments:\n");
+        for excluded in &plan.excluded {
+            let size = human(excluded.range.size());
+            let _ = writeln!(
+                out,
+                "  {}  {size:>10}  {}: {}",
+                excluded.range, excluded.name, excluded.reason
+            );
+        }
+    }
+    for warning in &plan.warnings {
+        let _ = writeln!(out, "\nwarning: {warning}");
+    }
+    out
+}
+
+/// The reconciled map, a line for each region; `reasons` adds who says so and why.
+pub(in crate::cli) fn memory_map(map: &MemoryMap, reasons: bool) -> String {
+    let mut out = String::new();
+    for region in map.regions() {
+        let size = human(region.range.size());
+        let _ = writeln!(
+            out,
+            "  {}  {size:>10}  {:<24} -> {:<32} segments: {}",
+            region.range,
+            kind(region),
+            told(region.e820),
+            region.placement.name()
+        );
+        if reasons {
+            let _ = writeln!(
+                out,
+                "      {} [{}]",
+                region.reason,
+                region.sources.lines().join("; ")
+            );
+        }
+    }
+    out
+}
+
+fn kind(region: &Region) -> String {
+    match region.kind.driver() {
+        Some(driver) => format!("{} ({driver})", region.kind.name()),
+        None => region.kind.name().to_owned(),
+    }
+}
+
+fn told(e820: Option<E820Type>) -> String {
+    e820.map_or_else(|| "(absent)".to_owned(), |kind| kind.to_string())
+}
+
+/// What a kernel file is.
+pub(in crate::cli) fn image(image: &Image<'_>) -> String {
+    let Image::BzImage(image) = image;
+    let header = &image.header;
+    let (major, minor) = image.protocol();
+    let mut out = String::new();
+    let mut line = |name: &str, value: String| {
+        let _ = writeln!(out, "{name:<14} {value}");
+    };
+    line("format:", "bzImage (x86_64)".to_owned());
+    line("version:", image.version.unwrap_or("unknown").to_owned());
+    line("protocol:", format!("{major}.{minor:02}"));
+    line(
+        "alignment:",
+        human(u64::from(header.kernel_alignment.get())),
+    );
+    line("init_size:", human(u64::from(header.init_size.get())));
+    line("pref_address:", format!("{:#x}", header.pref_address));
+    line(
+        "relocatable:",
+        if header.relocatable_kernel == 0 {
+            "no"
+        } else {
+            "yes"
+        }
+        .to_owned(),
+    );
+    line("cmdline_size:", format!("{} bytes", header.cmdline_size));
+    line("xloadflags:", xload_names(image).join(" "));
+    line("kernel:", human(image.kernel.len() as u64));
+    line(
+        "payload:",
+        format!(
+            "{}, {}",
+            human(image.payload.len() as u64),
+            image.compression()
+        ),
+    );
+    out
+}

@@ -1,0 +1,1 @@
+//! bzImage headers, good and bad.

@@ -1,0 +1,506 @@
+//! One map out of three sources that each tell a part of the truth.
+//!
+//! The table of rules is in ARCHITECTURE.md, "Memory rules"; every row of it
+//! is one arm of [`judge`].
+
+use std::collections::BTreeSet;
+
+use super::layer::{Layer, join, sweep};
+use super::{E820Type, PhysRange};
+use crate::host::Host;
+use crate::host::iomem::Resource;
+
+/// What a range is, after all sources were heard.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum MemoryKind {
+    /// RAM that was there at boot.
+    Ram,
+    /// RAM that was added since boot (a DIMM, a balloon).
+    HotAddedRam,
+    /// RAM that a driver added, and may not be there at the next boot.
+    DriverManaged(String),
+    /// Persistent memory with a description (NVDIMM).
+    PersistentMemory,
+    /// Persistent memory without one (`memmap=nn!ss`).
+    PersistentMemoryLegacy,
+    /// Not to be used.
+    Reserved,
+    /// ACPI tables.
+    AcpiTables,
+    /// ACPI non-volatile storage.
+    AcpiNvs,
+    /// Memory with errors.
+    Unusable,
+    /// Set aside by the firmware for a driver.
+    SoftReserved,
+    /// A type this program does not know.
+    Unknown,
+    /// RAM for the firmware, and nothing for the kernel (`mem=`).
+    Withheld,
+}
+
+impl MemoryKind {
+    /// One word, as in JSON.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Ram => "ram",
+            Self::HotAddedRam => "hot_added_ram",
+            Self::DriverManaged(_) => "driver_managed",
+            Self::PersistentMemory => "persistent_memory",
+            Self::PersistentMemoryLegacy => "persistent_memory_legacy",
+            Self::Reserved => "reserved",
+            Self::AcpiTables => "acpi_tables",
+            Self::AcpiNvs => "acpi_nvs",
+            Self::Unusable => "unusable",
+            Self::SoftReserved => "soft_reserved",
+            Self::Unknown => "unknown",
+            Self::Withheld => "withheld",
+        }
+    }
+
+    /// The driver, where there is one.
+    #[must_use]
+    pub fn driver(&self) -> Option<&str> {
+        match self {
+            Self::DriverManaged(driver) => Some(driver),
+            _ => None,
+        }
+    }
+
+    fn of(kind: E820Type) -> Self {
+        match kind {
+            E820Type::RAM | E820Type::RESERVED_KERN => Self::Ram,
+            E820Type::RESERVED => Self::Reserved,
+            E820Type::ACPI => Self::AcpiTables,
+            E820Type::NVS => Self::AcpiNvs,
+            E820Type::UNUSABLE => Self::Unusable,
+            E820Type::PMEM => Self::PersistentMemory,
+            E820Type::PRAM => Self::PersistentMemoryLegacy,
+            E820Type::SOFT_RESERVED => Self::SoftReserved,
+            _ => Self::Unknown,
+        }
+    }
+}
+
+/// Whether segments may lie in a range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Placement {
+    /// Yes.
+    Allowed,
+    /// Only when nothing else fits: unplugging the memory makes the image stale.
+    LastChoice,
+    /// Never.
+    Never,
+}
+
+impl Placement {
+    /// One word, as in JSON.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Allowed => "yes",
+            Self::LastChoice => "last_choice",
+            Self::Never => "no",
+        }
+    }
+}
+
+/// Who said what of a range.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sources {
+    /// Deepest resource of /proc/iomem that names a kind of memory.
+    pub iomem: Option<String>,
+    /// Type in /sys/firmware/memmap.
+    pub firmware: Option<E820Type>,
+    /// Type in the e820 table the running kernel was booted with.
+    pub boot_e820: Option<E820Type>,
+}
+
+impl Sources {
+    /// One line per source that says something.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        let iomem = self.iomem.as_ref().map(|name| format!("iomem: {name}"));
+        let firmware = self.firmware.map(|kind| format!("firmware map: {kind}"));
+        let boot = self.boot_e820.map(|kind| format!("boot e820: {kind}"));
+        [iomem, firmware, boot].into_iter().flatten().collect()
+    }
+}
+
+/// One row of the map.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Region {
+    /// The addresses.
+    pub range: PhysRange,
+    /// What it is.
+    pub kind: MemoryKind,
+    /// What the next kernel is told; `None`: nothing, the range is absent.
+    pub e820: Option<E820Type>,
+    /// Whether segments may lie there.
+    pub placement: Placement,
+    /// Whether a crash dump holds it.
+    pub in_dump: bool,
+    /// Who said so.
+    pub sources: Sources,
+    /// Why it is what it is.
+    pub reason: &'static str,
+}
+
+/// How the map for the next kernel is made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum MapPolicy {
+    /// By the rules: all sources reconciled.
+    #[default]
+    FixedUp,
+    /// The firmware's own map, as it is.
+    Firmware,
+}
+
+/// The reconciled map: regions in address order, disjoint.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MemoryMap {
+    regions: Vec<Region>,
+}
+
+impl MemoryMap {
+    /// Reconciles what `host` says. Memory of the drivers in `included` is
+    /// handed over as RAM (segments still never go there).
+    #[must_use]
+    pub fn reconcile(host: &Host, policy: MapPolicy, included: &BTreeSet<String>) -> Self {
+        let mut iomem = Layer::default();
+        for resource in &host.iomem.roots {
+            paint(resource, None, false, &mut iomem);
+        }
+        let boot = host.boot_params.as_ref().map(boot_e820);
+        let firmware = host.firmware_map.as_ref().map(|map| {
+            let boot = boot.as_ref();
+            Layer::from_e820(map.iter().flat_map(|region| firmware_types(region, boot)))
+        });
+        let boot_known = boot.is_some();
+        let boot = boot.unwrap_or_default();
+        let firmware = firmware.unwrap_or_else(|| boot.clone());
+
+        let mut map = Self::default();
+        sweep(&iomem, &firmware, &boot, |range, iomem, firmware, boot| {
+            let sources = Sources {
+                iomem: iomem.as_ref().map(Class::name),
+                firmware,
+                boot_e820: boot,
+            };
+            let verdict = judge(iomem.as_ref(), firmware, boot, boot_known, included);
+            let e820 = match policy {
+                MapPolicy::FixedUp => verdict.e820,
+                MapPolicy::Firmware => firmware.map(publishable),
+            };
+            map.push(Region {
+                range,
+                kind: verdict.kind,
+                e820,
+                placement: verdict.placement,
+                in_dump: verdict.in_dump,
+                sources,
+                reason: verdict.reason,
+            });
+        });
+        map
+    }
+
+    fn push(&mut self, region: Region) {
+        match self.regions.last_mut() {
+            Some(last)
+                if last.range.end() == region.range.start()
+                    && (
+                        &last.kind,
+                        last.e820,
+                        last.placement,
+                        &last.sources,
+                        last.reason,
+                    ) == (
+                        &region.kind,
+                        region.e820,
+                        region.placement,
+                        &region.sources,
+                        region.reason,
+                    ) =>
+            {
+                last.range = join(last.range, region.range);
+            }
+            _ => self.regions.push(region),
+        }
+    }
+
+    /// The rows, in address order.
+    #[must_use]
+    pub fn regions(&self) -> &[Region] {
+        &self.regions
+    }
+
+    /// What the next kernel is told: neighbours of one type merged.
+    #[must_use]
+    pub fn e820(&self) -> Vec<(PhysRange, E820Type)> {
+        let mut layer = Layer::default();
+        for region in &self.regions {
+            if let Some(kind) = region.e820 {
+                layer.push(region.range, kind);
+            }
+        }
+        layer.entries().to_vec()
+    }
+
+    /// The ranges where segments may lie by `placement`.
+    pub fn ranges(&self, placement: Placement) -> impl Iterator<Item = PhysRange> + '_ {
+        self.regions
+            .iter()
+            .filter(move |r| r.placement == placement)
+            .map(|r| r.range)
+    }
+}
+
+/// The boot e820 as a layer.
+#[must_use]
+pub fn boot_e820(running: &crate::host::boot_params::RunningBootParams) -> Layer<E820Type> {
+    Layer::from_e820(running.e820().iter().filter_map(|entry| {
+        let range = PhysRange::new(entry.address.get(), entry.size.get()).ok()?;
+        Some((range, E820Type(entry.kind.get())))
+    }))
+}
+
+/// Types of one firmware entry. The kernel prints every unknown type with one
+/// name; its number is still in the boot e820.
+fn firmware_types(
+    region: &crate::host::firmware_memmap::FirmwareRegion,
+    boot: Option<&Layer<E820Type>>,
+) -> Vec<(PhysRange, E820Type)> {
+    if let Some(kind) = E820Type::from_name(&region.name) {
+        return vec![(region.range, kind)];
+    }
+    let mut types = vec![(region.range, E820Type::RESERVED)];
+    for (range, kind) in boot.map(Layer::entries).unwrap_or_default() {
+        if let (true, Some(part)) = (
+            E820Type::from_name(kind.name()).is_none(),
+            range.intersection(region.range),
+        ) {
+            types.push((part, *kind));
+        }
+    }
+    types
+}
+
+/// What a resource name says of memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Class {
+    /// `System RAM`.
+    Ram,
+    /// `System RAM (DRIVER)`, or plain System RAM below a device; with the
+    /// type of the range that holds it, where that one has a name.
+    Driver {
+        driver: String,
+        name: String,
+        holder: Option<E820Type>,
+    },
+    /// A range with an e820 type that is not RAM.
+    Typed(E820Type),
+    /// `Unknown E820 type`.
+    Unknown,
+}
+
+impl Class {
+    fn name(&self) -> String {
+        match self {
+            Self::Ram => "System RAM".to_owned(),
+            Self::Driver { name, .. } => name.clone(),
+            Self::Typed(kind) => kind.name().to_owned(),
+            Self::Unknown => "Unknown E820 type".to_owned(),
+        }
+    }
+
+    fn of(name: &str, parent: Option<&Self>, below_device: bool) -> Option<Self> {
+        let holder = || match parent {
+            Some(Self::Typed(kind)) => Some(*kind),
+            Some(Self::Driver { holder, .. }) => *holder,
+            _ => None,
+        };
+        if let Some(driver) = name
+            .strip_prefix("System RAM (")
+            .and_then(|rest| rest.strip_suffix(')'))
+        {
+            let (driver, name) = (driver.to_owned(), name.to_owned());
+            return Some(Self::Driver {
+                driver,
+                name,
+                holder: holder(),
+            });
+        }
+        match E820Type::from_name(name) {
+            Some(E820Type::RAM) if below_device => {
+                let name = "System RAM below a device".to_owned();
+                Some(Self::Driver {
+                    driver: "device".to_owned(),
+                    name,
+                    holder: holder(),
+                })
+            }
+            Some(E820Type::RAM) => Some(Self::Ram),
+            Some(kind) => Some(Self::Typed(kind)),
+            None if name.eq_ignore_ascii_case("Unknown E820 type") => Some(Self::Unknown),
+            None => parent.cloned(),
+        }
+    }
+}
+
+/// Whether RAM below a resource of this name was added by that device's
+/// driver: kernels before 5.8 call it plain System RAM.
+fn is_memory_device(name: &str) -> bool {
+    let numbered = |prefix: &str| {
+        name.strip_prefix(prefix)
+            .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+    };
+    name.starts_with("Persistent Memory") || numbered("dax") || numbered("virtio")
+}
+
+/// Paints the resource and what is below it: the deepest name that says
+/// something of memory wins.
+fn paint(
+    resource: &Resource,
+    parent: Option<&Class>,
+    below_device: bool,
+    layer: &mut Layer<Class>,
+) {
+    let class = Class::of(&resource.name, parent, below_device);
+    let below_device = below_device || is_memory_device(&resource.name);
+    let mut at = resource.range.start();
+    let fill = |layer: &mut Layer<Class>, start: u64, end: u64| {
+        if let (Some(class), Ok(range)) = (&class, PhysRange::from_bounds(start, end)) {
+            layer.push(range, class.clone());
+        }
+    };
+    for child in &resource.children {
+        fill(layer, at, child.range.start());
+        paint(child, class.as_ref(), below_device, layer);
+        at = child.range.end();
+    }
+    fill(layer, at, resource.range.end());
+}
+
+struct Verdict {
+    kind: MemoryKind,
+    e820: Option<E820Type>,
+    placement: Placement,
+    in_dump: bool,
+    reason: &'static str,
+}
+
+/// A type as it may be handed over: the kernel's internal 128 becomes RAM.
+fn publishable(kind: E820Type) -> E820Type {
+    if kind.is_ram() { E820Type::RAM } else { kind }
+}
+
+/// The rules.
+fn judge(
+    iomem: Option<&Class>,
+    firmware: Option<E820Type>,
+    boot: Option<E820Type>,
+    boot_known: bool,
+    included: &BTreeSet<String>,
+) -> Verdict {
+    let never = |kind, e820, reason| Verdict {
+        kind,
+        e820,
+        placement: Placement::Never,
+        in_dump: false,
+        reason,
+    };
+    let firmware_other = firmware.filter(|kind| !kind.is_ram());
+    match (iomem, firmware_other) {
+        (Some(Class::Ram), Some(kind)) => Verdict {
+            in_dump: true,
+            ..never(
+                MemoryKind::of(kind),
+                Some(kind),
+                "RAM by a wish of this boot only; the firmware says otherwise",
+            )
+        },
+        (Some(Class::Ram), None) => {
+            let added = if boot_known {
+                !boot.is_some_and(E820Type::is_ram)
+            } else {
+                firmware.is_none()
+            };
+            let (kind, placement, reason) = if added {
+                let reason = "RAM added since boot: segments go there only when nothing else fits";
+                (MemoryKind::HotAddedRam, Placement::LastChoice, reason)
+            } else {
+                (MemoryKind::Ram, Placement::Allowed, "RAM")
+            };
+            Verdict {
+                kind,
+                e820: Some(E820Type::RAM),
+                placement,
+                in_dump: true,
+                reason,
+            }
+        }
+        (Some(Class::Driver { driver, holder, .. }), other) => {
+            let kind = MemoryKind::DriverManaged(driver.clone());
+            let (e820, reason) = if included.contains(driver) {
+                (
+                    Some(E820Type::RAM),
+                    "driver-managed, handed over as RAM as asked for",
+                )
+            } else {
+                let reason = "driver-managed: its driver finds it again in the next kernel";
+                (holder.filter(|kind| !kind.is_ram()).or(other), reason)
+            };
+            Verdict {
+                in_dump: true,
+                ..never(kind, e820, reason)
+            }
+        }
+        (Some(Class::Typed(E820Type::RESERVED)), Some(kind)) => never(
+            MemoryKind::of(kind),
+            Some(kind),
+            "not RAM: kept as the firmware calls it",
+        ),
+        (Some(Class::Typed(E820Type::RESERVED)), None) if firmware.is_some() => never(
+            MemoryKind::Reserved,
+            Some(E820Type::RESERVED),
+            "RAM by the firmware, reserved by the running kernel since",
+        ),
+        (Some(Class::Typed(kind)), _) => {
+            never(MemoryKind::of(*kind), Some(*kind), "not RAM: kept as it is")
+        }
+        (Some(Class::Unknown), other) => {
+            let kind = other
+                .or(boot.filter(|kind| !kind.is_ram()))
+                .unwrap_or(E820Type::RESERVED);
+            never(
+                MemoryKind::Unknown,
+                Some(kind),
+                "unknown type: kept as it is",
+            )
+        }
+        (None, Some(kind)) => never(
+            MemoryKind::of(kind),
+            Some(kind),
+            "not RAM: kept as the firmware calls it",
+        ),
+        (None, None) if firmware.is_some() => never(
+            MemoryKind::Withheld,
+            None,
+            "RAM by the firmware, not used by the running kernel: withheld \
+             (--memory-map firmware hands it over)",
+        ),
+        // The boot e820 alone: the kernel or the firmware dropped the entry since.
+        (None, None) => match boot.map(publishable) {
+            Some(kind) if !kind.is_ram() => {
+                never(MemoryKind::of(kind), Some(kind), "not RAM: kept as at boot")
+            }
+            _ => never(MemoryKind::Withheld, None, "RAM at boot only: gone since"),
+        },
+    }
+}
+
+#[cfg(test)]
+#[path = "reconcile_tests.rs"]
+mod tests;

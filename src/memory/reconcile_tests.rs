@@ -1,0 +1,1 @@
+//! Row by row through the table of rules.

@@ -1,0 +1,193 @@
+//! The next kernel's command line: a value that cannot be wrong, and the
+//! rules that make one out of the running kernel's.
+
+use super::PlanError;
+
+/// A command line without NUL and newline, within the image's limit.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(transparent)]
+pub struct Cmdline(String);
+
+/// Parameters of the running command line that belong to that boot alone:
+/// what its boot loader added, and what an earlier kexec added.
+const ONE_BOOT_ONLY: [&str; 5] = [
+    "BOOT_IMAGE",
+    "initrd",
+    "elfcorehdr",
+    "acpi_rsdp",
+    "kexec_jump_back_entry",
+];
+
+/// How the command line is made.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CmdlineRequest {
+    /// Where it starts from.
+    pub base: CmdlineBase,
+    /// Text added behind it, in order.
+    pub append: Vec<String>,
+    /// Parameters removed at last: a name, with or without a value, or `name=value`.
+    pub remove: Vec<String>,
+}
+
+/// Where the command line starts from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum CmdlineBase {
+    /// Nothing.
+    #[default]
+    Empty,
+    /// This line.
+    Given(String),
+    /// The running kernel's, without what belongs to that boot alone.
+    Running,
+}
+
+impl Cmdline {
+    /// Makes the line and checks it; `limit` is the image's, bytes without the NUL.
+    ///
+    /// # Errors
+    /// When it holds a NUL or a newline, or is longer than `limit`.
+    pub fn make(request: &CmdlineRequest, running: &str, limit: usize) -> Result<Self, PlanError> {
+        let mut line = match &request.base {
+            CmdlineBase::Empty => String::new(),
+            CmdlineBase::Given(line) => line.clone(),
+            CmdlineBase::Running => without(running, |name, _| ONE_BOOT_ONLY.contains(&name)),
+        };
+        for text in request.append.iter().filter(|text| !text.is_empty()) {
+            if !line.is_empty() {
+                line.push(' ');
+            }
+            line.push_str(text);
+        }
+        if !request.remove.is_empty() {
+            line = without(&line, |name, word| {
+                request
+                    .remove
+                    .iter()
+                    .any(|unwanted| unwanted == name || unwanted == word)
+            });
+        }
+        if let Some(at) = line.find(['\0', '\n']) {
+            let what = if line.as_bytes().get(at) == Some(&0) {
+                "a NUL"
+            } else {
+                "a newline"
+            };
+            return Err(PlanError::CmdlineCharacter { what, at });
+        }
+        if line.len() > limit {
+            return Err(PlanError::CmdlineTooLong {
+                length: line.len(),
+                limit,
+            });
+        }
+        Ok(Self(line))
+    }
+
+    /// The line.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The words of a command line as the kernel cuts it (`next_arg` in
+/// lib/cmdline.c): at white space outside double quotes.
+pub fn words(line: &str) -> impl Iterator<Item = &str> {
+    let mut quoted = false;
+    line.split(move |c: char| {
+        quoted ^= c == '"';
+        !quoted && c.is_ascii_whitespace()
+    })
+    .filter(|word| !word.is_empty())
+}
+
+/// The name of a word: what stands before `=`, without a leading quote.
+fn name(word: &str) -> &str {
+    let word = word.strip_prefix('"').unwrap_or(word);
+    word.split('=').next().unwrap_or(word).trim_end_matches('"')
+}
+
+/// `line` without the words that `unwanted(name, word)` names; the rest is
+/// joined by single spaces. Words behind `--` are for init and stay.
+fn without(line: &str, unwanted: impl Fn(&str, &str) -> bool) -> String {
+    let mut for_init = false;
+    let kept: Vec<&str> = words(line)
+        .filter(|word| {
+            for_init |= *word == "--";
+            for_init || !unwanted(name(word), word)
+        })
+        .collect();
+    kept.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn make(request: &CmdlineRequest, running: &str) -> String {
+        Cmdline::make(request, running, 2047)
+            .unwrap()
+            .as_str()
+            .to_owned()
+    }
+
+    #[test]
+    fn reuse_drops_what_belongs_to_one_boot() {
+        let request = CmdlineRequest {
+            base: CmdlineBase::Running,
+            ..Default::default()
+        };
+        let running = "BOOT_IMAGE=/vmlinuz root=/dev/sda initrd=\\x.img dyndbg=\"file a +p; file b\" \
+                       elfcorehdr=0x1 quiet acpi_rsdp=0x2 initrd_x=1 -- initrd=forinit";
+        let expected =
+            "root=/dev/sda dyndbg=\"file a +p; file b\" quiet initrd_x=1 -- initrd=forinit";
+        assert_eq!(make(&request, running), expected);
+    }
+
+    #[test]
+    fn append_then_remove() {
+        let request = CmdlineRequest {
+            base: CmdlineBase::Given("a b=1 b=2 \"c d=x y\"".to_owned()),
+            append: vec!["e=5".to_owned(), String::new(), "f".to_owned()],
+            remove: vec!["b=2".to_owned(), "f".to_owned(), "c d".to_owned()],
+        };
+        assert_eq!(make(&request, ""), "a b=1 e=5");
+    }
+
+    #[test]
+    fn a_given_line_is_kept_byte_for_byte() {
+        let request = CmdlineRequest {
+            base: CmdlineBase::Given(" a  b\t".to_owned()),
+            ..Default::default()
+        };
+        assert_eq!(make(&request, "x"), " a  b\t");
+    }
+
+    #[test]
+    fn the_limit_counts_bytes_without_the_nul() {
+        let request = |n: usize| CmdlineRequest {
+            base: CmdlineBase::Given("x".repeat(n)),
+            ..Default::default()
+        };
+        assert!(Cmdline::make(&request(2047), "", 2047).is_ok());
+        assert!(matches!(
+            Cmdline::make(&request(2048), "", 2047),
+            Err(PlanError::CmdlineTooLong {
+                length: 2048,
+                limit: 2047
+            })
+        ));
+    }
+
+    #[test]
+    fn no_nul_and_no_newline() {
+        for (line, at) in [("a\0b", 1), ("ab\n", 2)] {
+            let request = CmdlineRequest {
+                base: CmdlineBase::Given(line.to_owned()),
+                ..Default::default()
+            };
+            let error = Cmdline::make(&request, "", 2047).unwrap_err();
+            assert!(matches!(error, PlanError::CmdlineCharacter { at: seen, .. } if seen == at));
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! Which system call: decided from facts, before any call, and said aloud.
+
+use super::cmdline;
+use super::{LoadRequest, PlanError};
+use crate::arch::x86_64::boot_params::E820_MAX_ENTRIES_ZEROPAGE;
+use crate::host::Host;
+use crate::host::security::Lockdown;
+use crate::memory::{
+    E820Type, MapPolicy, MemoryKind, MemoryMap, PAGE_SIZE, PhysRange, Region, boot_e820,
+};
+use crate::sys::Syscall;
+
+/// What `--syscall` says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum SyscallChoice {
+    /// Decided from facts.
+    #[default]
+    Auto,
+    /// This one, or an error.
+    Only(Syscall),
+}
+
+/// The system call, and why it was taken.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Decision {
+    /// Which one.
+    pub name: Syscall,
+    /// Why.
+    pub reason: String,
+}
+
+/// Decides.
+///
+/// # Errors
+/// When the request contradicts the choice, or kexec_load is forbidden and
+/// kexec_file_load would do harm that nobody asked for.
+pub(super) fn decide(
+    request: &LoadRequest,
+    host: &Host,
+    map: &MemoryMap,
+) -> Result<Decision, PlanError> {
+    let decision = |name, reason: String| Ok(Decision { name, reason });
+    let needs_load = needs_kexec_load(request);
+    match (request.syscall, needs_load) {
+        (SyscallChoice::Only(Syscall::KexecLoad), _) => {
+            decision(Syscall::KexecLoad, "asked for with --syscall".to_owned())
+        }
+        (SyscallChoice::Only(Syscall::KexecFileLoad), Some((option, reason))) => {
+            Err(PlanError::NotWithFileLoad { option, reason })
+        }
+        (SyscallChoice::Only(Syscall::KexecFileLoad), None) => decision(
+            Syscall::KexecFileLoad,
+            "asked for with --syscall".to_owned(),
+        ),
+        (SyscallChoice::Auto, needs_load) => {
+            let Some(forbidden) = forbids_kexec_load(host) else {
+                let because = needs_load.map_or_else(
+                    || {
+                        "the fixed-up memory map, placement by this plan, and a digest that names what is damaged"
+                            .to_owned()
+                    },
+                    |(option, reason)| format!("{option} needs it: {reason}"),
+                );
+                return decision(Syscall::KexecLoad, because);
+            };
+            let harm = needs_load
+                .map(|(option, reason)| format!("cannot do {option} ({reason})"))
+                .or_else(|| {
+                    let mut harm = harm(host, map, &kernel_map(host)).into_iter();
+                    harm.find(|harm| harm.severe).map(|harm| harm.what)
+                });
+            match harm {
+                Some(harm) => Err(PlanError::NoSyscall { forbidden, harm }),
+                None => decision(Syscall::KexecFileLoad, forbidden),
+            }
+        }
+    }
+}
+
+/// The wish that only kexec_load fulfils, and why.
+fn needs_kexec_load(request: &LoadRequest) -> Option<(&'static str, &'static str)> {
+    let placing = "the running kernel places the segments itself";
+    let mapping = "the running kernel hands over its own map";
+    [
+        (request.mem_min.is_some(), "--mem-min", placing),
+        (request.mem_max.is_some(), "--mem-max", placing),
+        (
+            request.memory_map == MapPolicy::Firmware,
+            "--memory-map firmware",
+            mapping,
+        ),
+        (
+            !request.include_driver_managed.is_empty(),
+            "--include-driver-managed",
+            mapping,
+        ),
+        (
+            request.no_digest,
+            "--no-digest",
+            "the running kernel's purgatory always verifies",
+        ),
+    ]
+    .into_iter()
+    .find_map(|(wished, option, reason)| wished.then_some((option, reason)))
+}
+
+/// Why kexec_load cannot or must not be used here.
+fn forbids_kexec_load(host: &Host) -> Option<String> {
+    let security = &host.security;
+    let locked = security.lockdown.is_some_and(|mode| mode != Lockdown::None);
+    let secure_boot = host.efi.as_ref().and_then(|efi| efi.secure_boot) == Some(true);
+    let rules = [
+        (locked, "kernel lockdown forbids kexec_load"),
+        (
+            security.ima_appraise_kexec == Some(true),
+            "IMA appraises kexec images, and kexec_load has no file to appraise",
+        ),
+        (
+            secure_boot && security.config.kexec_sig == Some(true),
+            "Secure Boot is on, and only kexec_file_load checks a signature",
+        ),
+        (
+            security.kho,
+            "Kexec Handover (KHO) is on, and kexec_load would drop what it preserves",
+        ),
+        (
+            security.config.kexec == Some(false),
+            "the running kernel is built without CONFIG_KEXEC",
+        ),
+    ];
+    rules
+        .into_iter()
+        .find_map(|(holds, why)| holds.then(|| why.to_owned()))
+}
+
+/// The map that the running kernel hands over in kexec_file_load: the e820 it
+/// was booted with (`e820_table_kexec`), whatever happened since.
+#[must_use]
+pub fn kernel_map(host: &Host) -> Vec<(PhysRange, E820Type)> {
+    if let Some(running) = &host.boot_params {
+        return boot_e820(running).entries().to_vec();
+    }
+    let firmware = host.firmware_map.as_deref().unwrap_or_default();
+    firmware
+        .iter()
+        .map(|region| {
+            (
+                region.range,
+                E820Type::from_name(&region.name).unwrap_or(E820Type::RESERVED),
+            )
+        })
+        .collect()
+}
+
+/// What goes wrong when the next kernel is given the running kernel's own map.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Harm {
+    /// What kexec_file_load does, for instance `drops 12 of 140 e820 entries`.
+    pub what: String,
+    /// Bad enough that nobody gets it unasked.
+    pub severe: bool,
+}
+
+/// Compares the reconciled map with the one that kexec_file_load hands over.
+pub(super) fn harm(host: &Host, map: &MemoryMap, kernels: &[(PhysRange, E820Type)]) -> Vec<Harm> {
+    let mut harm = Vec::new();
+    let dropped = kernels.len().saturating_sub(E820_MAX_ENTRIES_ZEROPAGE);
+    if dropped > 0 {
+        let what = format!("drops {dropped} of {} e820 entries", kernels.len());
+        harm.push(Harm { what, severe: true });
+    }
+    let reserved_by_hand = cmdline::words(&host.cmdline).any(|word| word.starts_with("memmap="));
+    let severe = |kind: &MemoryKind| match kind {
+        MemoryKind::DriverManaged(_)
+        | MemoryKind::PersistentMemory
+        | MemoryKind::PersistentMemoryLegacy
+        | MemoryKind::SoftReserved => true,
+        MemoryKind::Reserved => reserved_by_hand,
+        _ => false,
+    };
+    for wanted in [true, false] {
+        let regions = map
+            .regions()
+            .iter()
+            .filter(|region| severe(&region.kind) == wanted);
+        if let Some(what) = handed_over_as_ram(regions, kernels) {
+            harm.push(Harm {
+                what,
+                severe: wanted,
+            });
+        }
+    }
+    harm
+}
+
+/// Says how much of `regions`, where it is not RAM, is RAM in `kernels`.
+fn handed_over_as_ram<'a>(
+    regions: impl Iterator<Item = &'a Region>,
+    kernels: &[(PhysRange, E820Type)],
+) -> Option<String> {
+    let mut first = None;
+    let mut bytes = 0;
+    for region in regions.filter(|region| region.e820 != Some(E820Type::RAM)) {
+        let after = kernels.partition_point(|(range, _)| range.end() <= region.range.start());
+        let near = kernels
+            .iter()
+            .skip(after)
+            .take_while(|(range, _)| range.start() < region.range.end());
+        for (range, _) in near.filter(|(_, kind)| kind.is_ram()) {
+            // Page 0 is reserved by every kernel for itself.
+            let part = range
+                .intersection(region.range)
+                .filter(|part| part.end() > PAGE_SIZE);
+            bytes += part.map_or(0, PhysRange::size);
+            first = first.or(part.map(|part| (part, region.kind.name())));
+        }
+    }
+    first.map(|(range, kind)| {
+        format!("hands over {bytes:#x} bytes as RAM that are not, first {range} ({kind})")
+    })
+}

@@ -1,0 +1,386 @@
+//! The plan: everything a load does, decided before any of it is done.
+//!
+//! [`plan`] is pure: it reads no file, no clock, no environment, and takes its
+//! randomness from the request. A [`Plan`] is the only road to a system call.
+
+pub mod cmdline;
+mod decide;
+mod initrd;
+mod place;
+mod validate;
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+
+pub use cmdline::{Cmdline, CmdlineBase, CmdlineRequest};
+pub use decide::{Decision, SyscallChoice, kernel_map};
+pub use initrd::INITRD_PAD;
+pub use validate::Violation;
+
+use crate::arch::x86_64::boot_params::E820_MAX_ENTRIES_ZEROPAGE;
+use crate::host::Host;
+use crate::image::Image;
+use crate::memory::{E820Type, MapPolicy, MemoryKind, MemoryMap, NoHole, PhysRange};
+use crate::sys::Syscall;
+
+/// What the operator asks for.
+#[derive(Debug, Clone, Default)]
+pub struct LoadRequest {
+    /// The command line.
+    pub cmdline: CmdlineRequest,
+    /// Which system call.
+    pub syscall: SyscallChoice,
+    /// How the map for the next kernel is made.
+    pub memory_map: MapPolicy,
+    /// Drivers whose memory is handed over as RAM after all.
+    pub include_driver_managed: BTreeSet<String>,
+    /// Segments lie at or above this physical address.
+    pub mem_min: Option<u64>,
+    /// Segments lie below this physical address.
+    pub mem_max: Option<u64>,
+    /// Purgatory does not verify.
+    pub no_digest: bool,
+    /// Seed for the next kernel's random number generator; `None` hands over none.
+    pub seed: Option<[u8; 32]>,
+}
+
+/// What a segment is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// The protected-mode part of the image.
+    Kernel,
+    /// The initrds, one behind the other; several parts when pages are shared.
+    Initrd,
+    /// The zero page and the command line.
+    BootParams,
+    /// The setup_data chain and the EFI memory map.
+    SetupData,
+    /// The code that verifies the digest and enters the kernel.
+    Purgatory,
+}
+
+impl Role {
+    /// The role's name, as in JSON.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Kernel => "kernel",
+            Self::Initrd => "initrd",
+            Self::BootParams => "boot_params",
+            Self::SetupData => "setup_data",
+            Self::Purgatory => "purgatory",
+        }
+    }
+}
+
+/// One entry given to kexec_load.
+#[derive(Debug, Clone)]
+pub struct Segment<'a> {
+    /// What it is for.
+    pub role: Role,
+    /// Its bytes; the rest of `mem` is zeroed.
+    pub buf: Cow<'a, [u8]>,
+    /// Where it goes, in whole pages.
+    pub mem: PhysRange,
+    /// The rule that put it there.
+    pub rule: String,
+}
+
+/// A range that is kept from segments, or from the next kernel, by a rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Excluded {
+    /// The addresses.
+    pub range: PhysRange,
+    /// What it is called where it was found.
+    pub name: String,
+    /// Why it is kept out.
+    pub reason: &'static str,
+}
+
+/// One node of the setup_data chain, for people.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct SetupDataSummary {
+    /// SETUP_* name without the prefix.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// Payload in bytes.
+    pub size: usize,
+}
+
+/// Everything a load does.
+#[derive(Debug, Clone)]
+pub struct Plan<'a> {
+    /// Which system call, and why.
+    pub syscall: Decision,
+    /// The command line.
+    pub cmdline: Cmdline,
+    /// Where the running kernel jumps to: purgatory; `None` when the running
+    /// kernel places everything itself (kexec_file_load).
+    pub entry: Option<u64>,
+    /// The segments, in address order; empty with kexec_file_load.
+    pub segments: Vec<Segment<'a>>,
+    /// The reconciled map.
+    pub memory_map: MemoryMap,
+    /// What the next kernel will find in its e820.
+    pub e820: Vec<(PhysRange, E820Type)>,
+    /// What is kept out, and why.
+    pub excluded: Vec<Excluded>,
+    /// The chain; empty with kexec_file_load.
+    pub setup_data: Vec<SetupDataSummary>,
+    /// What the operator should know.
+    pub warnings: Vec<String>,
+}
+
+impl Plan<'_> {
+    /// Sum of the segments' sizes in memory, bytes.
+    #[must_use]
+    pub fn total_size(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.mem.size()).sum()
+    }
+}
+
+/// Why there is no plan.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// A character that no command line may hold.
+    #[error("the command line holds {what} at byte {at}")]
+    CmdlineCharacter {
+        /// The character.
+        what: &'static str,
+        /// Where, in bytes from the start.
+        at: usize,
+    },
+    /// Longer than the image takes.
+    #[error("the command line has {length} bytes, the kernel takes {limit}")]
+    CmdlineTooLong {
+        /// Its length in bytes.
+        length: usize,
+        /// The image's limit in bytes.
+        limit: usize,
+    },
+    /// Nothing fits.
+    #[error(transparent)]
+    NoHole(#[from] NoHole),
+    /// The bounds leave nothing.
+    #[error("--mem-min {min:#x} is not below --mem-max {max:#x}")]
+    EmptyBounds {
+        /// Lower bound.
+        min: u64,
+        /// Upper bound, exclusive.
+        max: u64,
+    },
+    /// The machine runs with 5-level paging, and the kernel cannot start so.
+    #[error(
+        "the running kernel uses 5-level paging (LA57), and the new one cannot be entered in it (XLF_5LEVEL)"
+    )]
+    FiveLevel,
+    /// A wish that kexec_file_load cannot fulfil.
+    #[error("{option} cannot be had with kexec_file_load: {reason}")]
+    NotWithFileLoad {
+        /// The option.
+        option: &'static str,
+        /// Why.
+        reason: &'static str,
+    },
+    /// One system call is forbidden, and the other would do harm.
+    #[error("neither system call will do: {forbidden}; and kexec_file_load {harm}")]
+    NoSyscall {
+        /// Why kexec_load is not possible.
+        forbidden: String,
+        /// What kexec_file_load would do.
+        harm: String,
+    },
+    /// A driver whose memory cannot be handed over.
+    #[error("memory of the driver {driver} cannot be handed over as RAM: {reason}")]
+    NotIncludable {
+        /// The driver.
+        driver: String,
+        /// Why.
+        reason: &'static str,
+    },
+    /// Purgatory cannot be filled.
+    #[error(transparent)]
+    Purgatory(#[from] crate::purgatory::ImageError),
+    /// The plan breaks a rule: a fault of this program, found before any harm.
+    #[error("the plan is invalid: {0}")]
+    Invalid(#[from] Violation),
+}
+
+impl PlanError {
+    /// Whether the options contradict each other, or ask for what cannot be.
+    #[must_use]
+    pub const fn is_usage(&self) -> bool {
+        matches!(
+            self,
+            Self::EmptyBounds { .. } | Self::NotWithFileLoad { .. } | Self::NotIncludable { .. }
+        )
+    }
+
+    /// A way out, where there is one.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::NoSyscall { .. } => {
+                Some("--syscall kexec_file_load loads all the same".to_owned())
+            }
+            Self::FiveLevel => {
+                Some("boot once with no5lvl, or take a kernel with CONFIG_X86_5LEVEL".to_owned())
+            }
+            Self::NoHole(_) => {
+                Some("rkexec memmap shows where segments may go, and why not elsewhere".to_owned())
+            }
+            Self::NotIncludable { .. } => {
+                Some("only --include-driver-managed kmem is possible".to_owned())
+            }
+            Self::Invalid(Violation::TooLarge { .. }) => Some(
+                "the kernel refuses images larger than half of the RAM: a smaller initrd is needed"
+                    .to_owned(),
+            ),
+            _ => None,
+        }
+    }
+}
+
+/// Plans the load of `image` with `initrds`.
+///
+/// # Errors
+/// When the request contradicts itself or cannot be fulfilled on this machine.
+pub fn plan<'a>(
+    request: &LoadRequest,
+    host: &Host,
+    image: &Image<'a>,
+    initrds: &[&'a [u8]],
+) -> Result<Plan<'a>, PlanError> {
+    let Image::BzImage(image) = image;
+    check_drivers(&request.include_driver_managed)?;
+    let cmdline = Cmdline::make(&request.cmdline, &host.cmdline, image.cmdline_limit())?;
+    let memory_map =
+        MemoryMap::reconcile(host, request.memory_map, &request.include_driver_managed);
+    let decision = decide::decide(request, host, &memory_map)?;
+    if host.cpu.la57 && !image.has(crate::image::bzimage::xloadflags::FIVE_LEVEL) {
+        return Err(PlanError::FiveLevel);
+    }
+
+    let mut warnings = general_warnings(request, host, &memory_map);
+    let excluded = excluded(host, &memory_map);
+    let mut plan = Plan {
+        cmdline,
+        entry: None,
+        segments: Vec::new(),
+        e820: memory_map.e820(),
+        memory_map,
+        excluded,
+        setup_data: Vec::new(),
+        warnings: Vec::new(),
+        syscall: decision,
+    };
+    match plan.syscall.name {
+        Syscall::KexecLoad => {
+            place::place(request, host, image, initrds, &mut plan, &mut warnings)?
+        }
+        Syscall::KexecFileLoad => {
+            let mut kernels = kernel_map(host);
+            let harm = decide::harm(host, &plan.memory_map, &kernels);
+            warnings.extend(
+                harm.into_iter()
+                    .map(|harm| format!("kexec_file_load {}", harm.what)),
+            );
+            kernels.truncate(E820_MAX_ENTRIES_ZEROPAGE);
+            plan.e820 = kernels;
+        }
+    }
+    plan.warnings = warnings;
+    validate::validate(&plan, host)?;
+    Ok(plan)
+}
+
+fn check_drivers(drivers: &BTreeSet<String>) -> Result<(), PlanError> {
+    match drivers.iter().find(|driver| *driver != "kmem") {
+        Some(driver) if driver == "virtio_mem" => Err(PlanError::NotIncludable {
+            driver: driver.clone(),
+            reason: "the hypervisor may have unplugged parts of it, and its driver unplugs all of it when it starts",
+        }),
+        Some(driver) => Err(PlanError::NotIncludable {
+            driver: driver.clone(),
+            reason: "nothing is known of this driver",
+        }),
+        None => Ok(()),
+    }
+}
+
+fn general_warnings(request: &LoadRequest, host: &Host, map: &MemoryMap) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let CmdlineRequest { base, append, .. } = &request.cmdline;
+    if *base == CmdlineBase::Empty && append.is_empty() {
+        warnings.push(
+            "the command line is empty (--cmdline, --reuse-cmdline or --append give one)"
+                .to_owned(),
+        );
+    }
+    let withheld: u64 = sum(map, |kind| *kind == MemoryKind::Withheld);
+    if withheld > 0 && request.memory_map == MapPolicy::FixedUp {
+        warnings.push(format!(
+            "{withheld:#x} bytes are RAM by the firmware and not used by the running kernel (mem=?): they are \
+             withheld; --memory-map firmware hands them over"
+        ));
+    }
+    if let Some(flag) = host.cpu.confidential {
+        warnings.push(format!(
+            "this is a confidential guest ({flag}): few kernels survive a kexec there"
+        ));
+    }
+    if !map
+        .e820()
+        .iter()
+        .any(|(range, kind)| kind.is_ram() && range.start() < 0xa_0000)
+    {
+        warnings.push(
+            "no RAM below 640 KiB: the next kernel cannot start other CPUs or switch paging levels"
+                .to_owned(),
+        );
+    }
+    warnings
+}
+
+fn sum(map: &MemoryMap, of: impl Fn(&MemoryKind) -> bool) -> u64 {
+    map.regions()
+        .iter()
+        .filter(|region| of(&region.kind))
+        .map(|region| region.range.size())
+        .sum()
+}
+
+/// What is memory, and yet no place for segments.
+fn excluded(host: &Host, map: &MemoryMap) -> Vec<Excluded> {
+    let regions = map.regions().iter().filter_map(|region| {
+        let was_ram = region.sources.firmware.is_some_and(E820Type::is_ram);
+        let is_memory = match region.kind {
+            MemoryKind::Ram | MemoryKind::HotAddedRam => false,
+            MemoryKind::DriverManaged(_)
+            | MemoryKind::PersistentMemory
+            | MemoryKind::PersistentMemoryLegacy
+            | MemoryKind::SoftReserved
+            | MemoryKind::Withheld => true,
+            _ => was_ram,
+        };
+        let name = region
+            .sources
+            .iomem
+            .clone()
+            .unwrap_or_else(|| region.kind.name().to_owned());
+        is_memory.then_some(Excluded {
+            range: region.range,
+            name,
+            reason: region.reason,
+        })
+    });
+    let crash = host.iomem.crash_kernel().into_iter().map(|range| Excluded {
+        range,
+        name: "Crash kernel".to_owned(),
+        reason: "reserved for the crash kernel",
+    });
+    let mut all: Vec<Excluded> = regions.chain(crash).collect();
+    all.sort_by_key(|excluded| excluded.range);
+    all
+}

@@ -1,0 +1,300 @@
+//! Placing the segments of an x86_64 bzImage for kexec_load.
+//!
+//! The largest and most demanding go first, all top-down; boot_params,
+//! setup_data and purgatory end up side by side, so that the decompressor's
+//! few page tables reach them all.
+
+use std::borrow::Cow;
+
+use super::{LoadRequest, Plan, PlanError, Role, Segment, SetupDataSummary, initrd};
+use crate::arch::x86_64::boot_params::E820_MAX_ENTRIES_ZEROPAGE;
+use crate::arch::x86_64::setup_data::{self, SetupData};
+use crate::arch::x86_64::zero_page::{self, Addresses};
+use crate::host::Host;
+use crate::image::BzImage;
+use crate::image::bzimage::{ENTRY_64_OFFSET, xloadflags};
+use crate::memory::{Direction, Holes, PAGE_SIZE, PhysRange, Placement, Want};
+use crate::purgatory;
+use crate::sys::SEGMENT_MAX;
+
+/// Segments besides the initrd's parts: kernel, boot_params, setup_data, purgatory.
+const OTHER_SEGMENTS: usize = 4;
+/// Nothing goes below 1 MiB: BIOS data, the trampolines of the next kernel.
+const LOW_LIMIT: u64 = 1 << 20;
+/// First address that 4-level paging does not reach: 64 TiB.
+const FOUR_LEVEL_LIMIT: u64 = 1 << 46;
+/// First address that 5-level paging does not reach: 4 PiB.
+const FIVE_LEVEL_LIMIT: u64 = 1 << 52;
+/// First address above what a 32-bit number holds.
+const FOUR_GIB: u64 = 1 << 32;
+
+/// Places everything and fills in the plan.
+pub(super) fn place<'a>(
+    request: &LoadRequest,
+    host: &Host,
+    image: &BzImage<'a>,
+    initrds: &[&'a [u8]],
+    plan: &mut Plan<'a>,
+    warnings: &mut Vec<String>,
+) -> Result<(), PlanError> {
+    let efi = zero_page::efi_handover(host, image).unwrap_or_else(|reason| {
+        warnings.push(format!(
+            "the next kernel gets no EFI: {reason}; ACPI is handed over all the same"
+        ));
+        None
+    });
+    let (entries, inline) = zero_page::e820_entries(&plan.e820);
+    let mut chain = SetupData::default();
+    if let Some(beyond) = entries.get(inline..).filter(|beyond| !beyond.is_empty()) {
+        chain.push_e820_ext(beyond);
+    }
+    if let (Some(handover), Some(efi)) = (&efi, &host.efi) {
+        chain.push_efi(efi, handover.descriptor_size);
+    }
+    if let Some(seed) = &request.seed {
+        chain.push_rng_seed(seed);
+    }
+
+    let mut places = Places::new(request, host, image, plan)?;
+    let kernel = places.kernel(image)?;
+    let initrd_size = initrd::stream_size(initrds);
+    let initrd = match initrd_size {
+        0 => None,
+        size => Some(places.initrd(image, size)?),
+    };
+    let boot_params = places.small(
+        "boot_params",
+        zero_page::segment_size(plan.cmdline.as_str().len() as u64),
+    )?;
+    let setup_data = match chain.size() as u64 {
+        0 => None,
+        size => Some(places.small("setup_data", size)?),
+    };
+    let purgatory = places.small("purgatory", purgatory::size())?;
+    if places.used_last_choice {
+        warnings.push(
+            "a segment lies in memory that was added since boot: load again when that memory is unplugged".to_owned(),
+        );
+    }
+
+    let addresses = Addresses {
+        cmdline: boot_params.start() + zero_page::CMDLINE_OFFSET,
+        initrd: initrd.map(PhysRange::start),
+        initrd_size,
+        setup_data: setup_data.map_or(0, PhysRange::start),
+    };
+    let zero_page = zero_page::build(image, host, efi.as_ref(), &plan.e820, &chain, &addresses);
+
+    let mut segments = vec![segment(
+        Role::Kernel,
+        Cow::Borrowed(image.kernel),
+        kernel,
+        format!(
+            "highest place at or above pref_address {:#x}, aligned to kernel_alignment {:#x}, of init_size bytes",
+            image.header.pref_address, image.header.kernel_alignment
+        ),
+    )];
+    if let Some(place) = initrd {
+        segments.extend(initrd_segments(initrds, place));
+    }
+    segments.push(segment(
+        Role::BootParams,
+        Cow::Owned(zero_page::segment_bytes(&zero_page, plan.cmdline.as_str())),
+        boot_params,
+        "highest place; the command line begins on the second page, with the 2,048 bytes that the decompressor maps"
+            .to_owned(),
+    ));
+    if let Some(place) = setup_data {
+        let rule =
+            "highest place; one segment, so that few page tables reach the whole chain".to_owned();
+        segments.push(segment(
+            Role::SetupData,
+            Cow::Owned(chain.bytes_at(place.start())),
+            place,
+            rule,
+        ));
+    }
+
+    let code = purgatory_image(
+        request,
+        host,
+        &segments,
+        kernel.start() + ENTRY_64_OFFSET,
+        boot_params.start(),
+    )?;
+    segments.push(segment(
+        Role::Purgatory,
+        Cow::Owned(code),
+        purgatory,
+        "highest place that is left".to_owned(),
+    ));
+    segments.sort_by_key(|segment| segment.mem);
+
+    plan.entry = Some(purgatory.start() + purgatory::ENTRY);
+    plan.setup_data = chain
+        .nodes()
+        .iter()
+        .map(|node| SetupDataSummary {
+            kind: setup_data::type_name(node.kind),
+            size: node.data.len(),
+        })
+        .collect();
+    plan.segments = segments;
+    debug_assert!(inline <= E820_MAX_ENTRIES_ZEROPAGE);
+    Ok(())
+}
+
+fn segment<'a>(role: Role, buf: Cow<'a, [u8]>, mem: PhysRange, rule: String) -> Segment<'a> {
+    Segment {
+        role,
+        buf,
+        mem,
+        rule,
+    }
+}
+
+/// The initrd's place cut into its parts.
+fn initrd_segments<'a>(initrds: &[&'a [u8]], place: PhysRange) -> Vec<Segment<'a>> {
+    let parts = initrd::parts(initrds, SEGMENT_MAX - OTHER_SEGMENTS);
+    let mut start = place.start();
+    let mut segments = Vec::with_capacity(parts.len());
+    for part in parts {
+        let size = (part.len() as u64).next_multiple_of(PAGE_SIZE);
+        if let Ok(mem) = PhysRange::new(start, size) {
+            let rule = "highest place left by the kernel".to_owned();
+            segments.push(segment(Role::Initrd, part, mem, rule));
+        }
+        start += size;
+    }
+    segments
+}
+
+/// Purgatory with its parameter block, and the digests of `segments` in it.
+fn purgatory_image(
+    request: &LoadRequest,
+    host: &Host,
+    segments: &[Segment<'_>],
+    entry: u64,
+    boot_params: u64,
+) -> Result<Vec<u8>, PlanError> {
+    let params = purgatory::Request {
+        entry,
+        boot_params,
+        serial_port: host.serial.as_ref().map(|serial| serial.port),
+        sha_ni: host.cpu.sha_ni,
+        verify: !request.no_digest,
+    };
+    // What the files do not fill is zeroed by the running kernel, and nobody
+    // reads it before writing it: only the bytes are digested.
+    let filled = segments
+        .iter()
+        .filter(|_| params.verify)
+        .filter_map(|segment| {
+            let range = PhysRange::new(segment.mem.start(), segment.buf.len() as u64).ok()?;
+            Some((range, purgatory::digest(&segment.buf)))
+        });
+    Ok(purgatory::image(&params, &filled.collect::<Vec<_>>())?)
+}
+
+/// Free memory, and the bounds that request and image set.
+struct Places {
+    holes: Holes,
+    last_choice: Holes,
+    used_last_choice: bool,
+    min: u64,
+    max: u64,
+}
+
+impl Places {
+    fn new(
+        request: &LoadRequest,
+        host: &Host,
+        image: &BzImage<'_>,
+        plan: &Plan<'_>,
+    ) -> Result<Self, PlanError> {
+        let five_level = host.cpu.la57 && image.has(xloadflags::FIVE_LEVEL_ENABLED);
+        let paging = if five_level {
+            FIVE_LEVEL_LIMIT
+        } else {
+            FOUR_LEVEL_LIMIT
+        };
+        let reach = if image.has(xloadflags::CAN_BE_LOADED_ABOVE_4G) {
+            paging - PAGE_SIZE
+        } else {
+            FOUR_GIB
+        };
+        let min = request.mem_min.unwrap_or(0).max(LOW_LIMIT);
+        let max = request.mem_max.unwrap_or(u64::MAX).min(reach);
+        if min >= max {
+            return Err(PlanError::EmptyBounds { min, max });
+        }
+        let free = |placement| {
+            let mut holes = Holes::new(plan.memory_map.ranges(placement));
+            for excluded in &plan.excluded {
+                holes.remove(excluded.range);
+            }
+            holes
+        };
+        Ok(Self {
+            holes: free(Placement::Allowed),
+            last_choice: free(Placement::LastChoice),
+            used_last_choice: false,
+            min,
+            max,
+        })
+    }
+
+    /// Boot RAM first; hot-added RAM only when nothing else fits.
+    fn take(
+        &mut self,
+        what: &'static str,
+        size: u64,
+        align: u64,
+        min: u64,
+        max: u64,
+    ) -> Result<PhysRange, PlanError> {
+        let (min, max) = (min.max(self.min), max.min(self.max));
+        let bounds =
+            PhysRange::from_bounds(min, max).map_err(|_| PlanError::EmptyBounds { min, max })?;
+        let want = Want {
+            what,
+            size,
+            align,
+            bounds,
+            direction: Direction::TopDown,
+        };
+        self.holes.take(&want).or_else(|error| {
+            let place = self.last_choice.take(&want).map_err(|_| error)?;
+            self.used_last_choice = true;
+            Ok(place)
+        })
+    }
+
+    fn small(&mut self, what: &'static str, size: u64) -> Result<PhysRange, PlanError> {
+        self.take(what, size, PAGE_SIZE, 0, u64::MAX)
+    }
+
+    /// The kernel runs at or above pref_address: loaded lower, it would move
+    /// itself up into memory that may be in use.
+    fn kernel(&mut self, image: &BzImage<'_>) -> Result<PhysRange, PlanError> {
+        let header = &image.header;
+        let (size, preferred) = (u64::from(header.init_size.get()), header.pref_address.get());
+        let align = u64::from(header.kernel_alignment.get()).max(PAGE_SIZE);
+        let top = if header.relocatable_kernel == 0 {
+            preferred.saturating_add(size.next_multiple_of(PAGE_SIZE))
+        } else {
+            u64::MAX
+        };
+        self.take("the kernel", size, align, preferred, top)
+    }
+
+    fn initrd(&mut self, image: &BzImage<'_>, size: u64) -> Result<PhysRange, PlanError> {
+        // initrd_addr_max (last byte allowed) binds only kernels that stay below 4 GiB.
+        let top = if image.has(xloadflags::CAN_BE_LOADED_ABOVE_4G) {
+            u64::MAX
+        } else {
+            u64::from(image.header.initrd_addr_max.get()) + 1
+        };
+        self.take("the initrd", size, PAGE_SIZE, 0, top)
+    }
+}

@@ -1,0 +1,119 @@
+//! What must hold of every plan, checked against the facts and not against
+//! what the planner meant to do.
+
+use super::{Plan, Role};
+use crate::host::Host;
+use crate::memory::{Holes, PAGE_SIZE, PhysRange, Placement};
+use crate::sys::{SEGMENT_MAX, Syscall};
+
+/// A rule that a plan breaks.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[expect(
+    missing_docs,
+    reason = "the message of each variant says what its fields are"
+)]
+pub enum Violation {
+    #[error("{count} segments, the kernel takes {SEGMENT_MAX}")]
+    TooManySegments { count: usize },
+    #[error("the {role} segment at {range:?} does not lie on whole pages")]
+    NotOnPages {
+        role: &'static str,
+        range: PhysRange,
+    },
+    #[error("the {role} segment at {range:?} has {bytes:#x} bytes, more than its place")]
+    Overfull {
+        role: &'static str,
+        range: PhysRange,
+        bytes: u64,
+    },
+    #[error("the {role} segment at {range:?} overlaps the one before it")]
+    Overlap {
+        role: &'static str,
+        range: PhysRange,
+    },
+    #[error("the {role} segment at {range:?} lies outside the RAM that segments may use")]
+    OutsideRam {
+        role: &'static str,
+        range: PhysRange,
+    },
+    #[error("the {role} segment at {range:?} lies in {name}")]
+    InExcluded {
+        role: &'static str,
+        range: PhysRange,
+        name: String,
+    },
+    #[error(
+        "{what} of {size:#x} bytes: the kernel takes at most half of the RAM, {limit:#x} bytes"
+    )]
+    TooLarge {
+        what: &'static str,
+        size: u64,
+        limit: u64,
+    },
+    #[error("the entry point {0:#x} lies in no purgatory segment")]
+    Entry(u64),
+}
+
+/// Checks the plan.
+pub(super) fn validate(plan: &Plan<'_>, host: &Host) -> Result<(), Violation> {
+    if plan.syscall.name == Syscall::KexecFileLoad {
+        return Ok(()); // the running kernel places and checks
+    }
+    let count = plan.segments.len();
+    if count > SEGMENT_MAX {
+        return Err(Violation::TooManySegments { count });
+    }
+    let map = &plan.memory_map;
+    let usable = Holes::new(
+        map.ranges(Placement::Allowed)
+            .chain(map.ranges(Placement::LastChoice)),
+    );
+    let mut end = 0;
+    for segment in &plan.segments {
+        let (role, range) = (segment.role.name(), segment.mem);
+        if range.start() % PAGE_SIZE != 0 || range.end() % PAGE_SIZE != 0 {
+            return Err(Violation::NotOnPages { role, range });
+        }
+        let bytes = segment.buf.len() as u64;
+        if bytes > range.size() {
+            return Err(Violation::Overfull { role, range, bytes });
+        }
+        if range.start() < end {
+            return Err(Violation::Overlap { role, range });
+        }
+        end = range.end();
+        if !usable.free().iter().any(|free| free.covers(range)) {
+            return Err(Violation::OutsideRam { role, range });
+        }
+        if let Some(excluded) = plan
+            .excluded
+            .iter()
+            .find(|excluded| excluded.range.overlaps(range))
+        {
+            return Err(Violation::InExcluded {
+                role,
+                range,
+                name: excluded.name.clone(),
+            });
+        }
+    }
+    // kexec_core.c: neither one segment nor all together may exceed half of
+    // the RAM (`totalram_pages`).
+    let (size, limit) = (plan.total_size(), host.total_ram / 2);
+    if host.total_ram != 0 && size > limit {
+        return Err(Violation::TooLarge {
+            what: "an image",
+            size,
+            limit,
+        });
+    }
+    let inside = |entry| {
+        plan.segments
+            .iter()
+            .any(|s| s.role == Role::Purgatory && s.mem.contains(entry))
+    };
+    match plan.entry {
+        Some(entry) if inside(entry) => Ok(()),
+        entry => Err(Violation::Entry(entry.unwrap_or(0))),
+    }
+}

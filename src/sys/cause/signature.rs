@@ -1,0 +1,126 @@
+//! Signatures: what kexec_file_load says of a kernel file when the kernel
+//! verifies signatures (crypto/asymmetric_keys/verify_pefile.c).
+
+use super::{Attempt, Cause};
+use crate::sys::errno::{ENOTSUPP, Errno};
+
+/// A file without a signature where the kernel is known to want one.
+pub(super) fn missing(attempt: &Attempt<'_>) -> Option<(i32, Cause)> {
+    let config = &attempt.security.config;
+    if attempt.signed != Some(false) {
+        return None;
+    }
+    if config.kexec_sig_force == Some(true) {
+        let cause = Cause::new(
+            "the kernel file has no signature, and this kernel loads none without \
+             (CONFIG_KEXEC_SIG_FORCE)",
+        )
+        .hint(sign(attempt));
+        return Some((libc::ENODATA, cause));
+    }
+    let mode = attempt.lockdown()?;
+    if config.kexec_sig == Some(true) && attempt.security.ima_appraise_kexec == Some(false) {
+        let cause = Cause::new(format!(
+            "the kernel is locked down in {mode} mode, and the kernel file has no signature"
+        ))
+        .hint(sign(attempt));
+        return Some((libc::EPERM, cause));
+    }
+    None
+}
+
+/// The candidate for EPERM that a signature is.
+pub(super) fn under_lockdown(attempt: &Attempt<'_>) -> Option<String> {
+    use crate::host::security::Lockdown;
+    if attempt.security.config.kexec_sig == Some(false) {
+        return None;
+    }
+    let kernel = match attempt.security.lockdown {
+        Some(Lockdown::None) => return None,
+        Some(Lockdown::Integrity) => "the kernel is locked down in integrity mode",
+        Some(Lockdown::Confidentiality) => "the kernel is locked down in confidentiality mode",
+        None => "the kernel is locked down (/sys/kernel/security/lockdown is not there)",
+    };
+    let file = match attempt.signed {
+        Some(false) => "the kernel file has no signature",
+        Some(true) => "it does not trust the kernel file's signature",
+        None => "the kernel file has no signature it trusts",
+    };
+    Some(format!("{kernel}, and {file}"))
+}
+
+/// The kernel looked at the signature and refused it, saying `errno`.
+pub(super) fn rejected(attempt: &Attempt<'_>, errno: Errno) -> Cause {
+    match errno.number() {
+        libc::ENODATA => {
+            Cause::new("the kernel file has no signature, and this kernel insists on one")
+                .hint(sign(attempt))
+        }
+        libc::ELIBBAD => Cause::new(
+            "the kernel file is a malformed PE file, so its signature cannot be verified",
+        )
+        .hint(format!("compare it with its package; {}", sign(attempt))),
+        libc::EMSGSIZE => Cause::new(
+            "the signature area of the kernel file does not have the size it states",
+        )
+        .hint(format!("sign the file anew; {}", verify())),
+        libc::EBADMSG => Cause::new(
+            "the signature of the kernel file is malformed (PKCS#7, or the length of its digest)",
+        )
+        .hint(format!("sign the file anew; {}", verify())),
+        libc::ENOPKG => Cause::new(
+            "this kernel has not the hash or key algorithm of the kernel file's signature",
+        )
+        .hint("load the module of the algorithm (see /proc/crypto), or sign with RSA and SHA-256"),
+        libc::ENOKEY => Cause::new(
+            "no key that this kernel trusts made the kernel file's signature (its built-in, \
+             secondary and platform keyrings were tried)",
+        )
+        .hint(
+            "enrol the certificate (`mokutil --import CERT`, then reboot), or take a kernel signed \
+             by the distribution; `keyctl list %:.platform` shows the keys",
+        ),
+        libc::EKEYREJECTED => key_rejected(attempt),
+        ENOTSUPP => Cause::new(
+            "the signature of the kernel file is of a type or revision that this kernel does not know",
+        )
+        .hint(format!("sign with sbsign; {}", verify())),
+        _ => super::unknown("kexec_file_load", errno),
+    }
+}
+
+fn key_rejected(attempt: &Attempt<'_>) -> Cause {
+    let mut open = vec![
+        "the kernel file was changed after it was signed",
+        "its key or its digest is on the revocation list (dbx, mokx)",
+        "its key may not be used for this",
+        "this kernel cannot verify files of this format",
+    ];
+    if attempt.signed == Some(false) {
+        open = vec!["this kernel verifies kernel files, and this one has no signature"];
+        open.push("this kernel cannot verify files of this format");
+    }
+    let hint = if attempt.kexec_load_is_open() {
+        format!(
+            "{}; --syscall kexec_load checks no signature, where no policy forbids it",
+            verify()
+        )
+    } else {
+        format!("{}; {}", verify(), sign(attempt))
+    };
+    Cause::one_of(&open).hint(hint)
+}
+
+fn verify() -> &'static str {
+    "`sbverify --list KERNEL` shows the signatures"
+}
+
+/// How to come to a kernel that is accepted.
+fn sign(attempt: &Attempt<'_>) -> &'static str {
+    if attempt.kexec_load_is_open() {
+        "take the distribution's signed kernel or sign it (`sbsign`) with an enrolled key; \
+         --syscall kexec_load checks no signature, where no policy forbids it"
+    } else {
+        "take the distribution's signed kernel, or sign it (`sbsign`) with an enrolled key"
+    }
+}
