@@ -12,7 +12,7 @@ use crate::lab::Kernel;
 use crate::qemu::{End, Guest};
 use crate::trip::{Plan, Trip};
 
-const PAGE: u64 = 4096;
+const PAGE: usize = 4096;
 const MEMORY: u64 = 512 << 20;
 
 /// Turns the byte at `at` of an image over, wherever in the guest's memory
@@ -20,15 +20,15 @@ const MEMORY: u64 = 512 << 20;
 /// keeps the segment until exec, and the destination, if it is there already.
 fn damage(ram: &File, image: &[u8], at: usize) -> Result<usize> {
     let around = at - 32..at + 32;
-    let in_page = at as u64 % PAGE;
+    let in_page = at % PAGE;
     ensure!((32..PAGE - 32).contains(&in_page), "crosses a page");
     let pattern = &image[around];
     let mut copies = 0;
-    let mut page = vec![0; PAGE as usize];
-    for start in (0..MEMORY).step_by(PAGE as usize) {
+    let mut page = [0; PAGE];
+    for start in (0..MEMORY).step_by(PAGE) {
         ram.read_exact_at(&mut page, start)?;
-        if page[in_page as usize - 32..].starts_with(pattern) {
-            ram.write_all_at(&[!image[at]], start + in_page)?;
+        if page[in_page - 32..].starts_with(pattern) {
+            ram.write_all_at(&[!image[at]], start + in_page as u64)?;
             copies += 1;
         }
     }
@@ -61,12 +61,12 @@ fn damaged(name: &str, role: &str) -> Result<()> {
     // In the middle of the part that is loaded; a page of the kernel's segment
     // is a page of the file, as the setup sectors in front are skipped whole.
     let copies = match role {
-        "initrd" => damage(&file, &initrd, initrd.len() / 2 / 4096 * 4096 + 2000)?,
+        "initrd" => damage(&file, &initrd, initrd.len() / 2 / PAGE * PAGE + 2000)?,
         _ => {
             let image = std::fs::read(kernel.image())?;
             let setup = (usize::from(image[0x1f1]) + 1) * 512;
             let body = &image[setup..];
-            damage(&file, body, body.len() / 2 / 4096 * 4096 + 2000)?
+            damage(&file, body, body.len() / 2 / PAGE * PAGE + 2000)?
         }
     };
     ensure!(copies >= 1, "no page of the {role} in memory");
