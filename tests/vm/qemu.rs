@@ -291,6 +291,11 @@ impl Running {
                 End::Qemu(format!("{status}: {words}"))
             }
         };
+        if end == End::PowerOff {
+            // Large, and of no more use; after another end it is kept for a
+            // second look with the command beside it.
+            fs::remove_file(self.log.join("initrd"))?;
+        }
         Ok(Outcome {
             end,
             records: std::mem::take(&mut self.records),

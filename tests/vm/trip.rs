@@ -83,6 +83,11 @@ impl<'a> Trip<'a> {
         format!("{CMDLINE}2{}", self.words)
     }
 
+    /// What follows `rkexec plan` or `rkexec load` in the first kernel.
+    pub(crate) fn request(&self) -> String {
+        request("/next/initrd", &self.cmdline(), &self.options)
+    }
+
     /// The next kernel's initrd.
     pub(crate) fn initrd(&self) -> Result<Vec<u8>> {
         let mut overlay = Archive::new();
@@ -135,12 +140,17 @@ impl<'a> Trip<'a> {
 
 /// Plans and loads /next/vmlinuz in a guest, and records both.
 pub(crate) fn load_script(initrd: &str, cmdline: &str, options: &str) -> String {
-    let request = format!("/next/vmlinuz --initrd {initrd} --cmdline '{cmdline}' {options}");
+    let request = request(initrd, cmdline, options);
     format!(
         "try plan rkexec plan {request} --output json
          try load rkexec load {request}
          record loaded </sys/kernel/kexec_loaded\n"
     )
+}
+
+/// What follows `rkexec plan` or `rkexec load`.
+fn request(initrd: &str, cmdline: &str, options: &str) -> String {
+    format!("/next/vmlinuz --initrd {initrd} --cmdline '{cmdline}' {options}")
 }
 
 /// The command line of stage `stage` in a chain.
