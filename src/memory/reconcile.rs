@@ -170,7 +170,7 @@ impl MemoryMap {
     pub fn reconcile(host: &Host, policy: MapPolicy, included: &BTreeSet<String>) -> Self {
         let mut iomem = Layer::default();
         for resource in &host.iomem.roots {
-            paint(resource, None, false, &mut iomem);
+            paint(resource, None, None, &mut iomem);
         }
         let boot = host.boot_params.as_ref().map(boot_e820);
         let firmware = host.firmware_map.as_ref().map(|map| {
@@ -315,7 +315,8 @@ impl Class {
         }
     }
 
-    fn of(name: &str, parent: Option<&Self>, below_device: bool) -> Option<Self> {
+    /// `added_by` is the driver of the memory device that the resource lies below.
+    fn of(name: &str, parent: Option<&Self>, added_by: Option<&str>) -> Option<Self> {
         let holder = || match parent {
             Some(Self::Typed(kind)) => Some(*kind),
             Some(Self::Driver { holder, .. }) => *holder,
@@ -332,31 +333,32 @@ impl Class {
                 holder: holder(),
             });
         }
-        match E820Type::from_name(name) {
-            Some(E820Type::RAM) if below_device => {
-                let name = "System RAM below a device".to_owned();
-                Some(Self::Driver {
-                    driver: "device".to_owned(),
-                    name,
-                    holder: holder(),
-                })
-            }
-            Some(E820Type::RAM) => Some(Self::Ram),
-            Some(kind) => Some(Self::Typed(kind)),
-            None if name.eq_ignore_ascii_case("Unknown E820 type") => Some(Self::Unknown),
-            None => parent.cloned(),
+        match (E820Type::from_name(name), added_by) {
+            (Some(E820Type::RAM), Some(driver)) => Some(Self::Driver {
+                driver: driver.to_owned(),
+                name: "System RAM below a device".to_owned(),
+                holder: holder(),
+            }),
+            (Some(E820Type::RAM), None) => Some(Self::Ram),
+            (Some(kind), _) => Some(Self::Typed(kind)),
+            (None, _) if name.eq_ignore_ascii_case("Unknown E820 type") => Some(Self::Unknown),
+            (None, _) => parent.cloned(),
         }
     }
 }
 
-/// Whether RAM below a resource of this name was added by that device's
-/// driver: kernels before 5.8 call it plain System RAM.
-fn is_memory_device(name: &str) -> bool {
+/// The driver that adds the RAM below a resource of this name, if that is a
+/// memory device: kernels before 5.8 call such RAM plain System RAM.
+fn memory_driver(name: &str) -> Option<&'static str> {
     let numbered = |prefix: &str| {
         name.strip_prefix(prefix)
             .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
     };
-    name.starts_with("Persistent Memory") || numbered("dax") || numbered("virtio")
+    if name.starts_with("Persistent Memory") || numbered("dax") {
+        Some("kmem")
+    } else {
+        numbered("virtio").then_some("virtio_mem")
+    }
 }
 
 /// Paints the resource and what is below it: the deepest name that says
@@ -364,11 +366,11 @@ fn is_memory_device(name: &str) -> bool {
 fn paint(
     resource: &Resource,
     parent: Option<&Class>,
-    below_device: bool,
+    added_by: Option<&'static str>,
     layer: &mut Layer<Class>,
 ) {
-    let class = Class::of(&resource.name, parent, below_device);
-    let below_device = below_device || is_memory_device(&resource.name);
+    let class = Class::of(&resource.name, parent, added_by);
+    let added_by = added_by.or_else(|| memory_driver(&resource.name));
     let mut at = resource.range.start();
     let fill = |layer: &mut Layer<Class>, start: u64, end: u64| {
         if let (Some(class), Ok(range)) = (&class, PhysRange::from_bounds(start, end)) {
@@ -377,7 +379,7 @@ fn paint(
     };
     for child in &resource.children {
         fill(layer, at, child.range.start());
-        paint(child, class.as_ref(), below_device, layer);
+        paint(child, class.as_ref(), added_by, layer);
         at = child.range.end();
     }
     fill(layer, at, resource.range.end());
