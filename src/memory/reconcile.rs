@@ -177,9 +177,11 @@ impl MemoryMap {
             let boot = boot.as_ref();
             Layer::from_e820(map.iter().flat_map(|region| firmware_types(region, boot)))
         });
-        let boot_known = boot.is_some();
         let boot = boot.unwrap_or_default();
-        let firmware = firmware.unwrap_or_else(|| boot.clone());
+        let firmware = firmware
+            .filter(|layer| !layer.entries().is_empty())
+            .unwrap_or_else(|| boot.clone());
+        let (boot_knows, firmware_knows) = (names_ram(&boot), names_ram(&firmware));
 
         let mut map = Self::default();
         sweep(&iomem, &firmware, &boot, |range, iomem, firmware, boot| {
@@ -188,7 +190,10 @@ impl MemoryMap {
                 firmware,
                 boot_e820: boot,
             };
-            let verdict = judge(iomem.as_ref(), firmware, boot, boot_known, included);
+            let ram = |kind: Option<E820Type>| kind.is_some_and(E820Type::is_ram);
+            let added =
+                (boot_knows && !ram(boot)) || (!boot_knows && firmware_knows && !ram(firmware));
+            let verdict = judge(iomem.as_ref(), firmware, boot, added, included);
             let e820 = match policy {
                 MapPolicy::FixedUp => verdict.e820,
                 MapPolicy::Firmware => firmware.map(publishable),
@@ -393,17 +398,22 @@ struct Verdict {
     reason: &'static str,
 }
 
+/// Whether a source tells anything about RAM.
+fn names_ram(layer: &Layer<E820Type>) -> bool {
+    layer.entries().iter().any(|(_, kind)| kind.is_ram())
+}
+
 /// A type as it may be handed over: the kernel's internal 128 becomes RAM.
 fn publishable(kind: E820Type) -> E820Type {
     if kind.is_ram() { E820Type::RAM } else { kind }
 }
 
-/// The rules.
+/// The rules. `added`: what tells the RAM of the time of boot does not name it.
 fn judge(
     iomem: Option<&Class>,
     firmware: Option<E820Type>,
     boot: Option<E820Type>,
-    boot_known: bool,
+    added: bool,
     included: &BTreeSet<String>,
 ) -> Verdict {
     let never = |kind, e820, reason| Verdict {
@@ -424,11 +434,6 @@ fn judge(
             )
         },
         (Some(Class::Ram), None) => {
-            let added = if boot_known {
-                !boot.is_some_and(E820Type::is_ram)
-            } else {
-                firmware.is_none()
-            };
             let (kind, placement, reason) = if added {
                 let reason = "RAM added since boot: segments go there only when nothing else fits";
                 (MemoryKind::HotAddedRam, Placement::LastChoice, reason)
