@@ -198,14 +198,26 @@ impl MemoryMap {
                 MapPolicy::FixedUp => verdict.e820,
                 MapPolicy::Firmware => firmware.map(publishable),
             };
+            // What the next kernel takes for no RAM, it does not keep what lies there for.
+            let (placement, reason) = match (verdict.placement, e820) {
+                (Placement::Allowed | Placement::LastChoice, told)
+                    if told != Some(E820Type::RAM) =>
+                {
+                    (
+                        Placement::Never,
+                        "RAM that the firmware's map does not name",
+                    )
+                }
+                (placement, _) => (placement, verdict.reason),
+            };
             map.push(Region {
                 range,
                 kind: verdict.kind,
                 e820,
-                placement: verdict.placement,
+                placement,
                 in_dump: verdict.in_dump,
                 sources,
-                reason: verdict.reason,
+                reason,
             });
         });
         map
