@@ -293,14 +293,16 @@ fn firmware_types(
         return vec![(region.range, kind)];
     }
     let mut types = vec![(region.range, E820Type::RESERVED)];
-    for (range, kind) in boot.map(Layer::entries).unwrap_or_default() {
-        if let (true, Some(part)) = (
-            E820Type::from_name(kind.name()).is_none(),
-            range.intersection(region.range),
-        ) {
-            types.push((part, *kind));
-        }
-    }
+    let entries = boot.map(Layer::entries).unwrap_or_default();
+    let first = entries.partition_point(|(range, _)| range.end() <= region.range.start());
+    let unknown = entries
+        .iter()
+        .skip(first)
+        .take_while(|(range, _)| range.start() < region.range.end())
+        .filter(|(_, kind)| E820Type::from_name(kind.name()).is_none());
+    types.extend(
+        unknown.filter_map(|(range, kind)| Some((range.intersection(region.range)?, *kind))),
+    );
     types
 }
 
