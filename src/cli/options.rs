@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use crate::handover::{HandoverRequest, Pool, Protection};
 use crate::memory::MapPolicy;
 use crate::plan::{CmdlineBase, CmdlineRequest, LoadRequest, SyscallChoice};
 use crate::sys::Syscall;
@@ -44,6 +45,21 @@ pub(super) struct LoadArgs {
     /// Segments lie below this address.
     #[arg(long, value_name = "ADDR", value_parser = parse_size)]
     mem_max: Option<u64>,
+    /// A device tree blob for the next kernel; pools are added to it.
+    #[arg(long, value_name = "FILE")]
+    pub(super) dtb: Option<PathBuf>,
+    /// A memory pool whose contents survive: BASE,SIZE[,bitmap=ADDR][,name=NODE]; repeatable.
+    #[arg(long, value_name = "POOL", value_parser = Pool::parse_option)]
+    pool: Vec<Pool>,
+    /// How the next kernel is kept off the pools.
+    #[arg(long, value_enum, value_name = "HOW")]
+    pool_protect: Option<ProtectArg>,
+    /// Do not carry over the device tree and the pools of the running kernel.
+    #[arg(long)]
+    no_carry_pools: bool,
+    /// Take the next kernel to understand pools, although its configuration is unknown.
+    #[arg(long)]
+    assume_pmpool: bool,
     /// Purgatory does not verify the segments before it enters the kernel.
     #[arg(long)]
     no_digest: bool,
@@ -64,9 +80,20 @@ enum MapArg {
     Firmware,
 }
 
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum ProtectArg {
+    /// Described to the next kernel, which takes them over; KASLR is switched off.
+    Kernel,
+    /// Reserved in its memory map: every kernel.
+    Reserved,
+    /// RAM under a SETUP_INDIRECT node: Linux 5.5 and later.
+    Indirect,
+}
+
 impl LoadArgs {
-    /// The request, with `seed` for the next kernel's random number generator.
-    pub(super) fn request(&self, seed: Option<[u8; 32]>) -> LoadRequest {
+    /// The request, with what is not on the command line: the bytes of `--dtb`, a
+    /// seed for the next kernel's random number generator, and the time.
+    pub(super) fn request(&self, dtb: Option<Vec<u8>>, seed: [u8; 32], time: u64) -> LoadRequest {
         let base = match &self.cmdline {
             Some(line) => CmdlineBase::Given(line.clone()),
             None if self.reuse_cmdline => CmdlineBase::Running,
@@ -91,7 +118,19 @@ impl LoadArgs {
             mem_min: self.mem_min,
             mem_max: self.mem_max,
             no_digest: self.no_digest,
-            seed,
+            seed: Some(seed),
+            handover: HandoverRequest {
+                dtb,
+                pools: self.pool.clone(),
+                protect: self.pool_protect.map(|how| match how {
+                    ProtectArg::Kernel => Protection::Kernel,
+                    ProtectArg::Reserved => Protection::Reserved,
+                    ProtectArg::Indirect => Protection::Indirect,
+                }),
+                no_carry: self.no_carry_pools,
+                assume_pmpool: self.assume_pmpool,
+            },
+            time,
         }
     }
 }

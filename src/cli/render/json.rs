@@ -10,7 +10,7 @@ use crate::memory::MemoryMap;
 use crate::plan::Plan;
 
 /// An address.
-fn address(address: u64) -> String {
+pub(in crate::cli) fn address(address: u64) -> String {
     format!("{address:#x}")
 }
 
@@ -50,6 +50,21 @@ pub(in crate::cli) fn plan(plan: &Plan<'_>, image: &Image<'_>, kernel: &Path) ->
         .iter()
         .map(|(range, kind)| json!({ "start": address(range.start()), "size": range.size(), "type": kind.0 }))
         .collect();
+    let pools: Vec<Value> = plan
+        .pools
+        .iter()
+        .map(|planned| {
+            json!({
+                "name": planned.pool.name(),
+                "start": address(planned.pool.range().start()),
+                "size": planned.pool.range().size(),
+                "bitmap": address(planned.pool.bitmap()),
+                "protection": planned.protection,
+                "origin": planned.origin,
+                "reason": planned.reason,
+            })
+        })
+        .collect();
     json!({
         "schema": 1,
         "syscall": plan.syscall,
@@ -61,7 +76,7 @@ pub(in crate::cli) fn plan(plan: &Plan<'_>, image: &Image<'_>, kernel: &Path) ->
         "e820": e820,
         "excluded": excluded,
         "setup_data": plan.setup_data,
-        "pools": [],
+        "pools": pools,
         "warnings": plan.warnings,
     })
 }
