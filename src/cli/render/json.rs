@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
+use crate::handover::Capability;
 use crate::image::bzimage::xloadflags;
 use crate::image::{BzImage, Image};
 use crate::memory::MemoryMap;
@@ -120,6 +121,26 @@ pub(in crate::cli) fn image(image: &Image<'_>) -> Value {
         "payload_size": image.payload.len(),
         "compression": image.compression(),
     })
+}
+
+/// What the kernel in an image can do: fields beside those of [`image`].
+pub(in crate::cli) fn capability(capability: &Capability) -> Map<String, Value> {
+    let config: Map<_, _> = capability
+        .facts()
+        .into_iter()
+        .map(|(symbol, fact)| (symbol.to_owned(), json!(fact)))
+        .collect();
+    [
+        ("config", config.into()),
+        ("unpacked_size", json!(capability.unpacked.as_ref().ok())),
+        (
+            "setup_type_max",
+            json!(capability.setup_type_max.map(u64::from).map(address)),
+        ),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .into_iter()
+    .collect()
 }
 
 /// Names of the bits that are set in xloadflags.
