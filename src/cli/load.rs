@@ -91,9 +91,15 @@ fn make<'a>(
     image: &Image<'a>,
     files: &'a Files,
 ) -> anyhow::Result<Plan<'a>> {
-    let dtb = args.dtb.as_deref().map(|path| open_file(path, "device tree")).transpose()?;
+    let dtb = args
+        .dtb
+        .as_deref()
+        .map(|path| open_file(path, "device tree"))
+        .transpose()?;
     let dtb = dtb.map(|file| file.bytes().to_vec());
-    let time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let time = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
     let request = args.request(dtb, random_seed()?, time.as_secs());
     let Image::BzImage(bzimage) = image;
     let target = || Capability::read(bzimage, files.kernel.path(), &context.root);

@@ -20,9 +20,18 @@ pub(super) fn run(context: &Context) -> anyhow::Result<()> {
     let host = Host::read(&context.root).context("reading what arrived failed")?;
     let report = Report::of(&host).context("reading what arrived failed")?;
     context.print(|| text(&report, &host), || to_json(&report, &host))?;
-    let wrong = report.items.iter().filter(|item| matches!(item.verdict, Verdict::Differs | Verdict::Missing));
-    let wrong: Vec<String> = wrong.map(|item| format!("{} {}", item.item, item.verdict.name())).collect();
-    if wrong.is_empty() { Ok(()) } else { Err(NotAsPlanned(wrong.join(", ")).into()) }
+    let wrong = report
+        .items
+        .iter()
+        .filter(|item| matches!(item.verdict, Verdict::Differs | Verdict::Missing));
+    let wrong: Vec<String> = wrong
+        .map(|item| format!("{} {}", item.item, item.verdict.name()))
+        .collect();
+    if wrong.is_empty() {
+        Ok(())
+    } else {
+        Err(NotAsPlanned(wrong.join(", ")).into())
+    }
 }
 
 fn text(report: &Report, host: &Host) -> String {
@@ -41,15 +50,33 @@ fn text(report: &Report, host: &Host) -> String {
     }
     for item in &report.items {
         let _ = write!(out, "{:<20} {}", item.item, item.verdict.name());
-        let _ = if item.detail.is_empty() { writeln!(out) } else { writeln!(out, ": {}", item.detail) };
+        let _ = if item.detail.is_empty() {
+            writeln!(out)
+        } else {
+            writeln!(out, ": {}", item.detail)
+        };
     }
     out.push_str("\nsetup_data:\n");
-    for node in host.boot_params.iter().flat_map(|running| &running.setup_data) {
-        let _ = writeln!(out, "  {} ({:#x}), {} bytes", type_name(node.kind), node.kind, node.data.len());
+    for node in host
+        .boot_params
+        .iter()
+        .flat_map(|running| &running.setup_data)
+    {
+        let _ = writeln!(
+            out,
+            "  {} ({:#x}), {} bytes",
+            type_name(node.kind),
+            node.kind,
+            node.data.len()
+        );
     }
     out.push_str("\nmemory map:\n");
     for (range, kind) in kernel_map(host) {
-        let _ = writeln!(out, "  {range}  {:>10}  {kind}", render::human(range.size()));
+        let _ = writeln!(
+            out,
+            "  {range}  {:>10}  {kind}",
+            render::human(range.size())
+        );
     }
     if let Some(tree) = &report.tree {
         let _ = writeln!(out, "\ndevice tree:\n{}", tree.to_dts());
@@ -58,9 +85,13 @@ fn text(report: &Report, host: &Host) -> String {
 }
 
 fn to_json(report: &Report, host: &Host) -> Value {
-    let nodes = host.boot_params.iter().flat_map(|running| &running.setup_data);
-    let setup_data: Vec<Value> =
-        nodes.map(|node| json!({ "type": type_name(node.kind), "size": node.data.len() })).collect();
+    let nodes = host
+        .boot_params
+        .iter()
+        .flat_map(|running| &running.setup_data);
+    let setup_data: Vec<Value> = nodes
+        .map(|node| json!({ "type": type_name(node.kind), "size": node.data.len() }))
+        .collect();
     let map: Vec<Value> = kernel_map(host)
         .iter()
         .map(|(range, kind)| {

@@ -48,17 +48,33 @@ impl Handover {
     /// # Errors
     /// When a source is malformed, or a pool would move.
     pub fn gather(request: &HandoverRequest, host: &Host) -> Result<Self, HandoverError> {
-        let given = request.dtb.as_deref().map(|blob| read_tree(blob, GIVEN)).transpose()?;
+        let given = request
+            .dtb
+            .as_deref()
+            .map(|blob| read_tree(blob, GIVEN))
+            .transpose()?;
         let running = match &host.fdt {
             Some(blob) if !request.no_carry => Some(read_tree(blob, RUNNING)?),
             _ => None,
         };
-        let carried = if request.no_carry { Vec::new() } else { carried(running.as_ref(), host)? };
+        let carried = if request.no_carry {
+            Vec::new()
+        } else {
+            carried(running.as_ref(), host)?
+        };
 
         let mut pools = carried.clone();
-        let in_given = given.as_ref().map(|tree| tree_pools(tree, GIVEN)).transpose()?.unwrap_or_default();
+        let in_given = given
+            .as_ref()
+            .map(|tree| tree_pools(tree, GIVEN))
+            .transpose()?
+            .unwrap_or_default();
         let named = request.pools.iter().map(|pool| (pool.clone(), "--pool"));
-        for (pool, origin) in in_given.into_iter().map(|pool| (pool, "--dtb")).chain(named) {
+        for (pool, origin) in in_given
+            .into_iter()
+            .map(|pool| (pool, "--dtb"))
+            .chain(named)
+        {
             match pools.iter().find(|known| known.pool.name() == pool.name()) {
                 Some(known) if known.pool != pool => {
                     return Err(HandoverError::Moved {
@@ -69,7 +85,11 @@ impl Handover {
                     });
                 }
                 Some(_) => {}
-                None => pools.push(CarriedPool { pool, origin, carried: false }),
+                None => pools.push(CarriedPool {
+                    pool,
+                    origin,
+                    carried: false,
+                }),
             }
         }
         pools.sort_by_key(|carried| carried.pool.range());
@@ -78,7 +98,11 @@ impl Handover {
         if !pools.is_empty() {
             let tree = tree.get_or_insert_with(DeviceTree::empty);
             for carried in &pools {
-                tree.set_pool(&carried.pool);
+                tree.set_pool(&carried.pool)
+                    .map_err(|source| HandoverError::Tree {
+                        origin: MERGED,
+                        source,
+                    })?;
             }
         }
         Ok(Self { tree, pools })
@@ -94,15 +118,24 @@ impl Handover {
     ///
     /// # Errors
     /// Names the pool and what is wrong with its place.
-    pub fn check_places(&self, map: &MemoryMap, crash_kernel: &[PhysRange]) -> Result<(), HandoverError> {
+    pub fn check_places(
+        &self,
+        map: &MemoryMap,
+        crash_kernel: &[PhysRange],
+    ) -> Result<(), HandoverError> {
         for pair in self.pools.windows(2) {
             if let [a, b] = pair
                 && a.pool.range().overlaps(b.pool.range())
             {
-                return Err(HandoverError::Overlap(a.pool.name().to_owned(), b.pool.name().to_owned()));
+                return Err(HandoverError::Overlap(
+                    a.pool.name().to_owned(),
+                    b.pool.name().to_owned(),
+                ));
             }
         }
-        self.pools.iter().try_for_each(|carried| check_place(carried, map, crash_kernel))
+        self.pools
+            .iter()
+            .try_for_each(|carried| check_place(carried, map, crash_kernel))
     }
 
     /// Checks the alignment that protection `kernel` needs.
@@ -110,7 +143,11 @@ impl Handover {
     /// # Errors
     /// Names the pool.
     pub fn check_alignment(&self) -> Result<(), HandoverError> {
-        match self.pools.iter().find(|carried| !carried.pool.is_aligned(CMA_ALIGNMENT)) {
+        match self
+            .pools
+            .iter()
+            .find(|carried| !carried.pool.is_aligned(CMA_ALIGNMENT))
+        {
             Some(carried) => Err(HandoverError::Unaligned {
                 name: carried.pool.name().to_owned(),
                 range: carried.pool.range(),
@@ -122,7 +159,10 @@ impl Handover {
     /// The pool that `pmpool=` names.
     #[must_use]
     pub fn default_pool(&self) -> Option<&Pool> {
-        self.pools.iter().map(|carried| &carried.pool).find(|pool| pool.name() == pool::DEFAULT_NAME)
+        self.pools
+            .iter()
+            .map(|carried| &carried.pool)
+            .find(|pool| pool.name() == pool::DEFAULT_NAME)
     }
 
     /// Compares `pmpool=` of the new command line with the default pool.
@@ -131,8 +171,13 @@ impl Handover {
     /// # Errors
     /// When it is malformed, or names another place.
     pub fn check_cmdline(&self, line: &str) -> Result<bool, HandoverError> {
-        let Some(value) = cmdline::value(line, "pmpool") else { return Ok(false) };
-        let named = Pool::parse_cmdline(value).map_err(|source| HandoverError::Parameter { line: "new", source })?;
+        let Some(value) = cmdline::value(line, "pmpool") else {
+            return Ok(false);
+        };
+        let named = Pool::parse_cmdline(value).map_err(|source| HandoverError::Parameter {
+            line: "new",
+            source,
+        })?;
         match self.default_pool() {
             Some(pool) if pool.range() != named.range() => Err(HandoverError::Mismatch {
                 name: pool.name().to_owned(),
@@ -149,19 +194,34 @@ fn read_tree(blob: &[u8], origin: &'static str) -> Result<DeviceTree, HandoverEr
 }
 
 fn tree_pools(tree: &DeviceTree, origin: &'static str) -> Result<Vec<Pool>, HandoverError> {
-    tree.pools().map_err(|source| HandoverError::Tree { origin, source })
+    tree.pools()
+        .map_err(|source| HandoverError::Tree { origin, source })
 }
 
 /// The pools that the running kernel carries.
 fn carried(tree: Option<&DeviceTree>, host: &Host) -> Result<Vec<CarriedPool>, HandoverError> {
-    let from = |origin| move |pool| CarriedPool { pool, origin, carried: true };
-    let in_tree = tree.map(|tree| tree_pools(tree, RUNNING)).transpose()?.unwrap_or_default();
+    let from = |origin| {
+        move |pool| CarriedPool {
+            pool,
+            origin,
+            carried: true,
+        }
+    };
+    let in_tree = tree
+        .map(|tree| tree_pools(tree, RUNNING))
+        .transpose()?
+        .unwrap_or_default();
     if !in_tree.is_empty() {
-        return Ok(in_tree.into_iter().map(from("the running kernel's device tree")).collect());
+        return Ok(in_tree
+            .into_iter()
+            .map(from("the running kernel's device tree"))
+            .collect());
     }
     if let Some(value) = cmdline::value(&host.cmdline, "pmpool") {
-        let pool = Pool::parse_cmdline(value)
-            .map_err(|source| HandoverError::Parameter { line: "running", source })?;
+        let pool = Pool::parse_cmdline(value).map_err(|source| HandoverError::Parameter {
+            line: "running",
+            source,
+        })?;
         return Ok(vec![from("the running command line")(pool)]);
     }
     let record = running_record(host)?;
@@ -178,7 +238,10 @@ fn carried(tree: Option<&DeviceTree>, host: &Host) -> Result<Vec<CarriedPool>, H
 /// # Errors
 /// When it is damaged.
 pub fn running_record(host: &Host) -> Result<Option<Record>, HandoverError> {
-    let nodes = host.boot_params.iter().flat_map(|running| &running.setup_data);
+    let nodes = host
+        .boot_params
+        .iter()
+        .flat_map(|running| &running.setup_data);
     for node in nodes.filter(|node| node.kind == SETUP_NONE) {
         if let Some(record) = Record::parse(&node.data)? {
             return Ok(Some(record));
@@ -188,17 +251,35 @@ pub fn running_record(host: &Host) -> Result<Option<Record>, HandoverError> {
 }
 
 fn describe(pool: &Pool) -> String {
-    format!("{} with its bitmap at {:#x}", pool.cmdline_value(), pool.bitmap())
+    format!(
+        "{} with its bitmap at {:#x}",
+        pool.cmdline_value(),
+        pool.bitmap()
+    )
 }
 
-fn check_place(carried: &CarriedPool, map: &MemoryMap, crash_kernel: &[PhysRange]) -> Result<(), HandoverError> {
+fn check_place(
+    carried: &CarriedPool,
+    map: &MemoryMap,
+    crash_kernel: &[PhysRange],
+) -> Result<(), HandoverError> {
     let (name, range) = (carried.pool.name(), carried.pool.range());
-    let outside = |what: String| Err(HandoverError::OutsideRam { name: name.to_owned(), range, what });
+    let outside = |what: String| {
+        Err(HandoverError::OutsideRam {
+            name: name.to_owned(),
+            range,
+            what,
+        })
+    };
     if let Some(crash) = crash_kernel.iter().find(|crash| crash.overlaps(range)) {
         return outside(format!("{crash} is reserved for the crash kernel"));
     }
     let mut covered = range.start();
-    for region in map.regions().iter().filter(|region| region.range.overlaps(range)) {
+    for region in map
+        .regions()
+        .iter()
+        .filter(|region| region.range.overlaps(range))
+    {
         if region.range.start() > covered {
             break;
         }
@@ -210,7 +291,11 @@ fn check_place(carried: &CarriedPool, map: &MemoryMap, crash_kernel: &[PhysRange
             MemoryKind::Ram | MemoryKind::HotAddedRam => {}
             MemoryKind::Reserved if set_aside => {}
             MemoryKind::DriverManaged(driver) => {
-                return Err(HandoverError::DriverManaged { name: name.to_owned(), range, driver: driver.clone() });
+                return Err(HandoverError::DriverManaged {
+                    name: name.to_owned(),
+                    range,
+                    driver: driver.clone(),
+                });
             }
             kind => return outside(format!("{} is {}", region.range, kind.name())),
         }

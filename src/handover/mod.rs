@@ -84,7 +84,9 @@ pub enum HandoverError {
     #[error("the pools {0} and {1} overlap")]
     Overlap(String, String),
     /// A pool on memory that may be gone.
-    #[error("the pool {name} at {range} lies on memory of the driver {driver}: it may not be there at the next boot")]
+    #[error(
+        "the pool {name} at {range} lies on memory of the driver {driver}: it may not be there at the next boot"
+    )]
     DriverManaged {
         /// Its node's name.
         name: String,
@@ -123,7 +125,9 @@ pub enum HandoverError {
         read_from: String,
     },
     /// Nothing is known of the target.
-    #[error("nobody knows whether the next kernel understands pools: no word of {option} was found")]
+    #[error(
+        "nobody knows whether the next kernel understands pools: no word of {option} was found"
+    )]
     UnknownTarget {
         /// What is not known.
         option: &'static str,
@@ -141,8 +145,12 @@ impl HandoverError {
                 "--assume-pmpool if it does (CONFIG_OF and CONFIG_PMPOOL); else --pool-protect indirect \
                  (Linux 5.5 and later, the pool stays RAM) or --pool-protect reserved (every kernel)",
             ),
-            Self::TargetIgnoresPools { .. } => Some("--pool-protect indirect or --pool-protect reserved keeps them whole"),
-            Self::Moved { .. } | Self::Record(_) => Some("--no-carry-pools forgets what the running kernel carries"),
+            Self::TargetIgnoresPools { .. } => {
+                Some("--pool-protect indirect or --pool-protect reserved keeps them whole")
+            }
+            Self::Moved { .. } | Self::Record(_) => {
+                Some("--no-carry-pools forgets what the running kernel carries")
+            }
             Self::Tree { origin, .. } if *origin != carry::GIVEN => {
                 Some("--no-carry-pools leaves the running kernel's tree behind")
             }

@@ -49,22 +49,32 @@ pub fn choose(
         (Some(protection @ (Protection::Reserved | Protection::Indirect)), ..) => {
             taken(protection, "asked for with --pool-protect".to_owned())
         }
-        (Some(Protection::Kernel), Some((option, fact)), _) => Err(HandoverError::TargetIgnoresPools {
-            option,
-            read_from: fact.read_from.clone(),
-        }),
-        (None, Some((option, fact)), _) => {
-            taken(Protection::Indirect, format!("the next kernel has no {option} ({})", fact.read_from))
+        (Some(Protection::Kernel), Some((option, fact)), _) => {
+            Err(HandoverError::TargetIgnoresPools {
+                option,
+                read_from: fact.read_from.clone(),
+            })
         }
-        (None | Some(Protection::Kernel), None, Some(_)) if assume_pmpool => {
-            taken(Protection::Kernel, "the next kernel is taken to understand pools (--assume-pmpool)".to_owned())
-        }
+        (None, Some((option, fact)), _) => taken(
+            Protection::Indirect,
+            format!("the next kernel has no {option} ({})", fact.read_from),
+        ),
+        (None | Some(Protection::Kernel), None, Some(_)) if assume_pmpool => taken(
+            Protection::Kernel,
+            "the next kernel is taken to understand pools (--assume-pmpool)".to_owned(),
+        ),
         (None | Some(Protection::Kernel), None, Some((option, _))) => {
-            Err(HandoverError::UnknownTarget { option, wished: wish.is_some() })
+            Err(HandoverError::UnknownTarget {
+                option,
+                wished: wish.is_some(),
+            })
         }
         (_, None, None) => {
             let read_from = &target.pmpool.read_from;
-            taken(Protection::Kernel, format!("the next kernel has CONFIG_OF and CONFIG_PMPOOL ({read_from})"))
+            taken(
+                Protection::Kernel,
+                format!("the next kernel has CONFIG_OF and CONFIG_PMPOOL ({read_from})"),
+            )
         }
     }
 }
@@ -75,36 +85,66 @@ mod tests {
     use crate::handover::capability::ConfigFact;
 
     fn target(of: Fact, pmpool: Fact) -> Capability {
-        let fact = |value| ConfigFact { value, read_from: "a test".to_owned() };
-        Capability { of: fact(of), pmpool: fact(pmpool), randomize_base: fact(Fact::Unknown), setup_type_max: None }
+        let fact = |value| ConfigFact {
+            value,
+            read_from: "a test".to_owned(),
+        };
+        Capability {
+            of: fact(of),
+            pmpool: fact(pmpool),
+            randomize_base: fact(Fact::Unknown),
+            setup_type_max: None,
+        }
     }
 
     #[test]
     fn the_default_follows_what_is_known() {
         use Fact::{No, Unknown, Yes};
-        let default = |of, pmpool| choose(None, false, &target(of, pmpool)).map(|(protection, _)| protection);
+        let default =
+            |of, pmpool| choose(None, false, &target(of, pmpool)).map(|(protection, _)| protection);
         assert_eq!(default(Yes, Yes).unwrap(), Protection::Kernel);
         for (of, pmpool) in [(No, Yes), (Yes, No), (No, Unknown), (Unknown, No)] {
-            assert_eq!(default(of, pmpool).unwrap(), Protection::Indirect, "{of:?} {pmpool:?}");
+            assert_eq!(
+                default(of, pmpool).unwrap(),
+                Protection::Indirect,
+                "{of:?} {pmpool:?}"
+            );
         }
         for (of, pmpool) in [(Unknown, Unknown), (Yes, Unknown), (Unknown, Yes)] {
             let error = default(of, pmpool).unwrap_err();
-            assert!(matches!(error, HandoverError::UnknownTarget { wished: false, .. }), "{error}");
+            assert!(
+                matches!(error, HandoverError::UnknownTarget { wished: false, .. }),
+                "{error}"
+            );
         }
     }
 
     #[test]
     fn a_kernel_that_ignores_pools_is_never_booted_by_accident() {
         let wish = |of, assume| choose(Some(Protection::Kernel), assume, &target(of, Fact::Yes));
-        assert!(matches!(wish(Fact::No, true), Err(HandoverError::TargetIgnoresPools { option: "CONFIG_OF", .. })));
-        assert!(matches!(wish(Fact::Unknown, false), Err(HandoverError::UnknownTarget { wished: true, .. })));
+        assert!(matches!(
+            wish(Fact::No, true),
+            Err(HandoverError::TargetIgnoresPools {
+                option: "CONFIG_OF",
+                ..
+            })
+        ));
+        assert!(matches!(
+            wish(Fact::Unknown, false),
+            Err(HandoverError::UnknownTarget { wished: true, .. })
+        ));
         assert_eq!(wish(Fact::Unknown, true).unwrap().0, Protection::Kernel);
     }
 
     #[test]
     fn the_safe_ones_are_always_to_be_had() {
         for protection in [Protection::Reserved, Protection::Indirect] {
-            let chosen = choose(Some(protection), false, &target(Fact::Unknown, Fact::Unknown)).unwrap();
+            let chosen = choose(
+                Some(protection),
+                false,
+                &target(Fact::Unknown, Fact::Unknown),
+            )
+            .unwrap();
             assert_eq!(chosen.0, protection);
         }
     }

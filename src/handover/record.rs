@@ -80,7 +80,10 @@ impl Blob {
         for byte in digest {
             let _ = write!(hex, "{byte:02x}");
         }
-        Self { size: bytes.len(), digest: hex }
+        Self {
+            size: bytes.len(),
+            digest: hex,
+        }
     }
 }
 
@@ -100,7 +103,10 @@ impl Record {
     /// # Errors
     /// When it begins like a record and is malformed.
     pub fn parse(payload: &[u8]) -> Result<Option<Self>, RecordError> {
-        payload.strip_prefix(MAGIC).map(|json| Ok(serde_json::from_slice(json)?)).transpose()
+        payload
+            .strip_prefix(MAGIC)
+            .map(|json| Ok(serde_json::from_slice(json)?))
+            .transpose()
     }
 }
 

@@ -243,8 +243,12 @@ impl MemoryMap {
                 continue;
             };
             let (start, end) = (region.range.start(), region.range.end());
-            let part = |range| Region { range, ..region.clone() };
-            self.regions.extend(PhysRange::from_bounds(start, inside.start()).ok().map(part));
+            let part = |range| Region {
+                range,
+                ..region.clone()
+            };
+            self.regions
+                .extend(PhysRange::from_bounds(start, inside.start()).ok().map(part));
             self.regions.push(Region {
                 kind: MemoryKind::Pool(name.to_owned()),
                 e820: Some(e820),
@@ -252,7 +256,8 @@ impl MemoryMap {
                 reason,
                 ..part(inside)
             });
-            self.regions.extend(PhysRange::from_bounds(inside.end(), end).ok().map(part));
+            self.regions
+                .extend(PhysRange::from_bounds(inside.end(), end).ok().map(part));
         }
     }
 

@@ -18,7 +18,10 @@ const MAX_E820_EXT: usize = 8192;
 const E820_MAX_ENTRIES: usize = 3200;
 
 /// Builds the chain. The record comes last: it tells of all other nodes.
-#[expect(clippy::too_many_arguments, reason = "one call, and each of them a different thing")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "one call, and each of them a different thing"
+)]
 pub(super) fn build(
     request: &LoadRequest,
     host: &Host,
@@ -37,12 +40,21 @@ pub(super) fn build(
             entries.len()
         ));
     }
-    for beyond in entries.get(inline..).unwrap_or_default().chunks(MAX_E820_EXT) {
+    for beyond in entries
+        .get(inline..)
+        .unwrap_or_default()
+        .chunks(MAX_E820_EXT)
+    {
         chain.push_e820_ext(beyond);
     }
     let tree = handover.tree.as_ref().map(|tree| tree.write());
-    let tree = tree.transpose().map_err(|source| HandoverError::Tree { origin: carry::MERGED, source })?;
-    let device_tree = tree.as_ref().map(|blob| Blob::new(blob, &purgatory::digest(blob)));
+    let tree = tree.transpose().map_err(|source| HandoverError::Tree {
+        origin: carry::MERGED,
+        source,
+    })?;
+    let device_tree = tree
+        .as_ref()
+        .map(|blob| Blob::new(blob, &purgatory::digest(blob)));
     if let Some(blob) = tree {
         chain.push(SETUP_DTB, blob);
     }
@@ -52,12 +64,19 @@ pub(super) fn build(
     if let Some(seed) = &request.seed {
         chain.push_rng_seed(seed);
     }
-    for planned in plan.pools.iter().filter(|pool| pool.protection == Protection::Indirect) {
+    for planned in plan
+        .pools
+        .iter()
+        .filter(|pool| pool.protection == Protection::Indirect)
+    {
         chain.push_indirect(planned.pool.range());
     }
 
     let blobs = |role| {
-        let pairs = files.iter().zip(digests).filter(move |(segment, _)| segment.role == role);
+        let pairs = files
+            .iter()
+            .zip(digests)
+            .filter(move |(segment, _)| segment.role == role);
         pairs.map(|(segment, (_, digest))| Blob::new(&segment.buf, digest))
     };
     let record = Record {
@@ -73,7 +92,11 @@ pub(super) fn build(
             .map(|(range, kind)| (range.start(), range.size(), kind.0))
             .collect(),
         e820_complete: plan.e820.len() <= MAX_E820,
-        setup_data: chain.nodes().iter().map(|node| (node.kind, node.data.len())).collect(),
+        setup_data: chain
+            .nodes()
+            .iter()
+            .map(|node| (node.kind, node.data.len()))
+            .collect(),
         device_tree,
         kernel: blobs(Role::Kernel).next(),
         initrd: blobs(Role::Initrd).collect(),

@@ -118,14 +118,18 @@ pub fn words(line: &str) -> impl Iterator<Item = &str> {
 #[must_use]
 pub fn value<'a>(line: &'a str, wanted: &str) -> Option<&'a str> {
     let parameters = words(line).take_while(|word| *word != "--");
-    let values = parameters.filter(|word| name(word) == wanted).filter_map(|word| word.split_once('='));
+    let values = parameters
+        .filter(|word| name(word) == wanted)
+        .filter_map(|word| word.split_once('='));
     values.last().map(|(_, value)| value.trim_matches('"'))
 }
 
 /// Whether the parameter or flag `wanted` is on `line`.
 #[must_use]
 pub fn has(line: &str, wanted: &str) -> bool {
-    words(line).take_while(|word| *word != "--").any(|word| name(word) == wanted)
+    words(line)
+        .take_while(|word| *word != "--")
+        .any(|word| name(word) == wanted)
 }
 
 /// The name of a word: what stands before `=`, without a leading quote.

@@ -3,8 +3,8 @@
 //! [`plan`] is pure: it reads no file, no clock, no environment, and takes its
 //! randomness from the request. A [`Plan`] is the only road to a system call.
 
-pub mod cmdline;
 mod chain;
+pub mod cmdline;
 mod decide;
 mod initrd;
 mod place;
@@ -318,12 +318,15 @@ pub fn plan<'a>(
             plan.e820 = kernel_map(host);
             plan.excluded = excluded(host, &plan.memory_map);
             let harm = decide::harm(host, &plan.memory_map, &plan.e820);
-            let harm = harm.into_iter().map(|harm| format!("kexec_file_load {}", harm.what));
+            let harm = harm
+                .into_iter()
+                .map(|harm| format!("kexec_file_load {}", harm.what));
             plan.warnings.extend(harm);
             plan.e820.truncate(E820_MAX_ENTRIES_ZEROPAGE);
             if handover.tree.is_some() {
                 plan.warnings.push(
-                    "kexec_file_load leaves the device tree of the running kernel behind".to_owned(),
+                    "kexec_file_load leaves the device tree of the running kernel behind"
+                        .to_owned(),
                 );
             }
         }
@@ -404,7 +407,11 @@ fn excluded(host: &Host, map: &MemoryMap) -> Vec<Excluded> {
         };
         let name = match &region.kind {
             MemoryKind::Pool(name) => format!("pool {name}"),
-            kind => region.sources.iomem.clone().unwrap_or_else(|| kind.name().to_owned()),
+            kind => region
+                .sources
+                .iomem
+                .clone()
+                .unwrap_or_else(|| kind.name().to_owned()),
         };
         is_memory.then_some(Excluded {
             range: region.range,

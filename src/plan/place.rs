@@ -56,7 +56,11 @@ pub(super) fn place<'a>(
         size => Some(places.initrd(image, size)?),
     };
     let mut segments = vec![kernel];
-    segments.extend(initrd.into_iter().flat_map(|place| initrd_segments(initrds, place)));
+    segments.extend(
+        initrd
+            .into_iter()
+            .flat_map(|place| initrd_segments(initrds, place)),
+    );
     let mut digests = digests(request, &segments);
 
     let efi = zero_page::efi_handover(host, image).unwrap_or_else(|reason| {
@@ -65,7 +69,16 @@ pub(super) fn place<'a>(
         ));
         None
     });
-    let chain = chain::build(request, host, image, handover, efi.as_ref(), plan, &segments, &digests)?;
+    let chain = chain::build(
+        request,
+        host,
+        image,
+        handover,
+        efi.as_ref(),
+        plan,
+        &segments,
+        &digests,
+    )?;
 
     let size = zero_page::segment_size(plan.cmdline.as_str().len() as u64);
     let boot_params = places.small("boot_params", size)?;
@@ -90,15 +103,17 @@ pub(super) fn place<'a>(
             role: Role::BootParams,
             buf: Cow::Owned(zero_page::segment_bytes(&zero_page, plan.cmdline.as_str())),
             mem: boot_params,
-            rule: "highest place; the command line begins on the second page, with the 2,048 bytes \
+            rule:
+                "highest place; the command line begins on the second page, with the 2,048 bytes \
                    that the decompressor maps"
-                .to_owned(),
+                    .to_owned(),
         },
         Segment {
             role: Role::SetupData,
             buf: Cow::Owned(chain.bytes_at(setup_data.start())),
             mem: setup_data,
-            rule: "highest place; one segment, so that few page tables reach the whole chain".to_owned(),
+            rule: "highest place; one segment, so that few page tables reach the whole chain"
+                .to_owned(),
         },
     ];
     digests.extend(self::digests(request, &tables));
@@ -153,7 +168,12 @@ fn initrd_segments<'a>(initrds: &[&'a [u8]], place: PhysRange) -> Vec<Segment<'a
         let size = (part.len() as u64).next_multiple_of(PAGE_SIZE);
         if let Ok(mem) = PhysRange::new(start, size) {
             let rule = "highest place left by the kernel".to_owned();
-            segments.push(Segment { role: Role::Initrd, buf: part, mem, rule });
+            segments.push(Segment {
+                role: Role::Initrd,
+                buf: part,
+                mem,
+                rule,
+            });
         }
         start += size;
     }

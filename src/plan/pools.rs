@@ -21,9 +21,13 @@ pub(super) fn protect(
     if protection == Protection::Kernel {
         handover.check_alignment()?;
         if let (Some(pool), false) = (handover.default_pool(), named) {
-            plan.cmdline = plan.cmdline.with(&format!("pmpool={}", pool.cmdline_value()), limit)?;
+            plan.cmdline = plan
+                .cmdline
+                .with(&format!("pmpool={}", pool.cmdline_value()), limit)?;
         }
-        if target.randomize_base.value != Fact::No && !cmdline::has(plan.cmdline.as_str(), "nokaslr") {
+        if target.randomize_base.value != Fact::No
+            && !cmdline::has(plan.cmdline.as_str(), "nokaslr")
+        {
             plan.cmdline = plan.cmdline.with("nokaslr", limit)?;
             plan.warnings.push(
                 "nokaslr was added: KASLR chooses the next kernel's place before anybody reads the device tree, \
@@ -33,13 +37,23 @@ pub(super) fn protect(
         }
     }
     let (told, why) = match protection {
-        Protection::Kernel => (E820Type::RAM, "a pool: described to the next kernel, which takes it over"),
-        Protection::Reserved => (E820Type::RESERVED, "a pool: reserved, so that every kernel keeps off"),
-        Protection::Indirect => (E820Type::RAM, "a pool: RAM under a SETUP_INDIRECT node, which every kernel reserves"),
+        Protection::Kernel => (
+            E820Type::RAM,
+            "a pool: described to the next kernel, which takes it over",
+        ),
+        Protection::Reserved => (
+            E820Type::RESERVED,
+            "a pool: reserved, so that every kernel keeps off",
+        ),
+        Protection::Indirect => (
+            E820Type::RAM,
+            "a pool: RAM under a SETUP_INDIRECT node, which every kernel reserves",
+        ),
     };
     for carried in &handover.pools {
         let pool = &carried.pool;
-        plan.memory_map.set_pool(pool.range(), pool.name(), told, why);
+        plan.memory_map
+            .set_pool(pool.range(), pool.name(), told, why);
         plan.pools.push(PlannedPool {
             pool: pool.clone(),
             origin: carried.origin,
