@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use crate::memory::MapPolicy;
+use crate::memory::{MapPolicy, parse_size};
 use crate::plan::{CmdlineBase, CmdlineRequest, LoadRequest, SyscallChoice};
 use crate::sys::Syscall;
 
@@ -92,56 +92,6 @@ impl LoadArgs {
             mem_max: self.mem_max,
             no_digest: self.no_digest,
             seed,
-        }
-    }
-}
-
-/// A number of bytes: decimal or 0x, with an optional suffix K, M, G or T.
-fn parse_size(text: &str) -> Result<u64, String> {
-    let (digits, shift) = match text.char_indices().last() {
-        Some((at, 'k' | 'K')) => (&text[..at], 10),
-        Some((at, 'm' | 'M')) => (&text[..at], 20),
-        Some((at, 'g' | 'G')) => (&text[..at], 30),
-        Some((at, 't' | 'T')) => (&text[..at], 40),
-        _ => (text, 0),
-    };
-    let number = match digits
-        .strip_prefix("0x")
-        .or_else(|| digits.strip_prefix("0X"))
-    {
-        Some(hex) => u64::from_str_radix(hex, 16),
-        None => digits.parse(),
-    };
-    let number = number
-        .map_err(|_| "not a number of bytes (0x or decimal, suffix K, M, G or T)".to_owned())?;
-    number
-        .checked_mul(1 << shift)
-        .ok_or_else(|| "larger than 2^64 - 1".to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::parse_size;
-
-    #[test]
-    fn sizes() {
-        assert_eq!(parse_size("0x10"), Ok(16));
-        assert_eq!(parse_size("512M"), Ok(512 << 20));
-        assert_eq!(parse_size("0x2g"), Ok(2 << 30));
-        assert_eq!(parse_size("1T"), Ok(1 << 40));
-        assert_eq!(parse_size("7k"), Ok(7 << 10));
-        for bad in [
-            "",
-            "K",
-            "0x",
-            "-1",
-            "1 M",
-            "1MM",
-            "1é",
-            "0x1000000000000000000",
-            "18446744073709551615K",
-        ] {
-            assert!(parse_size(bad).is_err(), "{bad:?}");
         }
     }
 }
