@@ -1,0 +1,3 @@
+//! What one kernel hands over to the next beyond the boot protocol's needs.
+
+pub mod pool;
