@@ -132,7 +132,8 @@ impl Pool {
     }
 
     /// `BASE,SIZE[,bitmap=ADDR][,name=NODE]`, as `--pool` takes it. The bitmap
-    /// is at the pool's start and the name [`DEFAULT_NAME`] unless given.
+    /// is at the pool's start and the name [`DEFAULT_NAME`] unless given. A name
+    /// with a comma in it can not be given here, though a node may have one.
     ///
     /// # Errors
     /// When a field is missing, unknown, given twice or no number, or as
@@ -461,7 +462,9 @@ pub(crate) mod tests {
                 range.size(),
                 pool.name(),
             );
-            prop_assert_eq!(Pool::parse_option(&option), Ok(pool.clone()));
+            let comma = pool.name().contains(',');
+            let expected = if comma { None } else { Some(pool.clone()) };
+            prop_assert_eq!(Pool::parse_option(&option).ok(), expected);
             let again = Pool::parse_cmdline(&pool.cmdline_value()).unwrap();
             prop_assert_eq!(again.range(), range);
             prop_assert_eq!(again.bitmap(), range.start());

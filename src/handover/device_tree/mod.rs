@@ -84,11 +84,11 @@ impl DeviceTree {
     /// [`MAX_LEVELS`], or not what [`DeviceTree`] promises; the message says where.
     pub fn read(blob: &[u8]) -> Result<Self, TreeError> {
         let parts = blocks::split(blob, MAX_INPUT)?;
-        let end = structure::check(parts.structure, parts.strings)?;
+        let structure = structure::check(parts.structure, parts.strings)?;
         let ordered = blocks::assemble(
             parts.boot_cpuid_phys,
             &parts.reservations,
-            parts.structure.get(..end).unwrap_or(parts.structure),
+            structure,
             parts.strings,
         )?;
         // Not Fdt::new(): what it would check has been checked, and it refuses

@@ -13,7 +13,7 @@ pub const MAX_LEVELS: usize = 63;
 /// The specification has 31, but dtc makes `__symbols__` of labels of any length.
 pub(super) const MAX_NAME: usize = 255;
 
-pub(super) const BEGIN_NODE: u32 = 1;
+const BEGIN_NODE: u32 = 1;
 const END_NODE: u32 = 2;
 const PROP: u32 = 3;
 const NOP: u32 = 4;
@@ -28,24 +28,25 @@ struct Open<'a> {
     children: HashSet<&'a [u8]>,
 }
 
-/// Checks that `structure` is one tree, and answers where it ends.
-pub(super) fn check(structure: &[u8], strings: &[u8]) -> Result<usize, TreeError> {
+/// Checks that `structure` is one tree, and answers with its part from the root's
+/// first token (dtoolkit does not skip NOPs before it) to FDT_END.
+pub(super) fn check<'a>(structure: &'a [u8], strings: &[u8]) -> Result<&'a [u8], TreeError> {
     let mut cursor = Cursor { structure, at: 0 };
     let mut open: Vec<Open<'_>> = Vec::new();
     let mut path = String::new();
-    let mut has_root = false;
+    let mut root = None;
     loop {
         let offset = cursor.at;
         let fault = |why| TreeError::Structure { offset, why };
         match cursor.number()? {
             BEGIN_NODE => {
-                if open.is_empty() && has_root {
+                if open.is_empty() && root.is_some() {
                     return Err(fault("a second root"));
                 }
                 let name = cursor.name()?;
                 let parent_path = path.len();
                 match open.last_mut() {
-                    None if name.is_empty() => has_root = true,
+                    None if name.is_empty() => root = Some(offset),
                     None => return Err(fault("the root has a name")),
                     Some(parent) => {
                         enter(&mut path, name)?;
@@ -90,8 +91,11 @@ pub(super) fn check(structure: &[u8], strings: &[u8]) -> Result<usize, TreeError
                 }
             }
             NOP => {}
-            END if has_root && open.is_empty() => return Ok(cursor.at),
-            END => return Err(fault("the block ends inside a node")),
+            END => {
+                let tree = root.filter(|_| open.is_empty());
+                let tree = tree.and_then(|start| structure.get(start..cursor.at));
+                return tree.ok_or_else(|| fault("the block ends inside a node"));
+            }
             _ => return Err(fault("unknown token")),
         }
     }

@@ -218,8 +218,11 @@ fn pools_are_replaced() {
     assert_eq!(tree, before);
 }
 
+/// A property's name and value.
+type Given = (&'static str, &'static [u8]);
+
 /// A tree with /chosen/pool that has `compatible` and then `properties`.
-fn with_pool(compatible: &[u8], properties: &[(&str, &[u8])]) -> DeviceTree {
+fn with_pool(compatible: &[u8], properties: &[Given]) -> DeviceTree {
     let blob = Blob::new().begin("").begin("chosen").begin("pool");
     let blob = blob.prop("compatible", compatible);
     let blob = properties
@@ -253,10 +256,10 @@ fn another_node_is_not_made_a_pool() {
 
 #[test]
 fn malformed_pools() {
-    let base: (&str, &[u8]) = ("base", &[0, 0, 0, 0, 8, 0, 0, 0]);
-    let size: (&str, &[u8]) = ("size", &[0, 0, 0, 0, 0, 16, 0, 0]);
-    let bitmap: (&str, &[u8]) = ("bitmap", &[0, 0, 0, 0, 8, 0, 0, 0]);
-    let cases: [(&[(&str, &[u8])], &str); 6] = [
+    let base: Given = ("base", &[0, 0, 0, 0, 8, 0, 0, 0]);
+    let size: Given = ("size", &[0, 0, 0, 0, 0, 16, 0, 0]);
+    let bitmap: Given = ("bitmap", &[0, 0, 0, 0, 8, 0, 0, 0]);
+    let cases: [(&[Given], &str); 6] = [
         (&[], "property \"base\" is missing"),
         (&[base, bitmap], "property \"size\" is missing"),
         (&[base, size], "property \"bitmap\" is missing"),
