@@ -204,7 +204,10 @@ impl Guest {
             .arg("-initrd")
             .arg(&initrd)
             .arg("-append")
-            .arg(format!("console=ttyS0 panic=-1 quiet{}", self.append))
+            .arg(format!(
+                "console=ttyS0 panic=-1 no_timer_check quiet{}",
+                self.append
+            ))
             .args(&self.args);
         if self.uefi {
             command.args(["-bios", "/usr/share/ovmf/OVMF.fd"]);
