@@ -50,6 +50,7 @@ pub(crate) fn memmap(data: &[u8]) -> bool {
         assert!(!region.name.is_empty() && !region.name.contains('\n'));
     }
     check_map(&Host {
+        fdt: None,
         firmware_map: Some(regions),
         ..host()
     });
@@ -111,6 +112,7 @@ fn host() -> Host {
         release: String::new(),
         cmdline: String::new(),
         iomem: Iomem::default(),
+        fdt: None,
         firmware_map: None,
         boot_params: None,
         efi: None,

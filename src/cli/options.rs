@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use crate::handover::{HandoverRequest, Pool, Protection};
 use crate::memory::{MapPolicy, parse_size};
 use crate::plan::{CmdlineBase, CmdlineRequest, LoadRequest, SyscallChoice};
 use crate::sys::Syscall;
@@ -117,7 +118,19 @@ impl LoadArgs {
             mem_min: self.mem_min,
             mem_max: self.mem_max,
             no_digest: self.no_digest,
-            seed,
+            seed: Some(seed),
+            handover: HandoverRequest {
+                dtb,
+                pools: self.pool.clone(),
+                protect: self.pool_protect.map(|how| match how {
+                    ProtectArg::Kernel => Protection::Kernel,
+                    ProtectArg::Reserved => Protection::Reserved,
+                    ProtectArg::Indirect => Protection::Indirect,
+                }),
+                no_carry: self.no_carry_pools,
+                assume_pmpool: self.assume_pmpool,
+            },
+            time,
         }
     }
 }

@@ -92,8 +92,7 @@ mod tests {
         Capability {
             of: fact(of),
             pmpool: fact(pmpool),
-            randomize_base: fact(Fact::Unknown),
-            setup_type_max: None,
+            ..Capability::unknown()
         }
     }
 
