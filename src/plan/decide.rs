@@ -227,3 +227,7 @@ fn handed_over_as_ram<'a>(
         format!("hands over {bytes:#x} bytes as RAM that are not, first {range} ({kind})")
     })
 }
+
+#[cfg(test)]
+#[path = "decide_tests.rs"]
+mod tests;
