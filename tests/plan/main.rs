@@ -122,6 +122,7 @@ fn any_request() -> impl Strategy<Value = LoadRequest> {
                 mem_max,
                 no_digest,
                 seed,
+                ..LoadRequest::default()
             },
         )
 }
