@@ -136,3 +136,8 @@ fn boot_params() {
 fn bzimage() {
     run("bzimage", entry::bzimage);
 }
+
+#[test]
+fn device_tree() {
+    run("device_tree", entry::device_tree);
+}
