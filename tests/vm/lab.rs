@@ -1,0 +1,135 @@
+//! What `tests/vm/setup` prepared: Debian kernels, unpacked and not installed.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+
+/// Where the lab is.
+pub(crate) fn dir() -> PathBuf {
+    match std::env::var_os("RKEXEC_LAB") {
+        Some(dir) => dir.into(),
+        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("target/lab"),
+    }
+}
+
+/// The rkexec under test: the one that `RKEXEC` names, else the one that cargo
+/// built for this test, else, as no example is told of that, the one that lies
+/// beside the directory of this example.
+pub(crate) fn rkexec() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("RKEXEC") {
+        return Ok(path.into());
+    }
+    if let Some(path) = option_env!("CARGO_BIN_EXE_rkexec") {
+        return Ok(path.into());
+    }
+    let example = std::env::current_exe()?;
+    let path = example.ancestors().nth(2).map(|dir| dir.join("rkexec"));
+    path.filter(|path| path.exists())
+        .context("no rkexec beside this example: cargo build it first")
+}
+
+/// One Debian kernel.
+#[derive(Debug, Clone)]
+pub(crate) struct Kernel {
+    /// `uname -r`.
+    pub(crate) release: String,
+    dir: PathBuf,
+}
+
+impl Kernel {
+    /// The lab's kernel of `series`, for instance `6.12`.
+    pub(crate) fn new(series: &str) -> Result<Self> {
+        let dir = dir().join(series);
+        let Ok(release) = fs::read_to_string(dir.join("release")) else {
+            bail!(
+                "no {series} kernel in {}: run tests/vm/setup first",
+                dir.display()
+            );
+        };
+        Ok(Self {
+            release: release.trim().to_owned(),
+            dir,
+        })
+    }
+
+    /// The bzImage.
+    pub(crate) fn image(&self) -> PathBuf {
+        self.dir.join("vmlinuz")
+    }
+
+    /// Modules by path below /lib/modules/RELEASE, decompressed, with all they
+    /// depend on, and the modules.dep and modules.builtin that belong to them.
+    pub(crate) fn modules(&self, names: &[&str]) -> Result<Vec<(String, Vec<u8>)>> {
+        let root = self.dir.join("modules/lib/modules").join(&self.release);
+        let dependencies = fs::read_to_string(root.join("modules.dep"))
+            .with_context(|| format!("{}: run tests/vm/setup again", root.display()))?;
+        let builtin = fs::read_to_string(root.join("modules.builtin"))?;
+
+        let mut files = Vec::new();
+        let mut own_dependencies = String::new();
+        let mut own_builtin = String::new();
+        let mut wanted: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+        let mut at = 0;
+        while at < wanted.len() {
+            let name = wanted[at].clone();
+            at += 1;
+            let Some((path, needs)) = dependencies
+                .lines()
+                .filter_map(|line| line.split_once(':'))
+                .find(|(path, _)| module_name(path) == name)
+            else {
+                let path = builtin.lines().find(|path| module_name(path) == name);
+                let path = path.with_context(|| {
+                    format!("{} has no module {name}, nor is it built in", self.release)
+                })?;
+                own_builtin += &format!("{path}\n");
+                continue;
+            };
+            for needed in needs.split_whitespace() {
+                let needed = module_name(needed).to_owned();
+                if !wanted.contains(&needed) {
+                    wanted.push(needed);
+                }
+            }
+            own_dependencies += &format!("{}:{}\n", plain(path), needs.replace(".ko.xz", ".ko"));
+            files.push((plain(path).to_owned(), module_bytes(&root.join(path))?));
+        }
+        files.push(("modules.dep".to_owned(), own_dependencies.into_bytes()));
+        files.push(("modules.builtin".to_owned(), own_builtin.into_bytes()));
+        Ok(files)
+    }
+}
+
+/// `kernel/drivers/dax/kmem.ko.xz` is the module `kmem`.
+fn module_name(path: &str) -> &str {
+    let file = path.rsplit('/').next().unwrap_or(path);
+    file.split('.').next().unwrap_or(file)
+}
+
+/// The path without the compression's suffix.
+fn plain(path: &str) -> &str {
+    path.trim_end_matches(".xz")
+}
+
+fn module_bytes(path: &Path) -> Result<Vec<u8>> {
+    if path.extension().is_some_and(|suffix| suffix == "xz") {
+        return output(Command::new("xz").arg("-dc").arg(path));
+    }
+    fs::read(path).with_context(|| path.display().to_string())
+}
+
+/// What a host command printed; its failure is an error.
+pub(crate) fn output(command: &mut Command) -> Result<Vec<u8>> {
+    let out = command
+        .output()
+        .with_context(|| format!("running {command:?}: run tests/vm/setup first"))?;
+    ensure!(
+        out.status.success(),
+        "{command:?}: {}: {}",
+        out.status,
+        String::from_utf8_lossy(&out.stderr)
+    );
+    Ok(out.stdout)
+}

@@ -1,0 +1,478 @@
+//! One guest: QEMU under emulation, its console in a file, its records on a
+//! second serial port, and QMP to learn why it ended.
+
+use std::collections::VecDeque;
+use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader, ErrorKind, Write as _};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Condvar, Mutex, PoisonError, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::initramfs::{self, Archive};
+use crate::lab::{self, Kernel};
+use crate::witness::{Records, Stage};
+
+/// Guests at a time: more would only wait for each other on a small machine.
+const GUESTS: usize = 2;
+/// Longest life of a guest that does not say otherwise.
+const TIMEOUT: Duration = Duration::from_secs(240);
+
+/// A guest to be started.
+#[derive(Debug)]
+pub(crate) struct Guest {
+    name: String,
+    kernel: Kernel,
+    memory: String,
+    cpu: String,
+    cpus: u32,
+    uefi: bool,
+    append: String,
+    args: Vec<String>,
+    overlay: Archive,
+    timeout: Duration,
+}
+
+/// Why a guest ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum End {
+    /// It switched the power off through ACPI.
+    PowerOff,
+    /// It reset the machine: panic=-1, a triple fault, or reboot.
+    Reset,
+    /// The test ended it.
+    Stopped,
+    /// It was still running when its time was over.
+    Timeout,
+    /// QEMU itself gave up; its last words.
+    Qemu(String),
+}
+
+/// A guest that ended.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) end: End,
+    pub(crate) records: Records,
+    /// What the console showed.
+    pub(crate) console: String,
+    log: PathBuf,
+}
+
+/// A guest that runs.
+#[derive(Debug)]
+pub(crate) struct Running {
+    child: Child,
+    qmp: std::process::ChildStdin,
+    port: UnixStream,
+    events: mpsc::Receiver<Event>,
+    records: Records,
+    end: Option<End>,
+    deadline: Instant,
+    log: PathBuf,
+    _place: Place,
+    /// Holds the socket of the record port.
+    _sockets: tempfile::TempDir,
+}
+
+#[derive(Debug)]
+enum Event {
+    /// A line from the record port.
+    Record(String),
+    /// A line from QMP.
+    Qmp(String),
+    /// QMP is closed: QEMU has ended.
+    Closed,
+}
+
+impl Guest {
+    /// A guest that boots `kernel` first; `name` is its log's directory.
+    pub(crate) fn new(name: &str, kernel: &Kernel) -> Self {
+        Self {
+            name: name.to_owned(),
+            kernel: kernel.clone(),
+            memory: "1G".to_owned(),
+            cpu: "max".to_owned(),
+            cpus: 1,
+            uefi: false,
+            append: String::new(),
+            args: Vec::new(),
+            overlay: Archive::new(),
+            timeout: TIMEOUT,
+        }
+    }
+
+    /// The value of `-m`.
+    pub(crate) fn memory(mut self, memory: &str) -> Self {
+        memory.clone_into(&mut self.memory);
+        self
+    }
+
+    /// The value of `-cpu`.
+    pub(crate) fn cpu(mut self, cpu: &str) -> Self {
+        cpu.clone_into(&mut self.cpu);
+        self
+    }
+
+    pub(crate) fn cpus(mut self, cpus: u32) -> Self {
+        self.cpus = cpus;
+        self
+    }
+
+    /// OVMF instead of SeaBIOS.
+    pub(crate) fn uefi(mut self, uefi: bool) -> Self {
+        self.uefi = uefi;
+        self
+    }
+
+    /// Words for the first kernel's command line.
+    pub(crate) fn append(mut self, words: &str) -> Self {
+        self.append = format!("{} {words}", self.append);
+        self
+    }
+
+    /// More arguments for QEMU.
+    pub(crate) fn args<const N: usize>(mut self, args: [&str; N]) -> Self {
+        self.args.extend(args.map(str::to_owned));
+        self
+    }
+
+    /// A file in the first kernel's initramfs.
+    pub(crate) fn file(mut self, path: &str, content: &[u8]) -> Self {
+        self.overlay.file(path, 0o644, content);
+        self
+    }
+
+    /// A program of this machine, with its libraries.
+    pub(crate) fn program(mut self, path: &str) -> Result<Self> {
+        self.overlay.program(Path::new(path), path)?;
+        Ok(self)
+    }
+
+    /// What /init runs when the first kernel has reported.
+    pub(crate) fn script(self, script: &str) -> Self {
+        self.file("test/stage-1", script.as_bytes())
+    }
+
+    pub(crate) fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Runs the guest to its end.
+    pub(crate) fn run(self) -> Result<Outcome> {
+        self.start()?.finish()
+    }
+
+    /// Starts the guest, when there is a place for it.
+    pub(crate) fn start(self) -> Result<Running> {
+        let log = lab::dir().join("logs").join(&self.name);
+        match fs::remove_dir_all(&log) {
+            Err(e) if e.kind() != ErrorKind::NotFound => Err(e)?,
+            _ => fs::create_dir_all(&log)?,
+        }
+        let initrd = log.join("initrd");
+        fs::write(&initrd, initramfs::initrd(self.overlay)?)?;
+
+        let sockets = tempfile::tempdir()?;
+        let socket = sockets.path().join("records");
+        let listener = UnixListener::bind(&socket)?;
+        let place = Place::wait();
+
+        let mut command = Command::new("qemu-system-x86_64");
+        command
+            .args([
+                "-accel",
+                "tcg",
+                "-nodefaults",
+                "-no-user-config",
+                "-no-reboot",
+            ])
+            .args(["-display", "none", "-qmp", "stdio"])
+            .args(["-cpu", &self.cpu, "-m", &self.memory])
+            .args(["-smp", &self.cpus.to_string()])
+            .arg("-serial")
+            .arg(format!("file:{}", log.join("console").display()))
+            .arg("-chardev")
+            .arg(format!("socket,id=records,path={}", socket.display()))
+            .args(["-serial", "chardev:records"])
+            .arg("-kernel")
+            .arg(self.kernel.image())
+            .arg("-initrd")
+            .arg(&initrd)
+            .arg("-append")
+            .arg(format!(
+                "console=ttyS0 panic=-1 no_timer_check quiet{}",
+                self.append
+            ))
+            .args(&self.args);
+        if self.uefi {
+            command.args(["-bios", "/usr/share/ovmf/OVMF.fd"]);
+        }
+        fs::write(log.join("command"), format!("{command:?}\n"))?;
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(File::create(log.join("qemu"))?)
+            .spawn()
+            .context("starting qemu-system-x86_64: run tests/vm/setup first")?;
+        let qmp = child.stdin.take().context("QMP's input")?;
+        let replies = child.stdout.take().context("QMP's output")?;
+
+        // QEMU connects before it says anything, or it ends at once.
+        listener.set_nonblocking(true)?;
+        let port = loop {
+            match listener.accept() {
+                Ok((port, _)) => break port,
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {}
+                Err(e) => Err(e)?,
+            }
+            if let Some(status) = child.try_wait()? {
+                bail!("QEMU: {status}: {}", fs::read_to_string(log.join("qemu"))?);
+            }
+            thread::sleep(Duration::from_millis(10));
+        };
+        port.set_nonblocking(false)?;
+
+        let (sender, events) = mpsc::channel();
+        let records = BufReader::new(port.try_clone()?);
+        let from_port = sender.clone();
+        thread::spawn(move || {
+            // Bytes that are not UTF-8 come from a guest that broke down: let it be seen.
+            for line in records.split(b'\n').map_while(Result::ok) {
+                let line = String::from_utf8_lossy(&line).into_owned();
+                if from_port.send(Event::Record(line)).is_err() {
+                    return;
+                }
+            }
+        });
+        thread::spawn(move || {
+            for line in BufReader::new(replies).lines().map_while(Result::ok) {
+                if sender.send(Event::Qmp(line)).is_err() {
+                    return;
+                }
+            }
+            let _ = sender.send(Event::Closed);
+        });
+
+        let mut running = Running {
+            child,
+            qmp,
+            port,
+            events,
+            records: Records::default(),
+            end: None,
+            deadline: Instant::now() + self.timeout,
+            log,
+            _place: place,
+            _sockets: sockets,
+        };
+        running.command("qmp_capabilities")?;
+        Ok(running)
+    }
+}
+
+impl Running {
+    /// Waits for the guest's end.
+    pub(crate) fn finish(mut self) -> Result<Outcome> {
+        let mut closed = false;
+        while !closed {
+            closed = matches!(self.next_event()?, Event::Closed);
+        }
+        // What was still on its way when QEMU closed QMP.
+        while let Ok(event) = self.events.recv_timeout(Duration::from_millis(500)) {
+            self.take(&event)?;
+        }
+        let status = self.child.wait()?;
+        let end = match self.end.take() {
+            Some(end) => end,
+            None => {
+                let words = fs::read_to_string(self.log.join("qemu"))?;
+                End::Qemu(format!("{status}: {words}"))
+            }
+        };
+        if end == End::PowerOff {
+            // Large, and of no more use; after another end it is kept for a
+            // second look with the command beside it.
+            fs::remove_file(self.log.join("initrd"))?;
+        }
+        Ok(Outcome {
+            end,
+            records: std::mem::take(&mut self.records),
+            console: self.console()?,
+            log: self.log.clone(),
+        })
+    }
+
+    /// Waits until stage `stage` has sent the record `name`.
+    pub(crate) fn wait_for(&mut self, stage: u32, name: &str) -> Result<Vec<u8>> {
+        loop {
+            if let Some(content) = self.records.get(stage, name) {
+                return Ok(content.to_vec());
+            }
+            let event = self.next_event()?;
+            ensure!(
+                !matches!(event, Event::Closed),
+                "{:?} before stage {stage} sent {name}, see {}",
+                self.end,
+                self.log.display()
+            );
+        }
+    }
+
+    /// Waits until the console shows `text`.
+    pub(crate) fn wait_for_console(&mut self, text: &str) -> Result<()> {
+        while !self.console()?.contains(text) {
+            ensure!(
+                Instant::now() < self.deadline,
+                "the console never showed {text:?}, see {}",
+                self.log.display()
+            );
+            thread::sleep(Duration::from_millis(200));
+        }
+        Ok(())
+    }
+
+    /// What the console showed so far.
+    pub(crate) fn console(&self) -> Result<String> {
+        let bytes = fs::read(self.log.join("console"))?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// A line for the guest's `from_host`.
+    pub(crate) fn say(&mut self, line: &str) -> Result<()> {
+        Ok(self.port.write_all(format!("{line}\n").as_bytes())?)
+    }
+
+    /// Ends the guest.
+    pub(crate) fn stop(mut self) -> Result<Outcome> {
+        self.command("quit")?;
+        self.finish()
+    }
+
+    fn command(&mut self, name: &str) -> Result<()> {
+        Ok(writeln!(self.qmp, "{{\"execute\": \"{name}\"}}")?)
+    }
+
+    /// The next event; at the deadline the guest is killed.
+    fn next_event(&mut self) -> Result<Event> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        let event = match self.events.recv_timeout(left) {
+            Ok(event) => event,
+            Err(mpsc::RecvTimeoutError::Disconnected) => Event::Closed,
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                self.end = Some(End::Timeout);
+                self.child.kill()?;
+                // Its pipes close now.
+                self.deadline = Instant::now() + Duration::from_secs(10);
+                return self.next_event();
+            }
+        };
+        self.take(&event)?;
+        Ok(event)
+    }
+
+    fn take(&mut self, event: &Event) -> Result<()> {
+        match event {
+            // Every stage begins with an empty line; before the first one the
+            // port belongs to the firmware.
+            Event::Record(line) if line.trim().is_empty() => {}
+            Event::Record(line) if self.records.is_empty() && !line.starts_with("record ") => {}
+            Event::Record(line) => {
+                let (stage, name) = self
+                    .records
+                    .take(line)
+                    .with_context(|| format!("see {}", self.log.display()))?;
+                let dir = self.log.join(format!("stage-{stage}"));
+                fs::create_dir_all(&dir)?;
+                let content = self.records.get(stage, &name).unwrap_or_default();
+                fs::write(dir.join(name.replace('/', "_")), content)?;
+            }
+            Event::Qmp(line) => {
+                let message: serde_json::Value = serde_json::from_str(line)?;
+                if message["event"] == "SHUTDOWN" && self.end.is_none() {
+                    self.end = Some(match message["data"]["reason"].as_str() {
+                        Some("guest-shutdown") => End::PowerOff,
+                        Some("guest-reset") => End::Reset,
+                        Some("host-qmp-quit") => End::Stopped,
+                        _ => End::Qemu(line.clone()),
+                    });
+                }
+            }
+            Event::Closed => {}
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Running {
+    /// No guest outlives its test.
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Outcome {
+    /// What stage `number` reported, in a guest whose every script succeeded
+    /// and which then powered off.
+    pub(crate) fn stage(&self, number: u32) -> Result<Stage<'_>> {
+        self.stage_of_any_end(number)
+            .and_then(|stage| {
+                ensure!(
+                    self.end == End::PowerOff,
+                    "the guest ended by {:?}",
+                    self.end
+                );
+                self.records.all_ended_well()?;
+                Ok(stage)
+            })
+            .with_context(|| self.story())
+    }
+
+    /// What stage `number` reported, however the guest ended.
+    pub(crate) fn stage_of_any_end(&self, number: u32) -> Result<Stage<'_>> {
+        self.records.stage(number)
+    }
+
+    /// Where the logs are, and the console's last lines.
+    pub(crate) fn story(&self) -> String {
+        let mut last = VecDeque::new();
+        for line in self.console.lines() {
+            last.push_back(line);
+            if last.len() > 30 {
+                last.pop_front();
+            }
+        }
+        let console = Vec::from(last).join("\n");
+        format!("guest logs: {}\nconsole:\n{console}", self.log.display())
+    }
+}
+
+/// One of the places for guests.
+#[derive(Debug)]
+struct Place;
+
+static TAKEN: Mutex<usize> = Mutex::new(0);
+static LEFT: Condvar = Condvar::new();
+
+impl Place {
+    fn wait() -> Self {
+        let taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = LEFT
+            .wait_while(taken, |taken| *taken >= GUESTS)
+            .unwrap_or_else(PoisonError::into_inner);
+        *taken += 1;
+        Self
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        *TAKEN.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        LEFT.notify_one();
+    }
+}
