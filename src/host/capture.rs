@@ -45,6 +45,18 @@ pub enum CaptureError {
     },
 }
 
+impl CaptureError {
+    /// A way out, where there is one.
+    #[must_use]
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Host(error) => error.hint(),
+            Self::NotEmpty { .. } => Some("name a directory that does not exist yet"),
+            Self::Write { .. } | Self::Differs { .. } => None,
+        }
+    }
+}
+
 /// Reads every fact below `root` and copies the files that were read below `dir`,
 /// so that `Host::read(&Root::at(dir))` gives the same facts. `dir` is created,
 /// for its owner only: the files tell addresses that the kernel hides from users.

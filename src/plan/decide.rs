@@ -124,7 +124,7 @@ fn forbids_kexec_load(host: &Host) -> Option<String> {
             "Kexec Handover (KHO) is on, and kexec_load would drop what it preserves",
         ),
         (
-            security.config.kexec == Some(false),
+            security.config.kexec == Some(false) && security.config.kexec_file != Some(false),
             "the running kernel is built without CONFIG_KEXEC",
         ),
     ];

@@ -1,0 +1,151 @@
+//! Inputs that the parsers accept, made byte by byte: where fuzzing starts.
+//!
+//! Shared by make_corpus.rs and tests/fuzz_corpus.rs.
+
+/// The targets and their seeds.
+pub(crate) fn all() -> [(&'static str, Vec<Vec<u8>>); 4] {
+    [
+        ("iomem", iomem()),
+        ("memmap", memmap()),
+        ("boot_params", boot_params()),
+        ("bzimage", bzimage()),
+    ]
+}
+
+/// /proc/iomem of a plain machine, one with driver-managed memory, and one
+/// nested deeper than its indentation shows.
+fn iomem() -> Vec<Vec<u8>> {
+    let plain = "\
+00000000-00000fff : Reserved
+00001000-0009fbff : System RAM
+0009fc00-0009ffff : Reserved
+000a0000-000bffff : PCI Bus 0000:00
+000f0000-000fffff : Reserved
+  000f0000-000fffff : System ROM
+00100000-bffdffff : System RAM
+  2a000000-39ffffff : Crash kernel
+  7a000000-7b602101 : Kernel code
+bffe0000-bfffffff : ACPI Tables
+fee00000-fee00fff : Local APIC
+100000000-23fffffff : System RAM
+";
+    let driver = "\
+00001000-0009fbff : System RAM
+00100000-7fffffff : System RAM
+100000000-1ffffffff : Persistent Memory
+  100000000-1ffffffff : namespace0.0
+    140000000-1bfffffff : dax0.0
+      140000000-1bfffffff : System RAM (kmem)
+240000000-2bfffffff : virtio0
+  240000000-247ffffff : System RAM (virtio_mem)
+2c0000000-2ffffffff : Soft Reserved
+";
+    let deep = "\
+f0000000-ffffffff : PCI Bus 0000:00
+  f0000000-feffffff : PCI Bus 0000:01
+    f0000000-fdffffff : PCI Bus 0000:02
+      f0000000-fcffffff : PCI Bus 0000:03
+        f0000000-fbffffff : PCI Bus 0000:04
+          f0000000-faffffff : PCI Bus 0000:05
+          f0000000-f9ffffff : 0000:05:00.0
+          f0000000-f8ffffff : nvme
+";
+    [plain, driver, deep]
+        .map(|text| text.as_bytes().to_vec())
+        .to_vec()
+}
+
+/// Entries of /sys/firmware/memmap, their files ended by NULs.
+fn memmap() -> Vec<Vec<u8>> {
+    let plain: &[[&str; 3]] = &[
+        ["0x0", "0x9fbff", "System RAM"],
+        ["0x9fc00", "0x9ffff", "Reserved"],
+        ["0x100000", "0xbffdffff", "System RAM"],
+        ["0xbffe0000", "0xbfffffff", "ACPI Tables"],
+        ["0x100000000", "0x23fffffff", "System RAM"],
+    ];
+    let rare: &[[&str; 3]] = &[
+        ["0x1000", "0x1fff", "ACPI Non-volatile Storage"],
+        ["0x2000", "0x2fff", "Unusable memory"],
+        ["0x100000000", "0x17fffffff", "Persistent Memory (legacy)"],
+        ["0x180000000", "0x1bfffffff", "Soft Reserved"],
+        ["0x0", "0xfffffffffffffffe", "Unknown E820 type"],
+    ];
+    [plain, rare]
+        .map(|entries| {
+            let files = entries.iter().flatten();
+            files
+                .flat_map(|file| format!("{file}\n\0").into_bytes())
+                .collect()
+        })
+        .to_vec()
+}
+
+fn put(to: &mut [u8], offset: usize, bytes: &[u8]) {
+    to[offset..offset + bytes.len()].copy_from_slice(bytes);
+}
+
+/// One entry of an e820 table: 20 bytes.
+fn e820_entry(address: u64, size: u64, kind: u32) -> Vec<u8> {
+    [
+        &address.to_le_bytes()[..],
+        &size.to_le_bytes(),
+        &kind.to_le_bytes(),
+    ]
+    .concat()
+}
+
+/// Zero pages: empty, with a short e820, and with a full one that goes on in
+/// SETUP_E820_EXT.
+fn boot_params() -> Vec<Vec<u8>> {
+    let empty = vec![0; 4096];
+    let mut short = empty.clone();
+    let table = [
+        e820_entry(0, 0x9fc00, 1),
+        e820_entry(0x9_fc00, 0x400, 2),
+        e820_entry(0x10_0000, 0xbfee_0000, 1),
+        e820_entry(0x1_0000_0000, 0x4000_0000, 7),
+    ];
+    short[0x1e8] = 4;
+    put(&mut short, 0x2d0, &table.concat());
+    put(&mut short, 0x202, b"HdrS");
+
+    let mut full = empty.clone();
+    full[0x1e8] = 128;
+    let entry = |n: u64| e820_entry(n << 21, 1 << 20, 1 + u32::from(n.is_multiple_of(3)));
+    let table: Vec<u8> = (0..128).flat_map(entry).collect();
+    put(&mut full, 0x2d0, &table);
+    full.extend((128..140).flat_map(entry));
+    vec![empty, short, full]
+}
+
+/// bzImages with a small kernel: setup_sects given, and 0, which means 4.
+fn bzimage() -> Vec<Vec<u8>> {
+    [(1_u8, 2_usize), (0, 5)]
+        .map(|(setup_sects, sectors)| {
+            let setup = sectors * 512;
+            let mut file = vec![0; setup + 0x400];
+            put(&mut file, 0, b"MZ");
+            file[0x1f1] = setup_sects;
+            put(&mut file, 0x1f4, &0x40_u32.to_le_bytes()); // syssize, 16-byte units
+            put(&mut file, 0x1fe, &0xaa55_u16.to_le_bytes());
+            put(&mut file, 0x200, &[0xeb, 0x6a]); // the header ends at 0x26c
+            put(&mut file, 0x202, b"HdrS");
+            put(&mut file, 0x206, &0x020f_u16.to_le_bytes());
+            put(&mut file, 0x20e, &0x0100_u16.to_le_bytes()); // kernel_version, less 0x200
+            file[0x211] = 1; // loadflags: LOADED_HIGH
+            put(&mut file, 0x22c, &0x7fff_ffff_u32.to_le_bytes());
+            put(&mut file, 0x230, &0x20_0000_u32.to_le_bytes());
+            file[0x234] = 1;
+            put(&mut file, 0x236, &0x7f_u16.to_le_bytes());
+            put(&mut file, 0x238, &2047_u32.to_le_bytes());
+            put(&mut file, 0x248, &0x100_u32.to_le_bytes()); // payload_offset
+            put(&mut file, 0x24c, &0x200_u32.to_le_bytes()); // payload_length
+            put(&mut file, 0x258, &0x100_0000_u64.to_le_bytes()); // pref_address
+            put(&mut file, 0x260, &0x10_0000_u32.to_le_bytes()); // init_size
+            put(&mut file, 0x300, b"6.12.0-seed (a@b) #1\0");
+            put(&mut file, setup + 0x100, b"\xfd7zXZ\0");
+            file
+        })
+        .to_vec()
+}
