@@ -1,4 +1,8 @@
 //! A tiny bzImage, byte by byte.
+#![allow(
+    clippy::cast_possible_truncation,
+    reason = "tiny images: every number is small"
+)]
 
 /// Offsets of setup header fields from the start of the file
 /// (Documentation/arch/x86/boot.rst, "Details of Header Fields").
