@@ -83,7 +83,13 @@ fn library(machine: &Path, image: &image::Image<'_>) -> Result<Duration> {
     };
     let start = Instant::now();
     let host = Host::read(&Root::at(machine))?;
-    let plan = plan(&request, &host, image, &[], rkexec::handover::Capability::unknown)?;
+    let plan = plan(
+        &request,
+        &host,
+        image,
+        &[],
+        rkexec::handover::Capability::unknown,
+    )?;
     let took = start.elapsed();
     ensure!(!plan.segments.is_empty(), "the plan has no segments");
     Ok(took)
