@@ -1,6 +1,8 @@
 //! The man pages in man/ are what the parser's definitions make of them.
 //! `SNAPSHOTS=overwrite cargo test --test man` writes them anew.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::path::Path;
 use std::process::Command;
 
