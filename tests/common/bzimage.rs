@@ -65,7 +65,10 @@ impl TinyBzImage {
             .u8(field::SETUP_SECTS, SETUP_SECTS)
             .u32(field::SYSSIZE, u32::try_from(kernel_size / 16).unwrap())
             .u16(field::BOOT_FLAG, 0xaa55)
-            .put(field::JUMP - 1, &[0xeb, (field::END - 0x202) as u8])
+            .put(
+                field::JUMP - 1,
+                &[0xeb, u8::try_from(field::END - 0x202).unwrap()],
+            )
             .put(field::MAGIC, b"HdrS")
             .u16(field::VERSION, 0x020f)
             .u16(field::KERNEL_VERSION, 0x400)
@@ -75,7 +78,10 @@ impl TinyBzImage {
             .u8(field::RELOCATABLE_KERNEL, 1)
             .u16(field::XLOADFLAGS, 0x7f)
             .u32(field::CMDLINE_SIZE, 2047)
-            .u32(field::PAYLOAD_OFFSET, PAYLOAD_OFFSET as u32)
+            .u32(
+                field::PAYLOAD_OFFSET,
+                u32::try_from(PAYLOAD_OFFSET).unwrap(),
+            )
             .u32(
                 field::PAYLOAD_LENGTH,
                 u32::try_from(kernel_size - PAYLOAD_OFFSET).unwrap(),
