@@ -146,6 +146,8 @@ pub fn build(
 
     let (low, high) = split(at.cmdline);
     (params.hdr.cmd_line_ptr, params.ext_cmd_line_ptr) = (low.into(), high.into());
+    // The loader's fields: whatever the file has there, without an initrd they are 0.
+    (params.hdr.ramdisk_image, params.hdr.ramdisk_size) = (0.into(), 0.into());
     if let Some(initrd) = at.initrd {
         let (low, high) = split(initrd);
         (params.hdr.ramdisk_image, params.ext_ramdisk_image) = (low.into(), high.into());
@@ -233,3 +235,7 @@ pub fn segment_size(length: u64) -> u64 {
 
 /// Where the command line lies in the boot_params segment, bytes.
 pub const CMDLINE_OFFSET: u64 = super::boot_params::BOOT_PARAMS_SIZE as u64;
+
+#[cfg(test)]
+#[path = "zero_page_tests.rs"]
+mod tests;
