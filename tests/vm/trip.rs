@@ -85,6 +85,11 @@ impl<'a> Trip<'a> {
         format!("{CMDLINE}2{}", self.words)
     }
 
+    /// What follows `rkexec plan` or `rkexec load` in the first kernel.
+    pub(crate) fn request(&self) -> String {
+        request("/next/initrd", &self.cmdline(), &self.options)
+    }
+
     /// The next kernel's initrd.
     pub(crate) fn initrd(&self) -> Result<Vec<u8>> {
         let mut overlay = Archive::new();
