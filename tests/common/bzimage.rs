@@ -1,8 +1,4 @@
 //! A tiny bzImage, byte by byte.
-#![allow(
-    clippy::cast_possible_truncation,
-    reason = "tiny images: every number is small"
-)]
 
 /// Offsets of setup header fields from the start of the file
 /// (Documentation/arch/x86/boot.rst, "Details of Header Fields").
@@ -53,7 +49,7 @@ impl TinyBzImage {
     /// A well-formed image as Debian's are, with a protected-mode part of
     /// `kernel_size` bytes: a multiple of 16, above 0x400.
     pub(crate) fn new(kernel_size: usize) -> Self {
-        let mut kernel: Vec<u8> = (0..kernel_size).map(|at| (at % 251) as u8).collect();
+        let mut kernel: Vec<u8> = (0..251_u8).cycle().take(kernel_size).collect();
         for (to, from) in kernel[PAYLOAD_OFFSET..].iter_mut().zip(PAYLOAD) {
             *to = *from;
         }
