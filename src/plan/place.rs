@@ -69,16 +69,9 @@ pub(super) fn place<'a>(
         ));
         None
     });
-    let chain = chain::build(
-        request,
-        host,
-        image,
-        handover,
-        efi.as_ref(),
-        plan,
-        &segments,
-        &digests,
-    )?;
+    let mut chain = chain::build(request, host, handover, efi.as_ref(), plan)?;
+    let record = chain::record(request.time, host, image, plan, &chain, &segments, &digests);
+    chain.push(setup_data::SETUP_NONE, record.payload());
 
     let size = zero_page::segment_size(plan.cmdline.as_str().len() as u64);
     let boot_params = places.small("boot_params", size)?;
