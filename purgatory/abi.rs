@@ -32,7 +32,7 @@ pub(crate) struct Region {
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub(crate) struct Params {
-    /// [`MAGIC`].
+    /// `MAGIC`.
     pub(crate) magic: u64,
     /// [`ABI_VERSION`].
     pub(crate) version: u32,
@@ -58,13 +58,13 @@ const _: () = assert!(core::mem::size_of::<Params>() == 40 + MAX_REGIONS * (8 + 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Fault {
-    /// The block does not begin with [`MAGIC`].
+    /// The block does not begin with `MAGIC`.
     Magic = 1,
-    /// Another [`ABI_VERSION`].
+    /// Another `ABI_VERSION`.
     Version = 2,
-    /// `region_count`, or the region named in [`Evidence`], makes no sense.
+    /// `region_count`, or the region named in `Evidence`, makes no sense.
     Table = 3,
-    /// The region named in [`Evidence`] has another digest.
+    /// The region named in `Evidence` has another digest.
     Digest = 4,
 }
 
@@ -72,7 +72,7 @@ pub enum Fault {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Evidence {
-    /// Index into [`Params::regions`].
+    /// Index into the regions of the block.
     pub region: u64,
     /// The digest computed there.
     pub computed: [u8; 32],

@@ -11,3 +11,10 @@ pub mod memory;
 pub mod plan;
 pub mod purgatory;
 pub mod sys;
+
+// What the unit tests share with the integration tests names the library from outside.
+#[cfg(test)]
+extern crate self as rkexec;
+#[cfg(test)]
+#[path = "../tests/common/mod.rs"]
+mod testing;

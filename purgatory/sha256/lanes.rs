@@ -5,6 +5,32 @@ use core::arch::x86_64::*;
 
 use super::{Block, K, State};
 
+/// The constants, sixteen rounds to a row.
+static ROWS: [[u32; 16]; 4] = {
+    let mut rows = [[0; 16]; 4];
+    let mut index = 0;
+    while index < 64 {
+        rows[index / 16][index % 16] = K[index];
+        index += 1;
+    }
+    rows
+};
+
+/// [`ROWS`] with every constant in four lanes: SSE2 cannot spread one while it
+/// loads it.
+#[repr(C, align(16))]
+struct Spread([[[u32; 4]; 16]; 4]);
+
+static SPREAD_ROWS: Spread = {
+    let mut rows = [[[0; 4]; 16]; 4];
+    let mut index = 0;
+    while index < 64 {
+        rows[index / 16][index % 16] = [K[index]; 4];
+        index += 1;
+    }
+    Spread(rows)
+};
+
 /// One round, on vectors. `$bc` is `b ^ c`, which the round before had as its
 /// `a ^ b`; the caller renames the words instead of moving them.
 macro_rules! round {
@@ -43,7 +69,7 @@ macro_rules! eight {
 
 /// The whole compression function. It wants these macros in scope: `add!`,
 /// `xor!`, `and!`, `left!`, `right!` (shifts), `splat!`, `swap!` (bytes of each
-/// word), `quarter!` (16 bytes of every stream from an offset on, in the four
+/// word), `rows!` and `constant!` (the constants), `quarter!` (16 bytes of every stream from an offset on, in the four
 /// vectors that `transpose!` turns into words), `transpose!`, `gather!`, `spread!`.
 macro_rules! body {
     ($states:ident, $blocks:ident) => {
@@ -71,38 +97,39 @@ macro_rules! body {
             for (quarter, words) in w.as_chunks_mut::<4>().0.iter_mut().enumerate() {
                 *words = transpose!(quarter!($blocks, index, quarter)).map(|word| swap!(word));
             }
+            // Rolled up to 16 rounds: 64 of them in line are more instructions
+            // than a CPU's cache of decoded ones holds, which halves the speed.
+            let mut bc = xor!(b, c);
+            let [first, others @ ..] = rows!();
             macro_rules! given {
                 ($i:expr) => {
-                    add!(w[$i], splat!(K[$i].cast_signed()))
+                    add!(w[$i], constant!(first[$i]))
                 };
             }
-            macro_rules! extended {
-                ($i:expr) => {{
-                    let (near, far) = (w[($i + 1) & 15], w[($i + 14) & 15]);
-                    let small0 = xor!(
-                        xor!(rotate!(near, 7, 25), rotate!(near, 18, 14)),
-                        right!(near, 3)
-                    );
-                    let small1 = xor!(
-                        xor!(rotate!(far, 17, 15), rotate!(far, 19, 13)),
-                        right!(far, 10)
-                    );
-                    w[$i & 15] = add!(
-                        add!(w[$i & 15], small0),
-                        add!(w[($i + 9) & 15], small1)
-                    );
-                    add!(w[$i & 15], splat!(K[$i].cast_signed()))
-                }};
-            }
-            let mut bc = xor!(b, c);
             eight!(given, 0, bc, a b c d e f g h);
             eight!(given, 8, bc, a b c d e f g h);
-            eight!(extended, 16, bc, a b c d e f g h);
-            eight!(extended, 24, bc, a b c d e f g h);
-            eight!(extended, 32, bc, a b c d e f g h);
-            eight!(extended, 40, bc, a b c d e f g h);
-            eight!(extended, 48, bc, a b c d e f g h);
-            eight!(extended, 56, bc, a b c d e f g h);
+            for k in others {
+                macro_rules! extended {
+                    ($i:expr) => {{
+                        let (near, far) = (w[($i + 1) & 15], w[($i + 14) & 15]);
+                        let small0 = xor!(
+                            xor!(rotate!(near, 7, 25), rotate!(near, 18, 14)),
+                            right!(near, 3)
+                        );
+                        let small1 = xor!(
+                            xor!(rotate!(far, 17, 15), rotate!(far, 19, 13)),
+                            right!(far, 10)
+                        );
+                        w[$i] = add!(
+                            add!(w[$i], small0),
+                            add!(w[($i + 9) & 15], small1)
+                        );
+                        add!(w[$i], constant!(k[$i]))
+                    }};
+                }
+                eight!(extended, 0, bc, a b c d e f g h);
+                eight!(extended, 8, bc, a b c d e f g h);
+            }
             a = add!(a, before[0]);
             b = add!(b, before[1]);
             c = add!(c, before[2]);
@@ -158,6 +185,17 @@ pub(super) fn sse2(states: &mut [State; 4], blocks: [&[Block]; 4]) {
     macro_rules! splat {
         ($x:expr) => {
             _mm_set1_epi32($x)
+        };
+    }
+    macro_rules! rows {
+        () => {
+            &SPREAD_ROWS.0
+        };
+    }
+    macro_rules! constant {
+        ($lanes:expr) => {
+            // SAFETY: four words are the 16 bytes, aligned as the table is.
+            unsafe { _mm_load_si128($lanes.as_ptr().cast()) }
         };
     }
     macro_rules! swap {
@@ -243,6 +281,16 @@ pub(super) fn avx2(states: &mut [State; 8], blocks: [&[Block]; 8]) {
     macro_rules! splat {
         ($x:expr) => {
             _mm256_set1_epi32($x)
+        };
+    }
+    macro_rules! rows {
+        () => {
+            &ROWS
+        };
+    }
+    macro_rules! constant {
+        ($word:expr) => {
+            splat!($word.cast_signed())
         };
     }
     macro_rules! swap {

@@ -62,12 +62,17 @@ pub(crate) trait Engine<const N: usize>: Copy {
 #[derive(Clone, Copy)]
 pub(crate) struct Portable;
 
+/// One stream after the other in general registers. For the loader only, which
+/// may find itself in an emulator where vector instructions are slow.
+#[derive(Clone, Copy)]
+pub(crate) struct Scalar;
+
 /// Eight lanes in AVX2 registers. For the loader only: the purgatory runs with
 /// CR4.OSXSAVE clear.
 #[derive(Clone, Copy)]
 pub(crate) struct Avx2(());
 
-/// The SHA extensions: two lanes hide the latency of SHA256RNDS2.
+/// The SHA extensions, with four lanes to keep SHA256RNDS2 busy.
 #[derive(Clone, Copy)]
 pub(crate) struct ShaNi(());
 
@@ -97,6 +102,17 @@ impl Engine<4> for Portable {
     }
 }
 
+impl Engine<1> for Scalar {
+    fn many(self, states: &mut [State; 1], blocks: [&[Block]; 1]) {
+        for (state, blocks) in states.iter_mut().zip(blocks) {
+            scalar::compress(state, blocks);
+        }
+    }
+    fn one(self, state: &mut State, blocks: &[Block]) {
+        scalar::compress(state, blocks);
+    }
+}
+
 impl Engine<8> for Avx2 {
     fn many(self, states: &mut [State; 8], blocks: [&[Block]; 8]) {
         // SAFETY: whoever made `self` promised AVX2.
@@ -107,8 +123,8 @@ impl Engine<8> for Avx2 {
     }
 }
 
-impl Engine<2> for ShaNi {
-    fn many(self, states: &mut [State; 2], blocks: [&[Block]; 2]) {
+impl Engine<4> for ShaNi {
+    fn many(self, states: &mut [State; 4], blocks: [&[Block]; 4]) {
         // SAFETY: whoever made `self` promised the extensions.
         unsafe { sha_ni::compress(states, blocks) }
     }
@@ -224,7 +240,8 @@ fn leaves<E: Engine<N>, const N: usize>(engine: E, messages: [&[u8]; N]) -> [Dig
                 filler = blocks;
             }
         }
-        if alive <= 1 {
+        // All lanes together take as long as two or three streams one by one.
+        if alive <= 2 {
             break;
         }
         // A lane that has come to its end goes along on another one's blocks,

@@ -1,1 +1,372 @@
 //! bzImage headers, good and bad.
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::*;
+use crate::image::{Image, probe};
+use crate::testing::bzimage::{PAYLOAD_OFFSET, SETUP_SIZE, TinyBzImage, VERSION, field};
+
+/// Bytes of the protected-mode part.
+const KERNEL_SIZE: usize = 64 << 10;
+
+fn tiny() -> TinyBzImage {
+    TinyBzImage::new(KERNEL_SIZE)
+}
+
+/// Why the image is refused.
+#[track_caller]
+fn refused(image: TinyBzImage) -> String {
+    probe(&image.build()).unwrap_err().to_string()
+}
+
+#[test]
+fn a_good_image() {
+    let file = tiny().build();
+    let Image::BzImage(image) = probe(&file).unwrap();
+    assert_eq!(image.protocol(), (2, 15));
+    assert_eq!(image.version, Some(VERSION));
+    assert_eq!(image.release(), Some("6.12.0-tiny"));
+    assert_eq!(image.kernel, &file[SETUP_SIZE..]);
+    assert_eq!(image.payload, &file[SETUP_SIZE + PAYLOAD_OFFSET..]);
+    assert_eq!(image.compression(), "xz");
+    assert_eq!(image.cmdline_limit(), 2047);
+    assert_eq!(image.header.init_size.get(), 0x180_0000);
+    assert_eq!(image.header.pref_address.get(), 0x100_0000);
+    assert_eq!(image.header.kernel_alignment.get(), 0x20_0000);
+    for (bit, name) in xloadflags::NAMES {
+        assert!(image.has(bit), "{name}");
+    }
+    assert!(!image.has(1 << 7));
+}
+
+#[test]
+fn what_is_appended_belongs_to_the_kernel() {
+    // A signature, or the padding of a signed image.
+    let mut file = tiny().build();
+    file.extend([0xaa; 100]);
+    let image = BzImage::parse(&file).unwrap().unwrap();
+    assert_eq!(image.kernel.len(), KERNEL_SIZE + 100);
+}
+
+#[test]
+fn fields_behind_the_header_are_not_read() {
+    // Protocol 2.12 ends at 0x268: what follows there is code.
+    let file = tiny()
+        .u16(field::VERSION, 0x020c)
+        .u8(field::JUMP, 0x66)
+        .put(0x264, &[0xff; 8])
+        .build();
+    let image = BzImage::parse(&file).unwrap().unwrap();
+    assert_eq!(image.header.handover_offset.get(), 0xffff_ffff);
+    assert_eq!(image.header.kernel_info_offset.get(), 0);
+}
+
+#[test]
+fn setup_sects_0_is_4() {
+    let mut file = tiny().u8(field::SETUP_SECTS, 0).build();
+    file.splice(5 * 512..SETUP_SIZE, []);
+    let image = BzImage::parse(&file).unwrap().unwrap();
+    assert_eq!(image.kernel, &file[5 * 512..]);
+    assert_eq!(image.kernel.len(), KERNEL_SIZE);
+}
+
+#[test]
+fn compressions_by_their_magic() {
+    let with = |magic: &[u8]| tiny().put(SETUP_SIZE + PAYLOAD_OFFSET, magic).build();
+    for (magic, name) in [
+        (&b"\x1f\x8b"[..], "gzip"),
+        (b"BZh", "bzip2"),
+        (b"\x5d\0\0", "lzma"),
+        (b"\xfd7zXZ\0", "xz"),
+        (b"\x89LZO", "lzo"),
+        (b"\x02\x21\x4c\x18", "lz4"),
+        (b"\x28\xb5\x2f\xfd", "zstd"),
+        (b"\x7fELF", "none"),
+        (b"????", "unknown"),
+    ] {
+        let file = with(magic);
+        assert_eq!(BzImage::parse(&file).unwrap().unwrap().compression(), name);
+    }
+}
+
+#[test]
+fn a_bad_version_string_is_no_reason_to_refuse() {
+    for image in [
+        tiny().u16(field::KERNEL_VERSION, 0),
+        tiny().u16(field::KERNEL_VERSION, 0xffff),
+        tiny().put(0x600, b"\xff\xfe\0"),
+        tiny().put(0x600, b"\0"),
+        tiny().put(0x600, b"a\x1b[2Jb\0"),
+        tiny().put(0x600, &[b'x'; SETUP_SIZE - 0x600]),
+    ] {
+        let file = image.build();
+        let image = BzImage::parse(&file).unwrap().unwrap();
+        assert_eq!((image.version, image.release()), (None, None));
+    }
+}
+
+#[test]
+fn an_image_that_names_no_payload_has_none() {
+    let file = tiny()
+        .u32(field::PAYLOAD_OFFSET, 0)
+        .u32(field::PAYLOAD_LENGTH, 0)
+        .build();
+    let image = BzImage::parse(&file).unwrap().unwrap();
+    assert!(image.payload.is_empty());
+    assert_eq!(image.compression(), "unknown");
+}
+
+#[test]
+fn other_files_are_named() {
+    let mut arm64 = vec![0; 0x1000];
+    arm64[0x38..0x3c].copy_from_slice(b"ARM\x64");
+    let mut pe = vec![0; 0x1000];
+    pe[..2].copy_from_slice(b"MZ");
+    for (file, message) in [
+        (
+            b"\x7fELF\x02\x01".to_vec(),
+            "not a kernel image: this is an ELF file (vmlinux?); a bzImage is needed",
+        ),
+        (
+            b"\x1f\x8b\x08".to_vec(),
+            "not a kernel image: this is gzip data; unpack it first",
+        ),
+        (
+            b"\xfd7zXZ\0".to_vec(),
+            "not a kernel image: this is xz data; unpack it first",
+        ),
+        (
+            b"\x28\xb5\x2f\xfd".to_vec(),
+            "not a kernel image: this is zstd data; unpack it first",
+        ),
+        (
+            b"BZh9".to_vec(),
+            "not a kernel image: this is bzip2 data; unpack it first",
+        ),
+        (
+            b"\x02\x21\x4c\x18".to_vec(),
+            "not a kernel image: this is lz4 data; unpack it first",
+        ),
+        (
+            b"\x5d\0\0\x80".to_vec(),
+            "not a kernel image: this is lzma data; unpack it first",
+        ),
+        (
+            b"\x89LZO".to_vec(),
+            "not a kernel image: this is lzo data; unpack it first",
+        ),
+        (
+            b"070701000".to_vec(),
+            "not a kernel image: this is a cpio archive (an initrd?)",
+        ),
+        (
+            b"\xd0\x0d\xfe\xed".to_vec(),
+            "not a kernel image: this is a device tree blob",
+        ),
+        (arm64, "an arm64 Image: this program loads x86_64 kernels"),
+        (
+            pe,
+            "not a kernel image: this is a PE file without a Linux boot sector",
+        ),
+        (
+            b"#!/bin/sh\n".to_vec(),
+            "not a kernel image: no boot sector with \"HdrS\" in its 10 bytes",
+        ),
+        (
+            Vec::new(),
+            "not a kernel image: no boot sector with \"HdrS\" in its 0 bytes",
+        ),
+    ] {
+        assert_eq!(probe(&file).unwrap_err().to_string(), message);
+    }
+}
+
+#[test]
+fn kernels_of_other_kinds_are_refused_by_name() {
+    for (image, message) in [
+        (
+            tiny().u16(field::XLOADFLAGS, 0x7e),
+            "a 32-bit kernel: it has no 64-bit entry point (XLF_KERNEL_64)",
+        ),
+        (
+            tiny().u8(field::LOADFLAGS, 0x80),
+            "a zImage, loaded below 1 MiB: a bzImage is needed",
+        ),
+        (
+            tiny().u16(field::VERSION, 0x020b),
+            "boot protocol 2.11: a 64-bit entry needs 2.12 (Linux 3.8) or later",
+        ),
+        (
+            tiny().u16(field::VERSION, 0x0000),
+            "boot protocol 0.00: a 64-bit entry needs 2.12 (Linux 3.8) or later",
+        ),
+        // The header ends in front of its version: a boot loader's trick of old times.
+        (
+            tiny().u8(field::JUMP, 0),
+            "boot protocol 0.00: a 64-bit entry needs 2.12 (Linux 3.8) or later",
+        ),
+    ] {
+        assert_eq!(refused(image), message);
+    }
+}
+
+#[test]
+fn absurd_fields_are_named() {
+    for (image, message) in [
+        (
+            tiny().u16(field::BOOT_FLAG, 0x55aa),
+            "boot_flag is 0x55aa, not 0xaa55",
+        ),
+        (
+            tiny().u8(field::SETUP_SECTS, 255),
+            "truncated: setup_sects 255 and syssize say 196608 bytes, the file has 69632",
+        ),
+        (
+            tiny().u8(field::SETUP_SECTS, 8),
+            "truncated: setup_sects 8 and syssize say 70144 bytes, the file has 69632",
+        ),
+        (
+            tiny().u32(field::SYSSIZE, u32::MAX),
+            "truncated: setup_sects 7 and syssize say 68719480816 bytes, the file has 69632",
+        ),
+        (
+            tiny().u32(field::KERNEL_ALIGNMENT, 0),
+            "kernel_alignment 0x0 is not a power of two up to 0x40000000",
+        ),
+        (
+            tiny().u32(field::KERNEL_ALIGNMENT, 0x30_0000),
+            "kernel_alignment 0x300000 is not a power of two up to 0x40000000",
+        ),
+        (
+            tiny().u32(field::KERNEL_ALIGNMENT, 1 << 31),
+            "kernel_alignment 0x80000000 is not a power of two up to 0x40000000",
+        ),
+        (
+            tiny().u32(field::INIT_SIZE, 0),
+            "init_size 0x0 is less than the kernel's 0x10000 bytes",
+        ),
+        (
+            tiny().u32(field::INIT_SIZE, 0xffff),
+            "init_size 0xffff is less than the kernel's 0x10000 bytes",
+        ),
+        (
+            tiny().u64(field::PREF_ADDRESS, u64::MAX),
+            "pref_address 0xffffffffffffffff is beyond physical memory",
+        ),
+        (
+            tiny().u64(field::PREF_ADDRESS, 1 << 52),
+            "pref_address 0x10000000000000 is beyond physical memory",
+        ),
+        (tiny().u32(field::CMDLINE_SIZE, 0), "cmdline_size is 0"),
+        (
+            tiny().u32(field::PAYLOAD_OFFSET, 0x1_0000),
+            "the payload (0xfd00 bytes at 0x10000) lies outside the kernel's 0x10000 bytes",
+        ),
+        (
+            tiny().u32(field::PAYLOAD_OFFSET, u32::MAX),
+            "the payload (0xfd00 bytes at 0xffffffff) lies outside the kernel's 0x10000 bytes",
+        ),
+        (
+            tiny().u32(field::PAYLOAD_LENGTH, u32::MAX),
+            "the payload (0xffffffff bytes at 0x300) lies outside the kernel's 0x10000 bytes",
+        ),
+    ] {
+        assert_eq!(refused(image), format!("malformed bzImage: {message}"));
+    }
+}
+
+#[test]
+fn the_largest_numbers_that_are_sane() {
+    // An init_size of nearly 4 GiB is a matter of the machine, not of the file.
+    let file = tiny()
+        .u32(field::INIT_SIZE, u32::MAX)
+        .u32(field::CMDLINE_SIZE, u32::MAX)
+        .u32(field::KERNEL_ALIGNMENT, 1 << 30)
+        .build();
+    let image = BzImage::parse(&file).unwrap().unwrap();
+    assert_eq!(image.cmdline_limit(), 0xffff_ffff);
+}
+
+#[test]
+fn truncated_anywhere() {
+    // As large as a real one, so that many 4 KiB boundaries lie in it.
+    let file = TinyBzImage::new(12 << 20).build();
+    assert!(BzImage::parse(&file).unwrap().is_some());
+    let boundaries = (0..file.len()).step_by(4096);
+    let in_the_header = 0..field::END;
+    let others = [SETUP_SIZE - 1, SETUP_SIZE, SETUP_SIZE + 1, file.len() - 1];
+    for length in boundaries.chain(in_the_header).chain(others) {
+        let error = probe(&file[..length]).unwrap_err();
+        let expected = match error {
+            // What is left of the file does not even say what it was.
+            ImageError::NotAKernel(_) => length < field::VERSION,
+            ImageError::Malformed(ref what) => {
+                length >= field::VERSION && what.starts_with("truncated")
+            }
+            ImageError::Unsupported(_) => false,
+        };
+        assert!(expected, "{length} bytes: {error}");
+    }
+}
+
+#[test]
+fn truncated_where_the_header_hides_it() {
+    // Even a syssize of 0 does not hide that the payload is gone.
+    let file = tiny().u32(field::SYSSIZE, 0).build();
+    for length in (SETUP_SIZE..file.len()).step_by(4096) {
+        assert!(
+            matches!(probe(&file[..length]), Err(ImageError::Malformed(_))),
+            "{length} bytes"
+        );
+    }
+}
+
+/// What holds of every image that is accepted.
+fn check(file: &[u8]) -> Result<(), TestCaseError> {
+    let Ok(Image::BzImage(image)) = probe(file) else {
+        return Ok(());
+    };
+    let header = &image.header;
+    prop_assert!(!image.kernel.is_empty() && image.kernel.len() < file.len());
+    prop_assert!(u64::from(header.init_size.get()) >= image.kernel.len() as u64);
+    prop_assert!(header.kernel_alignment.get().is_power_of_two());
+    prop_assert!(header.pref_address.get() + u64::from(header.init_size.get()) <= 1 << 52);
+    prop_assert!(image.payload.len() <= image.kernel.len());
+    prop_assert!(image.cmdline_limit() > 0);
+    prop_assert!(image.has(xloadflags::KERNEL_64) && image.protocol() >= (2, 12));
+    prop_assert!(!image.version.is_some_and(str::is_empty));
+    let _ = (image.compression(), image.release());
+    Ok(())
+}
+
+proptest! {
+    #[test]
+    fn any_bytes(file in vec(any::<u8>(), 0..2048)) {
+        check(&file)?;
+    }
+
+    #[test]
+    fn any_bytes_behind_a_magic(
+        magic in proptest::sample::select(vec![&b"MZ"[..], b"\x7fELF", b"\x1f\x8b", b"\xfd7zXZ\0"]),
+        rest in vec(any::<u8>(), 0..1024),
+    ) {
+        check(&[magic, &rest].concat())?;
+    }
+
+    #[test]
+    fn any_header(header in vec(any::<u8>(), field::END - field::VERSION)) {
+        check(&tiny().put(field::VERSION, &header).build())?;
+    }
+
+    #[test]
+    fn mutated(
+        mutations in vec((0..field::END, any::<u8>()), 1..4),
+        length in prop_oneof![Just(usize::MAX), 0..KERNEL_SIZE],
+    ) {
+        let image = mutations.into_iter().fold(tiny(), |image, (at, byte)| image.u8(at, byte));
+        let mut file = image.build();
+        file.truncate(length);
+        check(&file)?;
+    }
+}

@@ -165,3 +165,7 @@ fn whole_pages(range: PhysRange) -> Option<PhysRange> {
     let start = range.start().checked_next_multiple_of(PAGE_SIZE)?;
     PhysRange::from_bounds(start, range.end() & !(PAGE_SIZE - 1)).ok()
 }
+
+#[cfg(test)]
+#[path = "holes_tests.rs"]
+mod tests;

@@ -121,3 +121,7 @@ pub(super) fn sweep<A, B, C>(
 pub(super) fn join(a: PhysRange, b: PhysRange) -> PhysRange {
     PhysRange::from_bounds(a.start(), b.end()).unwrap_or(a)
 }
+
+#[cfg(test)]
+#[path = "layer_tests.rs"]
+mod tests;

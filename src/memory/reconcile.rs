@@ -170,16 +170,18 @@ impl MemoryMap {
     pub fn reconcile(host: &Host, policy: MapPolicy, included: &BTreeSet<String>) -> Self {
         let mut iomem = Layer::default();
         for resource in &host.iomem.roots {
-            paint(resource, None, false, &mut iomem);
+            paint(resource, None, None, &mut iomem);
         }
         let boot = host.boot_params.as_ref().map(boot_e820);
         let firmware = host.firmware_map.as_ref().map(|map| {
             let boot = boot.as_ref();
             Layer::from_e820(map.iter().flat_map(|region| firmware_types(region, boot)))
         });
-        let boot_known = boot.is_some();
         let boot = boot.unwrap_or_default();
-        let firmware = firmware.unwrap_or_else(|| boot.clone());
+        let firmware = firmware
+            .filter(|layer| !layer.entries().is_empty())
+            .unwrap_or_else(|| boot.clone());
+        let (boot_knows, firmware_knows) = (names_ram(&boot), names_ram(&firmware));
 
         let mut map = Self::default();
         sweep(&iomem, &firmware, &boot, |range, iomem, firmware, boot| {
@@ -188,19 +190,34 @@ impl MemoryMap {
                 firmware,
                 boot_e820: boot,
             };
-            let verdict = judge(iomem.as_ref(), firmware, boot, boot_known, included);
+            let ram = |kind: Option<E820Type>| kind.is_some_and(E820Type::is_ram);
+            let added =
+                (boot_knows && !ram(boot)) || (!boot_knows && firmware_knows && !ram(firmware));
+            let verdict = judge(iomem.as_ref(), firmware, boot, added, included);
             let e820 = match policy {
                 MapPolicy::FixedUp => verdict.e820,
                 MapPolicy::Firmware => firmware.map(publishable),
+            };
+            // What the next kernel takes for no RAM, it does not keep what lies there for.
+            let (placement, reason) = match (verdict.placement, e820) {
+                (Placement::Allowed | Placement::LastChoice, told)
+                    if told != Some(E820Type::RAM) =>
+                {
+                    (
+                        Placement::Never,
+                        "RAM that the firmware's map does not name",
+                    )
+                }
+                (placement, _) => (placement, verdict.reason),
             };
             map.push(Region {
                 range,
                 kind: verdict.kind,
                 e820,
-                placement: verdict.placement,
+                placement,
                 in_dump: verdict.in_dump,
                 sources,
-                reason: verdict.reason,
+                reason,
             });
         });
         map
@@ -276,14 +293,16 @@ fn firmware_types(
         return vec![(region.range, kind)];
     }
     let mut types = vec![(region.range, E820Type::RESERVED)];
-    for (range, kind) in boot.map(Layer::entries).unwrap_or_default() {
-        if let (true, Some(part)) = (
-            E820Type::from_name(kind.name()).is_none(),
-            range.intersection(region.range),
-        ) {
-            types.push((part, *kind));
-        }
-    }
+    let entries = boot.map(Layer::entries).unwrap_or_default();
+    let first = entries.partition_point(|(range, _)| range.end() <= region.range.start());
+    let unknown = entries
+        .iter()
+        .skip(first)
+        .take_while(|(range, _)| range.start() < region.range.end())
+        .filter(|(_, kind)| E820Type::from_name(kind.name()).is_none());
+    types.extend(
+        unknown.filter_map(|(range, kind)| Some((range.intersection(region.range)?, *kind))),
+    );
     types
 }
 
@@ -315,7 +334,8 @@ impl Class {
         }
     }
 
-    fn of(name: &str, parent: Option<&Self>, below_device: bool) -> Option<Self> {
+    /// `added_by` is the driver of the memory device that the resource lies below.
+    fn of(name: &str, parent: Option<&Self>, added_by: Option<&str>) -> Option<Self> {
         let holder = || match parent {
             Some(Self::Typed(kind)) => Some(*kind),
             Some(Self::Driver { holder, .. }) => *holder,
@@ -332,31 +352,32 @@ impl Class {
                 holder: holder(),
             });
         }
-        match E820Type::from_name(name) {
-            Some(E820Type::RAM) if below_device => {
-                let name = "System RAM below a device".to_owned();
-                Some(Self::Driver {
-                    driver: "device".to_owned(),
-                    name,
-                    holder: holder(),
-                })
-            }
-            Some(E820Type::RAM) => Some(Self::Ram),
-            Some(kind) => Some(Self::Typed(kind)),
-            None if name.eq_ignore_ascii_case("Unknown E820 type") => Some(Self::Unknown),
-            None => parent.cloned(),
+        match (E820Type::from_name(name), added_by) {
+            (Some(E820Type::RAM), Some(driver)) => Some(Self::Driver {
+                driver: driver.to_owned(),
+                name: "System RAM below a device".to_owned(),
+                holder: holder(),
+            }),
+            (Some(E820Type::RAM), None) => Some(Self::Ram),
+            (Some(kind), _) => Some(Self::Typed(kind)),
+            (None, _) if name.eq_ignore_ascii_case("Unknown E820 type") => Some(Self::Unknown),
+            (None, _) => parent.cloned(),
         }
     }
 }
 
-/// Whether RAM below a resource of this name was added by that device's
-/// driver: kernels before 5.8 call it plain System RAM.
-fn is_memory_device(name: &str) -> bool {
+/// The driver that adds the RAM below a resource of this name, if that is a
+/// memory device: kernels before 5.8 call such RAM plain System RAM.
+fn memory_driver(name: &str) -> Option<&'static str> {
     let numbered = |prefix: &str| {
         name.strip_prefix(prefix)
             .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
     };
-    name.starts_with("Persistent Memory") || numbered("dax") || numbered("virtio")
+    if name.starts_with("Persistent Memory") || numbered("dax") {
+        Some("kmem")
+    } else {
+        numbered("virtio").then_some("virtio_mem")
+    }
 }
 
 /// Paints the resource and what is below it: the deepest name that says
@@ -364,11 +385,11 @@ fn is_memory_device(name: &str) -> bool {
 fn paint(
     resource: &Resource,
     parent: Option<&Class>,
-    below_device: bool,
+    added_by: Option<&'static str>,
     layer: &mut Layer<Class>,
 ) {
-    let class = Class::of(&resource.name, parent, below_device);
-    let below_device = below_device || is_memory_device(&resource.name);
+    let class = Class::of(&resource.name, parent, added_by);
+    let added_by = added_by.or_else(|| memory_driver(&resource.name));
     let mut at = resource.range.start();
     let fill = |layer: &mut Layer<Class>, start: u64, end: u64| {
         if let (Some(class), Ok(range)) = (&class, PhysRange::from_bounds(start, end)) {
@@ -377,7 +398,7 @@ fn paint(
     };
     for child in &resource.children {
         fill(layer, at, child.range.start());
-        paint(child, class.as_ref(), below_device, layer);
+        paint(child, class.as_ref(), added_by, layer);
         at = child.range.end();
     }
     fill(layer, at, resource.range.end());
@@ -391,17 +412,22 @@ struct Verdict {
     reason: &'static str,
 }
 
+/// Whether a source tells anything about RAM.
+fn names_ram(layer: &Layer<E820Type>) -> bool {
+    layer.entries().iter().any(|(_, kind)| kind.is_ram())
+}
+
 /// A type as it may be handed over: the kernel's internal 128 becomes RAM.
 fn publishable(kind: E820Type) -> E820Type {
     if kind.is_ram() { E820Type::RAM } else { kind }
 }
 
-/// The rules.
+/// The rules. `added`: what tells the RAM of the time of boot does not name it.
 fn judge(
     iomem: Option<&Class>,
     firmware: Option<E820Type>,
     boot: Option<E820Type>,
-    boot_known: bool,
+    added: bool,
     included: &BTreeSet<String>,
 ) -> Verdict {
     let never = |kind, e820, reason| Verdict {
@@ -422,11 +448,6 @@ fn judge(
             )
         },
         (Some(Class::Ram), None) => {
-            let added = if boot_known {
-                !boot.is_some_and(E820Type::is_ram)
-            } else {
-                firmware.is_none()
-            };
             let (kind, placement, reason) = if added {
                 let reason = "RAM added since boot: segments go there only when nothing else fits";
                 (MemoryKind::HotAddedRam, Placement::LastChoice, reason)

@@ -170,6 +170,16 @@ pub enum PlanError {
         /// Upper bound, exclusive.
         max: u64,
     },
+    /// Image and request leave no address for something.
+    #[error("no place for {what}: it must lie at or above {min:#x} and below {max:#x}")]
+    Unreachable {
+        /// What the place was for.
+        what: &'static str,
+        /// Lowest address allowed.
+        min: u64,
+        /// First address not allowed.
+        max: u64,
+    },
     /// The machine runs with 5-level paging, and the kernel cannot start so.
     #[error(
         "the running kernel uses 5-level paging (LA57), and the new one cannot be entered in it (XLF_5LEVEL)"
@@ -230,6 +240,10 @@ impl PlanError {
             Self::NoHole(_) => {
                 Some("rkexec memmap shows where segments may go, and why not elsewhere".to_owned())
             }
+            Self::Unreachable { .. } => Some(
+                "these bounds come from --mem-min, --mem-max and the image (pref_address, xloadflags, initrd_addr_max)"
+                    .to_owned(),
+            ),
             Self::NotIncludable { .. } => {
                 Some("only --include-driver-managed kmem is possible".to_owned())
             }

@@ -223,8 +223,10 @@ impl Places {
         } else {
             FOUR_GIB
         };
-        let min = request.mem_min.unwrap_or(0).max(LOW_LIMIT);
-        let max = request.mem_max.unwrap_or(u64::MAX).min(reach);
+        let (min, max) = (
+            request.mem_min.unwrap_or(0),
+            request.mem_max.unwrap_or(u64::MAX),
+        );
         if min >= max {
             return Err(PlanError::EmptyBounds { min, max });
         }
@@ -239,8 +241,8 @@ impl Places {
             holes: free(Placement::Allowed),
             last_choice: free(Placement::LastChoice),
             used_last_choice: false,
-            min,
-            max,
+            min: min.max(LOW_LIMIT),
+            max: max.min(reach),
         })
     }
 
@@ -254,8 +256,11 @@ impl Places {
         max: u64,
     ) -> Result<PhysRange, PlanError> {
         let (min, max) = (min.max(self.min), max.min(self.max));
-        let bounds =
-            PhysRange::from_bounds(min, max).map_err(|_| PlanError::EmptyBounds { min, max })?;
+        let bounds = PhysRange::from_bounds(min, max).map_err(|_| PlanError::Unreachable {
+            what,
+            min,
+            max,
+        })?;
         let want = Want {
             what,
             size,

@@ -2,6 +2,7 @@
 
 #![expect(unsafe_code, reason = "maps and calls the image")]
 
+mod boot;
 mod mapping;
 
 use mapping::{Mapping, region};

@@ -18,7 +18,7 @@ fn a_round_trip_with_kexec_tools_is_seen() -> Result<()> {
         .file("next/initrd", &initramfs::initrd(Archive::new())?)
         .script(
             "try load kexec -c -l /next/vmlinuz --initrd=/next/initrd \
-             --command-line='console=ttyS0 panic=-1 quiet rkexec.stage=2 by=kexec-tools'
+             --command-line='console=ttyS0 panic=-1 no_timer_check quiet rkexec.stage=2 by=kexec-tools'
              try exec kexec -e",
         )
         .run()?;

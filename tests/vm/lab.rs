@@ -15,12 +15,19 @@ pub(crate) fn dir() -> PathBuf {
 }
 
 /// The rkexec under test: the one that `RKEXEC` names, else the one that cargo
-/// built for this test (an example is not told where the binary is).
+/// built for this test, else, as no example is told of that, the one that lies
+/// beside the directory of this example.
 pub(crate) fn rkexec() -> Result<PathBuf> {
-    std::env::var_os("RKEXEC")
-        .or_else(|| option_env!("CARGO_BIN_EXE_rkexec").map(Into::into))
-        .map(PathBuf::from)
-        .context("RKEXEC must name the rkexec binary to try")
+    if let Some(path) = std::env::var_os("RKEXEC") {
+        return Ok(path.into());
+    }
+    if let Some(path) = option_env!("CARGO_BIN_EXE_rkexec") {
+        return Ok(path.into());
+    }
+    let example = std::env::current_exe()?;
+    let path = example.ancestors().nth(2).map(|dir| dir.join("rkexec"));
+    path.filter(|path| path.exists())
+        .context("no rkexec beside this example: cargo build it first")
 }
 
 /// One Debian kernel.

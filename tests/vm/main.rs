@@ -3,11 +3,13 @@
 //! `tests/vm/setup` prepares the machine. Every guest's console, QEMU's own
 //! words and the records of every stage stay in `target/lab/logs/GUEST/`.
 
+mod damage;
 mod harness;
 mod initramfs;
 mod lab;
 mod memory;
 mod qemu;
+mod refusals;
 mod round_trip;
 mod trip;
 mod witness;

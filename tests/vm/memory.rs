@@ -30,6 +30,7 @@ record plugged </proc/iomem
 /// Gives the legacy pmem of memmap=…!… to the kernel as RAM, through dax/kmem.
 /// The namespace's mode is kept in the pmem itself: the next kernel finds it.
 const PLUG_KMEM: &str = "
+echo offline >/sys/devices/system/memory/auto_online_blocks
 modules nd_e820 nd_pmem dax_pmem device_dax kmem
 for second in 1 2 3 4 5 6 7 8 9 10; do
   ls /sys/bus/nd/devices/namespace0.0 >/dev/null 2>&1 && break

@@ -204,7 +204,10 @@ impl Guest {
             .arg("-initrd")
             .arg(&initrd)
             .arg("-append")
-            .arg(format!("console=ttyS0 panic=-1 quiet{}", self.append))
+            .arg(format!(
+                "console=ttyS0 panic=-1 no_timer_check quiet{}",
+                self.append
+            ))
             .args(&self.args);
         if self.uefi {
             command.args(["-bios", "/usr/share/ovmf/OVMF.fd"]);
@@ -291,6 +294,11 @@ impl Running {
                 End::Qemu(format!("{status}: {words}"))
             }
         };
+        if end == End::PowerOff {
+            // Large, and of no more use; after another end it is kept for a
+            // second look with the command beside it.
+            fs::remove_file(self.log.join("initrd"))?;
+        }
         Ok(Outcome {
             end,
             records: std::mem::take(&mut self.records),

@@ -12,8 +12,10 @@ use crate::qemu::{Guest, Outcome};
 use crate::witness::{Row, Stage, hex, merged, show};
 
 /// What every command line in the lab has in common. `retain_initrd` keeps
-/// /sys/firmware/initrd (6.12), so that the next kernel can digest all of it.
-const CMDLINE: &str = "console=ttyS0 panic=-1 quiet retain_initrd rkexec.stage=";
+/// /sys/firmware/initrd (6.12), so that the next kernel can digest all of it;
+/// `no_timer_check`, since emulation on a busy host fails that check (as KVM
+/// guests know by themselves).
+const CMDLINE: &str = "console=ttyS0 panic=-1 no_timer_check quiet retain_initrd rkexec.stage=";
 
 /// Size of the random file in the next initrd, bytes.
 const PAYLOAD: usize = 1 << 20;
@@ -83,6 +85,11 @@ impl<'a> Trip<'a> {
         format!("{CMDLINE}2{}", self.words)
     }
 
+    /// What follows `rkexec plan` or `rkexec load` in the first kernel.
+    pub(crate) fn request(&self) -> String {
+        request("/next/initrd", &self.cmdline(), &self.options)
+    }
+
     /// The next kernel's initrd.
     pub(crate) fn initrd(&self) -> Result<Vec<u8>> {
         let mut overlay = Archive::new();
@@ -135,12 +142,17 @@ impl<'a> Trip<'a> {
 
 /// Plans and loads /next/vmlinuz in a guest, and records both.
 pub(crate) fn load_script(initrd: &str, cmdline: &str, options: &str) -> String {
-    let request = format!("/next/vmlinuz --initrd {initrd} --cmdline '{cmdline}' {options}");
+    let request = request(initrd, cmdline, options);
     format!(
         "try plan rkexec plan {request} --output json
          try load rkexec load {request}
          record loaded </sys/kernel/kexec_loaded\n"
     )
+}
+
+/// What follows `rkexec plan` or `rkexec load`.
+fn request(initrd: &str, cmdline: &str, options: &str) -> String {
+    format!("/next/vmlinuz --initrd {initrd} --cmdline '{cmdline}' {options}")
 }
 
 /// The command line of stage `stage` in a chain.
@@ -204,17 +216,17 @@ impl Plan {
     pub(crate) fn parse(text: &str) -> Result<Self> {
         let json: Value = serde_json::from_str(text).context("the plan")?;
         ensure!(json["schema"] == 1, "schema {}", json["schema"]);
-        let mut map = Vec::new();
-        for row in rows(&json, "memory_map")? {
-            if let Some(kind) = e820_name(&row["e820"])? {
-                map.push(range(row, "start", "size", &kind)?);
-            }
+        // `e820` is what is handed over. By kexec_load that is the reconciled
+        // map; by kexec_file_load the kernel hands over the one it booted with.
+        let map = e820_map(&json, "e820", "type")?;
+        if json["syscall"]["name"] == "kexec_load" {
+            let reconciled = e820_map(&json, "memory_map", "e820")?;
+            ensure!(map == reconciled, "e820 and memory_map differ:\n{text}");
         }
         let segments = rows(&json, "segments")?
             .iter()
             .map(|row| range(row, "mem", "memsz", row["role"].as_str().context("role")?))
             .collect::<Result<Vec<Row>>>()?;
-        let map = merged(map);
         Ok(Self {
             json,
             map,
@@ -287,26 +299,33 @@ fn range(row: &Value, start: &str, size: &str, kind: &str) -> Result<Row> {
     })
 }
 
-/// The name that the kernel prints for an e820 type, None for what is not
-/// handed over.
-fn e820_name(kind: &Value) -> Result<Option<String>> {
-    // e820_type_to_string in arch/x86/kernel/e820.c
-    let name = match kind {
-        Value::Null => return Ok(None),
-        Value::String(name) => name.as_str(),
-        number => match number.as_u64().with_context(|| kind.to_string())? {
-            1 => "System RAM",
-            2 => "Reserved",
-            3 => "ACPI Tables",
-            4 => "ACPI Non-volatile Storage",
-            5 => "Unusable memory",
-            7 => "Persistent Memory",
-            12 => "Persistent Memory (legacy)",
-            0xefff_ffff => "Soft Reserved",
-            _ => "Unknown E820 type",
-        },
-    };
-    Ok(Some(name.to_owned()))
+/// The rows of the array `name` that have an e820 type, with that as kind.
+fn e820_map(json: &Value, name: &str, kind: &str) -> Result<Vec<Row>> {
+    let mut map = Vec::new();
+    for row in rows(json, name)? {
+        if let Some(number) = row[kind].as_u64() {
+            map.push(range(row, "start", "size", e820_name(number))?);
+        } else {
+            ensure!(row[kind].is_null(), "{row}");
+        }
+    }
+    Ok(merged(map))
+}
+
+/// The name that the kernel prints for an e820 type: e820_type_to_string in
+/// arch/x86/kernel/e820.c.
+fn e820_name(number: u64) -> &'static str {
+    match number {
+        1 => "System RAM",
+        2 => "Reserved",
+        3 => "ACPI Tables",
+        4 => "ACPI Non-volatile Storage",
+        5 => "Unusable memory",
+        7 => "Persistent Memory",
+        12 => "Persistent Memory (legacy)",
+        0xefff_ffff => "Soft Reserved",
+        _ => "Unknown E820 type",
+    }
 }
 
 /// The word after `--syscall` for the tests that go through both.

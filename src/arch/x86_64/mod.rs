@@ -3,3 +3,6 @@
 pub mod boot_params;
 pub mod setup_data;
 pub mod zero_page;
+
+#[cfg(test)]
+mod layout_tests;

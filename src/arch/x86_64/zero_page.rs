@@ -146,6 +146,8 @@ pub fn build(
 
     let (low, high) = split(at.cmdline);
     (params.hdr.cmd_line_ptr, params.ext_cmd_line_ptr) = (low.into(), high.into());
+    // The loader's fields: whatever the file has there, without an initrd they are 0.
+    (params.hdr.ramdisk_image, params.hdr.ramdisk_size) = (0.into(), 0.into());
     if let Some(initrd) = at.initrd {
         let (low, high) = split(initrd);
         (params.hdr.ramdisk_image, params.ext_ramdisk_image) = (low.into(), high.into());

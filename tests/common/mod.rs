@@ -1,0 +1,12 @@
+//! What several tests build: tiny kernels and hand-made machines.
+//!
+//! The unit tests include this directory as `crate::testing`.
+
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "each test uses a part of this, and may stop at what it did not expect"
+)]
+
+pub(crate) mod bzimage;
+pub(crate) mod host;

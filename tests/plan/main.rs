@@ -1,0 +1,357 @@
+//! What holds of every plan, on random machines and for random requests.
+//!
+//! The machines come with the truth about themselves, which no code of the
+//! library had a hand in: where segments may go, and what the next kernel is to
+//! be told. Plans are looked at as the next kernel will see them, by reading
+//! physical addresses out of the segments.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    reason = "a test may stop at what it did not expect, and knows its numbers"
+)]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod machine;
+mod next_kernel;
+
+use std::cell::Cell;
+use std::collections::BTreeSet;
+use std::fmt;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+use rkexec::image::{Image, probe};
+use rkexec::memory::{MapPolicy, PhysRange};
+use rkexec::plan::{
+    CmdlineBase, CmdlineRequest, LoadRequest, Plan, PlanError, Role, SyscallChoice, Violation, plan,
+};
+use rkexec::sys::Syscall;
+
+use common::bzimage::{TinyBzImage, field};
+use machine::{Machine, any_machine};
+use next_kernel::NextKernel;
+
+/// xloadflags of an image that must stay below 4 GiB.
+const BELOW_4G: u16 = 0x7d;
+
+#[derive(Clone)]
+struct Wish {
+    image: Vec<u8>,
+    initrds: Vec<Vec<u8>>,
+    request: LoadRequest,
+}
+
+impl fmt::Debug for Wish {
+    /// What a failed test has to show, and no more.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sizes: Vec<usize> = self.initrds.iter().map(Vec::len).collect();
+        writeln!(f, "\ninitrds {sizes:?}\n{:#?}", self.request)?;
+        match probe(&self.image) {
+            Ok(Image::BzImage(image)) => writeln!(f, "{:?}", image.header),
+            Err(error) => writeln!(f, "{error}"),
+        }
+    }
+}
+
+fn any_image() -> impl Strategy<Value = Vec<u8>> {
+    let pref = prop_oneof![
+        4 => Just(0x100_0000_u64),
+        1 => Just(0x10_0000),
+        1 => 0..0x1_0000_0000_u64,
+    ];
+    (
+        (1..8_usize).prop_map(|n| n * 0x510),
+        0x4000..0x400_0000_u32,
+        0..20_u32,
+        pref,
+        prop::bool::weighted(0.7),
+        prop::bool::weighted(0.9),
+    )
+        .prop_map(|(size, init_size, shift, pref, above_4g, relocatable)| {
+            let image = TinyBzImage::new(size)
+                .u32(field::INIT_SIZE, init_size)
+                .u32(field::KERNEL_ALIGNMENT, 0x40 << shift)
+                .u64(field::PREF_ADDRESS, pref)
+                .u8(field::RELOCATABLE_KERNEL, u8::from(relocatable))
+                // What is no loader's value must not leak into boot_params.
+                .u32(field::RAMDISK_IMAGE, 0xdead_beef)
+                .u32(field::RAMDISK_SIZE, 0xdead_beef)
+                .u64(field::SETUP_DATA, 0xdead_beef);
+            let image = if above_4g {
+                image
+            } else {
+                image.u16(field::XLOADFLAGS, BELOW_4G)
+            };
+            image.build()
+        })
+}
+
+fn any_request() -> impl Strategy<Value = LoadRequest> {
+    let address = || prop_oneof![0..0x2000_0000_u64, 0..0x100_0000_0000_u64];
+    (
+        "[ -~]{0,40}",
+        prop::option::weighted(0.2, address()),
+        prop::option::weighted(0.2, address()),
+        prop::option::of(any::<[u8; 32]>()),
+        prop::bool::weighted(0.2),
+        prop::bool::weighted(0.2),
+        prop::bool::weighted(0.1),
+    )
+        .prop_map(
+            |(line, mem_min, mem_max, seed, firmware, kmem, no_digest)| LoadRequest {
+                cmdline: CmdlineRequest {
+                    base: CmdlineBase::Given(line),
+                    ..CmdlineRequest::default()
+                },
+                syscall: SyscallChoice::Only(Syscall::KexecLoad),
+                memory_map: if firmware {
+                    MapPolicy::Firmware
+                } else {
+                    MapPolicy::FixedUp
+                },
+                include_driver_managed: kmem
+                    .then(|| "kmem".to_owned())
+                    .into_iter()
+                    .collect::<BTreeSet<_>>(),
+                mem_min,
+                mem_max,
+                no_digest,
+                seed,
+            },
+        )
+}
+
+fn any_wish() -> impl Strategy<Value = Wish> {
+    let size = prop_oneof![0..20_usize, 4090..4100_usize, 0..20_000_usize];
+    let initrds = vec((size, any::<u8>()), 0..4).prop_map(|files| {
+        files
+            .into_iter()
+            .map(|(size, fill)| vec![fill; size])
+            .collect()
+    });
+    (any_image(), initrds, any_request()).prop_map(|(image, initrds, request)| Wish {
+        image,
+        initrds,
+        request,
+    })
+}
+
+#[test]
+fn every_plan_keeps_the_rules() {
+    let (made, all) = (Cell::new(0), Cell::new(0));
+    let mut runner = TestRunner::new(Config {
+        cases: 300,
+        failure_persistence: None,
+        ..Config::default()
+    });
+    let result = runner.run(&(any_machine(), any_wish()), |(machine, wish)| {
+        all.set(all.get() + 1);
+        let files: Vec<&[u8]> = wish.initrds.iter().map(Vec::as_slice).collect();
+        let image = probe(&wish.image).unwrap();
+        match plan(&wish.request, &machine.host, &image, &files) {
+            Ok(plan) => {
+                made.set(made.get() + 1);
+                check(&plan, &machine, &wish, &image)?;
+                let again = self::plan(&wish.request, &machine.host, &image, &files).unwrap();
+                same(&plan, &again)
+            }
+            // What may be wrong with such a request on such a machine, and nothing else.
+            Err(
+                PlanError::NoHole(_)
+                | PlanError::EmptyBounds { .. }
+                | PlanError::Unreachable { .. }
+                | PlanError::Invalid(Violation::TooLarge { .. }),
+            ) => Ok(()),
+            Err(error) => Err(TestCaseError::fail(error.to_string())),
+        }
+    });
+    if let Err(error) = result {
+        panic!("{error}\n{runner}");
+    }
+    let (made, all) = (made.get(), all.get());
+    assert!(made * 3 > all, "only {made} of {all} cases made a plan");
+}
+
+fn check(
+    plan: &Plan<'_>,
+    machine: &Machine,
+    wish: &Wish,
+    image: &Image<'_>,
+) -> Result<(), TestCaseError> {
+    let Image::BzImage(image) = image;
+    let request = &wish.request;
+    let firmware = request.memory_map == MapPolicy::Firmware;
+    let kmem = !request.include_driver_managed.is_empty();
+
+    // The map is the truth.
+    prop_assert_eq!(&plan.e820, &machine.told(firmware, kmem));
+    let usable = machine.usable(firmware);
+
+    // The segments lie where they may.
+    prop_assert!(plan.segments.len() <= 16);
+    for pair in plan.segments.windows(2) {
+        prop_assert!(pair[0].mem.end() <= pair[1].mem.start());
+    }
+    let (min, max) = (
+        request.mem_min.unwrap_or(0).max(0x10_0000),
+        request.mem_max.unwrap_or(u64::MAX),
+    );
+    let above_4g = image.has(rkexec::image::bzimage::xloadflags::CAN_BE_LOADED_ABOVE_4G);
+    for segment in &plan.segments {
+        let mem = segment.mem;
+        prop_assert_eq!((mem.start() % 4096, mem.end() % 4096), (0, 0));
+        prop_assert!(segment.buf.len() as u64 <= mem.size());
+        prop_assert!(!segment.buf.is_empty());
+        prop_assert!(min <= mem.start() && mem.end() <= max, "{:?}", mem);
+        // 64 TiB is what the decompressor reaches with 4-level paging.
+        let reach = if above_4g { 1 << 46 } else { 1 << 32 };
+        prop_assert!(mem.end() <= reach, "{:?}", mem);
+        prop_assert!(
+            usable.iter().any(|ram| ram.covers(mem)),
+            "{} at {mem:?} is not in the RAM that may be used",
+            segment.role.name()
+        );
+        for excluded in &plan.excluded {
+            prop_assert!(!excluded.range.overlaps(mem));
+        }
+        prop_assert!(
+            plan.e820
+                .iter()
+                .any(|(range, kind)| kind.is_ram() && range.covers(mem)),
+            "the next kernel is not told that {mem:?} is RAM"
+        );
+    }
+    let place = |role| {
+        let mut found = plan.segments.iter().filter(move |s| s.role == role);
+        (found.next().map(|s| s.mem), found.next())
+    };
+
+    // The kernel runs where it wants.
+    let header = &image.header;
+    let (Some(kernel), None) = place(Role::Kernel) else {
+        return Err(TestCaseError::fail("not one kernel segment"));
+    };
+    prop_assert!(kernel.start() >= header.pref_address.get());
+    prop_assert_eq!(kernel.start() % u64::from(header.kernel_alignment.get()), 0);
+    prop_assert!(kernel.size() >= u64::from(header.init_size.get()));
+    if header.relocatable_kernel == 0 {
+        prop_assert_eq!(kernel.start(), header.pref_address.get());
+    }
+
+    // And finds everything by the addresses it is given.
+    let next = NextKernel::boot(plan);
+    prop_assert_eq!(next.kernel_entry, kernel.start() + 0x200);
+    prop_assert_eq!(&next.e820, &plan.e820);
+    prop_assert_eq!(&next.cmdline, plan.cmdline.as_str());
+    prop_assert_eq!(&next.initrd, &stream(&wish.initrds));
+    prop_assert_eq!(next.setup_header_of_image(), next_header(&wish.image));
+    prop_assert_eq!(next.seed, request.seed);
+    let kinds: Vec<&str> = plan.setup_data.iter().map(|node| node.kind).collect();
+    let mut expected = Vec::new();
+    if plan.e820.len() > 128 {
+        expected.push("E820_EXT");
+    }
+    if request.seed.is_some() {
+        expected.push("RNG_SEED");
+    }
+    prop_assert_eq!(kinds, expected);
+
+    // Everything but purgatory is digested, unless that is not wanted.
+    let digested: Vec<PhysRange> = next.digested.iter().map(|(range, _)| *range).collect();
+    let others: Vec<PhysRange> = plan
+        .segments
+        .iter()
+        .filter(|segment| segment.role != Role::Purgatory && !request.no_digest)
+        .map(|s| PhysRange::new(s.mem.start(), s.buf.len() as u64).unwrap())
+        .collect();
+    let sorted: BTreeSet<_> = digested.iter().collect();
+    prop_assert_eq!(sorted, others.iter().collect::<BTreeSet<_>>());
+    prop_assert_eq!(digested.len(), others.len());
+    for (range, digest) in &next.digested {
+        prop_assert_eq!(
+            *digest,
+            next_kernel::digest(&next.memory.read(range.start(), range.size()))
+        );
+    }
+    prop_assert_eq!(next.verifies, !request.no_digest);
+
+    // The last choice is taken only when it is, and then it is said.
+    let in_last_choice = plan
+        .segments
+        .iter()
+        .any(|s| machine.hot_added().any(|ram| ram.overlaps(s.mem)));
+    let said = plan
+        .warnings
+        .iter()
+        .any(|warning| warning.contains("added since boot"));
+    prop_assert_eq!(in_last_choice, said);
+    Ok(())
+}
+
+/// The initrds as the kernel's unpacker wants them, without the padding at the end.
+fn stream(files: &[Vec<u8>]) -> Vec<u8> {
+    let mut stream = Vec::new();
+    for file in files {
+        stream.extend(file);
+        stream.resize(stream.len().next_multiple_of(4), 0);
+    }
+    stream
+}
+
+/// What of the image's header no loader writes to.
+fn next_header(image: &[u8]) -> Vec<u8> {
+    next_kernel::image_fields(image)
+}
+
+fn same(a: &Plan<'_>, b: &Plan<'_>) -> Result<(), TestCaseError> {
+    prop_assert_eq!(&a.syscall, &b.syscall);
+    prop_assert_eq!(a.entry, b.entry);
+    prop_assert_eq!(&a.memory_map, &b.memory_map);
+    prop_assert_eq!(&a.e820, &b.e820);
+    prop_assert_eq!(&a.excluded, &b.excluded);
+    prop_assert_eq!(&a.setup_data, &b.setup_data);
+    prop_assert_eq!(&a.warnings, &b.warnings);
+    prop_assert_eq!(a.segments.len(), b.segments.len());
+    for (a, b) in a.segments.iter().zip(&b.segments) {
+        prop_assert_eq!((a.role, a.mem, &a.rule), (b.role, b.mem, &b.rule));
+        prop_assert!(a.buf == b.buf);
+    }
+    Ok(())
+}
+
+/// The seed changes bytes and no place, so that a plan can be shown beforehand.
+#[test]
+fn the_seed_moves_nothing() {
+    let machine =
+        common::host::host("00001000-0009ffff : System RAM\n00100000-3fffffff : System RAM\n");
+    let file = TinyBzImage::new(0x1000).build();
+    let image = probe(&file).unwrap();
+    let with = |fill| {
+        let request = LoadRequest {
+            seed: Some([fill; 32]),
+            ..LoadRequest::default()
+        };
+        plan(&request, &machine, &image, &[]).unwrap()
+    };
+    let (a, b) = (with(1), with(2));
+    let places = |plan: &Plan<'_>| -> Vec<_> {
+        plan.segments
+            .iter()
+            .map(|s| (s.role, s.mem, s.buf.len()))
+            .collect()
+    };
+    assert_eq!(places(&a), places(&b));
+    let differ: Vec<Role> = a
+        .segments
+        .iter()
+        .zip(&b.segments)
+        .filter(|(a, b)| a.buf != b.buf)
+        .map(|(a, _)| a.role)
+        .collect();
+    assert_eq!(differ.len(), 2, "{differ:?}");
+    assert!(differ.contains(&Role::SetupData) && differ.contains(&Role::Purgatory));
+}

@@ -1,0 +1,147 @@
+//! A plan as the next kernel sees it: physical memory, and purgatory's way to
+//! boot_params. Offsets are those of Documentation/arch/x86/{zero-page,boot}.rst
+//! and purgatory/README.md, written down once more.
+
+use rkexec::memory::{E820Type, PhysRange};
+use rkexec::plan::Plan;
+use sha2::{Digest as _, Sha256};
+
+/// What the segments leave in physical memory.
+pub(crate) struct Memory(Vec<(PhysRange, Vec<u8>)>);
+
+impl Memory {
+    fn new(plan: &Plan<'_>) -> Self {
+        let segments = plan.segments.iter();
+        Self(segments.map(|s| (s.mem, s.buf.to_vec())).collect())
+    }
+
+    /// `size` bytes at `address`; they may lie in several segments that adjoin.
+    pub(crate) fn read(&self, address: u64, size: u64) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while (bytes.len() as u64) < size {
+            let at = address + bytes.len() as u64;
+            let (range, buf) = self
+                .0
+                .iter()
+                .find(|(range, _)| range.contains(at))
+                .unwrap_or_else(|| panic!("nothing is loaded at {at:#x}"));
+            let from = (at - range.start()) as usize;
+            let wanted = (size - bytes.len() as u64).min(range.end() - at) as usize;
+            let there = buf.get(from..buf.len().min(from + wanted)).unwrap_or(&[]);
+            bytes.extend(there);
+            bytes.resize(bytes.len() + wanted - there.len(), 0);
+        }
+        bytes
+    }
+
+    fn number(&self, address: u64, size: u64) -> u64 {
+        let mut word = self.read(address, size);
+        word.resize(8, 0);
+        u64::from_le_bytes(word.try_into().unwrap())
+    }
+}
+
+/// What the next kernel finds.
+pub(crate) struct NextKernel {
+    pub(crate) memory: Memory,
+    zero_page: u64,
+    pub(crate) kernel_entry: u64,
+    pub(crate) e820: Vec<(PhysRange, E820Type)>,
+    pub(crate) cmdline: String,
+    pub(crate) initrd: Vec<u8>,
+    pub(crate) seed: Option<[u8; 32]>,
+    pub(crate) verifies: bool,
+    pub(crate) digested: Vec<(PhysRange, [u8; 32])>,
+}
+
+impl NextKernel {
+    /// Follows the way of the CPU from the plan's entry point on.
+    pub(crate) fn boot(plan: &Plan<'_>) -> Self {
+        let memory = Memory::new(plan);
+        let entry = plan.entry.unwrap();
+        let purgatory = plan
+            .segments
+            .iter()
+            .find(|s| s.mem.contains(entry))
+            .unwrap()
+            .mem
+            .start();
+        let number = |at, size| memory.number(at, size);
+        assert_eq!(memory.read(purgatory, 8), b"RKXPURG1");
+        let flags = number(purgatory + 12, 4);
+        let zero_page = number(purgatory + 24, 8);
+        let digested = (0..number(purgatory + 36, 4))
+            .map(|n| purgatory + 40 + n * 48)
+            .map(|at| {
+                let range = PhysRange::new(number(at, 8), number(at + 8, 8)).unwrap();
+                (range, memory.read(at + 16, 32).try_into().unwrap())
+            })
+            .collect();
+
+        let split = |low, high| number(zero_page + low, 4) | number(zero_page + high, 4) << 32;
+        let entry_at = |at| {
+            let range = PhysRange::new(number(at, 8), number(at + 8, 8)).unwrap();
+            (range, E820Type(number(at + 16, 4) as u32))
+        };
+        let mut e820: Vec<_> = (0..number(zero_page + 0x1e8, 1))
+            .map(|n| entry_at(zero_page + 0x2d0 + n * 20))
+            .collect();
+        let mut seed = None;
+        let mut node = number(zero_page + 0x250, 8);
+        while node != 0 {
+            let (kind, size) = (number(node + 8, 4), number(node + 12, 4));
+            match kind {
+                1 => e820.extend((0..size / 20).map(|n| entry_at(node + 16 + n * 20))),
+                9 => seed = Some(memory.read(node + 16, size).try_into().unwrap()),
+                other => panic!("setup_data of type {other}"),
+            }
+            node = number(node, 8);
+        }
+
+        let cmdline_at = split(0x228, 0xc8);
+        // The decompressor maps 2,048 bytes from there on, whatever the length.
+        let cmdline = memory.read(cmdline_at, 2048);
+        let length = cmdline.iter().position(|byte| *byte == 0).unwrap();
+        let (initrd_at, initrd_size) = (split(0x218, 0xc0), split(0x21c, 0xc4));
+        Self {
+            zero_page,
+            kernel_entry: number(purgatory + 16, 8),
+            e820,
+            cmdline: String::from_utf8(cmdline[..length].to_vec()).unwrap(),
+            initrd: memory.read(initrd_at, initrd_size),
+            seed,
+            verifies: flags & 1 != 0,
+            digested,
+            memory,
+        }
+    }
+
+    /// The fields of the setup header that are the image's.
+    pub(crate) fn setup_header_of_image(&self) -> Vec<u8> {
+        image_fields(&self.memory.read(self.zero_page, 4096))
+    }
+}
+
+/// The fields of the setup header that no loader writes to; `page` has the
+/// header at 0x1f1, as both boot_params and a bzImage have.
+pub(crate) fn image_fields(page: &[u8]) -> Vec<u8> {
+    const IMAGES: [(usize, usize); 4] = [
+        (0x1f1, 0x210), // up to type_of_loader
+        (0x22c, 0x23c), // initrd_addr_max to cmdline_size
+        (0x248, 0x250), // payload
+        (0x258, 0x26c), // pref_address to kernel_info_offset
+    ];
+    IMAGES
+        .iter()
+        .flat_map(|(from, to)| page[*from..*to].to_vec())
+        .collect()
+}
+
+/// The digest of a region: SHA-256 of the SHA-256s of its leaves.
+pub(crate) fn digest(bytes: &[u8]) -> [u8; 32] {
+    let leaves: Vec<u8> = bytes
+        .chunks(rkexec::purgatory::CHUNK)
+        .flat_map(Sha256::digest)
+        .collect();
+    Sha256::digest(leaves).into()
+}
