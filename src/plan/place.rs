@@ -3,6 +3,13 @@
 //! The largest and most demanding go first, all top-down; boot_params,
 //! setup_data and purgatory end up side by side, so that the decompressor's
 //! few page tables reach them all.
+//!
+//! The memory that held the running kernel's own initrd is left for last. Boot
+//! loaders put it at the top, the kernel freed it late in its boot, and so its
+//! allocator gives those pages out early. kexec_load keeps the image in pages
+//! from there until the jump, and a page that is also some segment's
+//! destination makes it search everything loaded so far (kexec_core.c,
+//! `kimage_alloc_page`): the load takes longer with the square of the size.
 
 use std::borrow::Cow;
 
@@ -77,6 +84,13 @@ pub(super) fn place<'a>(
         );
     }
 
+    // Said only where it may have changed something.
+    let ramdisk = running_ramdisk(host);
+    let aside = |place: PhysRange| match ramdisk {
+        Some(ramdisk) if place.end() <= ramdisk.start() => " off the running kernel's initrd",
+        _ => "",
+    };
+
     let addresses = Addresses {
         cmdline: boot_params.start() + zero_page::CMDLINE_OFFSET,
         initrd: initrd.map(PhysRange::start),
@@ -90,23 +104,26 @@ pub(super) fn place<'a>(
         Cow::Borrowed(image.kernel),
         kernel,
         format!(
-            "highest place at or above pref_address {:#x}, aligned to kernel_alignment {:#x}, of init_size bytes",
-            image.header.pref_address, image.header.kernel_alignment
+            "highest place{} at or above pref_address {:#x}, aligned to kernel_alignment {:#x}, of init_size bytes",
+            aside(kernel),
+            image.header.pref_address,
+            image.header.kernel_alignment
         ),
     )];
     if let Some(place) = initrd {
-        segments.extend(initrd_segments(initrds, place));
+        segments.extend(initrd_segments(initrds, place, aside(place)));
     }
     segments.push(segment(
         Role::BootParams,
         Cow::Owned(zero_page::segment_bytes(&zero_page, plan.cmdline.as_str())),
         boot_params,
-        "highest place; the command line begins on the second page, with the 2,048 bytes that the decompressor maps"
-            .to_owned(),
+        format!("highest place{}; the command line begins on the second page, with the 2,048 bytes that the decompressor maps", aside(boot_params)),
     ));
     if let Some(place) = setup_data {
-        let rule =
-            "highest place; one segment, so that few page tables reach the whole chain".to_owned();
+        let rule = format!(
+            "highest place{}; one segment, so that few page tables reach the whole chain",
+            aside(place)
+        );
         segments.push(segment(
             Role::SetupData,
             Cow::Owned(chain.bytes_at(place.start())),
@@ -126,7 +143,7 @@ pub(super) fn place<'a>(
         Role::Purgatory,
         Cow::Owned(code),
         purgatory,
-        "highest place that is left".to_owned(),
+        format!("highest place{} that is left", aside(purgatory)),
     ));
     segments.sort_by_key(|segment| segment.mem);
 
@@ -154,14 +171,14 @@ fn segment<'a>(role: Role, buf: Cow<'a, [u8]>, mem: PhysRange, rule: String) -> 
 }
 
 /// The initrd's place cut into its parts.
-fn initrd_segments<'a>(initrds: &[&'a [u8]], place: PhysRange) -> Vec<Segment<'a>> {
+fn initrd_segments<'a>(initrds: &[&'a [u8]], place: PhysRange, aside: &str) -> Vec<Segment<'a>> {
     let parts = initrd::parts(initrds, SEGMENT_MAX - OTHER_SEGMENTS);
     let mut start = place.start();
     let mut segments = Vec::with_capacity(parts.len());
     for part in parts {
         let size = (part.len() as u64).next_multiple_of(PAGE_SIZE);
         if let Ok(mem) = PhysRange::new(start, size) {
-            let rule = "highest place left by the kernel".to_owned();
+            let rule = format!("highest place{aside} left by the kernel");
             segments.push(segment(Role::Initrd, part, mem, rule));
         }
         start += size;
@@ -199,6 +216,8 @@ fn purgatory_image(
 /// Free memory, and the bounds that request and image set.
 struct Places {
     holes: Holes,
+    /// `holes` without what held the running kernel's initrd.
+    preferred: Holes,
     last_choice: Holes,
     used_last_choice: bool,
     min: u64,
@@ -237,8 +256,14 @@ impl Places {
             }
             holes
         };
+        let holes = free(Placement::Allowed);
+        let mut preferred = holes.clone();
+        if let Some(ramdisk) = running_ramdisk(host) {
+            preferred.remove(ramdisk);
+        }
         Ok(Self {
-            holes: free(Placement::Allowed),
+            holes,
+            preferred,
             last_choice: free(Placement::LastChoice),
             used_last_choice: false,
             min: min.max(LOW_LIMIT),
@@ -268,11 +293,21 @@ impl Places {
             bounds,
             direction: Direction::TopDown,
         };
-        self.holes.take(&want).or_else(|error| {
-            let place = self.last_choice.take(&want).map_err(|_| error)?;
-            self.used_last_choice = true;
-            Ok(place)
-        })
+        if let Ok(place) = self.preferred.take(&want) {
+            self.holes.remove(place);
+            return Ok(place);
+        }
+        match self.holes.take(&want) {
+            Ok(place) => {
+                self.preferred.remove(place);
+                Ok(place)
+            }
+            Err(error) => {
+                let place = self.last_choice.take(&want).map_err(|_| error)?;
+                self.used_last_choice = true;
+                Ok(place)
+            }
+        }
     }
 
     fn small(&mut self, what: &'static str, size: u64) -> Result<PhysRange, PlanError> {
@@ -303,3 +338,19 @@ impl Places {
         self.take("the initrd", size, PAGE_SIZE, 0, top)
     }
 }
+
+/// Where the boot loader put the running kernel's initrd.
+fn running_ramdisk(host: &Host) -> Option<PhysRange> {
+    let params = &host.boot_params.as_ref()?.params;
+    let whole = |low: u32, high: u32| u64::from(high) << 32 | u64::from(low);
+    let start = whole(
+        params.hdr.ramdisk_image.get(),
+        params.ext_ramdisk_image.get(),
+    );
+    let size = whole(params.hdr.ramdisk_size.get(), params.ext_ramdisk_size.get());
+    PhysRange::new(start, size).ok()
+}
+
+#[cfg(test)]
+#[path = "place_tests.rs"]
+mod tests;
