@@ -6,6 +6,8 @@ use anyhow::Context as _;
 use clap::Args;
 
 use super::{Context, load, render};
+use crate::handover::Capability;
+use crate::image::Image;
 use crate::sys::MappedFile;
 
 /// `rkexec inspect`.
@@ -19,12 +21,18 @@ pub(super) struct InspectArgs {
 pub(super) fn run(context: &Context, args: &InspectArgs) -> anyhow::Result<()> {
     let file = MappedFile::open(&args.file).context("opening the file failed")?;
     let image = load::probe(&file)?;
+    let Image::BzImage(bzimage) = &image;
+    let capability = Capability::read(bzimage, &args.file, &context.root);
+    for note in &capability.notes {
+        context.warn(note);
+    }
     context.print(
-        || render::text::image(&image),
+        || render::text::image(&image) + &render::text::capability(&capability),
         || {
             let mut object = render::json::image(&image);
             if let Some(fields) = object.as_object_mut() {
                 fields.insert("schema".to_owned(), 1.into());
+                fields.extend(render::json::capability(&capability));
             }
             object
         },

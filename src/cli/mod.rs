@@ -8,6 +8,7 @@ mod load;
 mod memmap;
 mod options;
 mod render;
+mod report;
 mod status;
 mod unload;
 
@@ -42,6 +43,7 @@ pub struct Cli {
 
 /// Options for every verb.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Options for every verb")]
 struct Global {
     /// Read /proc, /sys and /boot below DIR: plan for a captured machine.
     #[arg(long, global = true, value_name = "DIR")]
@@ -81,6 +83,8 @@ enum Verb {
     Memmap,
     /// Show what a kernel file is.
     Inspect(inspect::InspectArgs),
+    /// In the next kernel: show what arrived, and whether it is what was planned.
+    Report,
     /// Copy what the planner reads of this machine into a directory, for --root.
     Capture(capture::CaptureArgs),
     /// Print man pages or shell completions.
@@ -187,6 +191,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Verb::Status => status::run(&context),
         Verb::Memmap => memmap::run(&context),
         Verb::Inspect(args) => inspect::run(&context, &args),
+        Verb::Report => report::run(&context),
         Verb::Capture(args) => capture::run(&context, &args),
         Verb::Generate(args) => generate::run(&args),
     }

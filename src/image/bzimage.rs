@@ -6,7 +6,7 @@
 
 use zerocopy::{FromZeros, IntoBytes};
 
-use super::ImageError;
+use super::{ImageError, decompress};
 use crate::arch::x86_64::boot_params::{SETUP_HEADER_MAGIC, SetupHeader};
 
 /// Offset of the setup header in the file, and in boot_params.
@@ -15,6 +15,10 @@ pub const SETUP_HEADER_OFFSET: usize = 0x1f1;
 pub const ENTRY_64_OFFSET: u64 = 0x200;
 /// First protocol with xloadflags, that is with a 64-bit entry: 2.12.
 const MIN_PROTOCOL: u16 = 0x020c;
+/// First protocol with kernel_info: 2.15.
+const KERNEL_INFO_PROTOCOL: u16 = 0x020f;
+/// Bytes of kernel_info up to and with setup_type_max.
+const KERNEL_INFO_SIZE: usize = 16;
 /// Bytes of a sector of the setup part.
 const SECTOR: usize = 512;
 /// loadflags: the protected-mode part is loaded high (LOADED_HIGH).
@@ -155,20 +159,33 @@ impl<'a> BzImage<'a> {
     /// Compression of the payload, by its magic.
     #[must_use]
     pub fn compression(&self) -> &'static str {
-        const MAGICS: [(&[u8], &str); 8] = [
-            (b"\x1f\x8b", "gzip"),
-            (b"BZh", "bzip2"),
-            (b"\x5d\0\0", "lzma"),
-            (b"\xfd7zXZ\0", "xz"),
-            (b"\x89LZO", "lzo"),
-            (b"\x02\x21\x4c\x18", "lz4"),
-            (b"\x28\xb5\x2f\xfd", "zstd"),
-            (b"\x7fELF", "none"),
-        ];
-        let found = MAGICS
-            .iter()
-            .find(|(magic, _)| self.payload.starts_with(magic));
-        found.map_or("unknown", |(_, name)| name)
+        match decompress::compression(self.payload) {
+            Some(compression) => compression.name(),
+            None if self.payload.starts_with(b"\x7fELF") => "none",
+            None => "unknown",
+        }
+    }
+
+    /// The highest setup_data type that the kernel says it knows, from its
+    /// kernel_info: SETUP_INDIRECT (bit 31) is set together with the highest
+    /// direct type. `None` before protocol 2.15, and when there is no such
+    /// structure where the header says.
+    ///
+    /// Source: Documentation/arch/x86/boot.rst, "The kernel_info"; the offset is
+    /// from where the protected-mode part begins.
+    #[must_use]
+    pub fn setup_type_max(&self) -> Option<u32> {
+        let at = usize::try_from(self.header.kernel_info_offset.get()).ok()?;
+        if self.header.version.get() < KERNEL_INFO_PROTOCOL || at == 0 {
+            return None;
+        }
+        let info: &[u8; KERNEL_INFO_SIZE] = self.kernel.get(at..)?.first_chunk()?;
+        let (fields, _) = info.as_chunks::<4>();
+        let [magic, size, _size_total, setup_type_max] = fields else {
+            return None;
+        };
+        let covers = usize::try_from(u32::from_le_bytes(*size)).ok()? >= KERNEL_INFO_SIZE;
+        (magic == b"LToP" && covers).then(|| u32::from_le_bytes(*setup_type_max))
     }
 }
 

@@ -1,6 +1,8 @@
 //! Kernel files: what they are, and what a loader must know of them.
 
 pub mod bzimage;
+pub mod decompress;
+pub mod ikconfig;
 
 pub use bzimage::BzImage;
 
@@ -26,16 +28,9 @@ pub enum ImageError {
 }
 
 /// Formats that are told by their first bytes, for the message that says what
-/// a file is when it is no bzImage.
-const MAGICS: [(&[u8], &str); 10] = [
+/// a file is when it is no bzImage. Packed ones are known to [`decompress`].
+const MAGICS: [(&[u8], &str); 3] = [
     (b"\x7fELF", "an ELF file (vmlinux?); a bzImage is needed"),
-    (b"\x1f\x8b", "gzip data; unpack it first"),
-    (b"\xfd7zXZ\0", "xz data; unpack it first"),
-    (b"\x28\xb5\x2f\xfd", "zstd data; unpack it first"),
-    (b"BZh", "bzip2 data; unpack it first"),
-    (b"\x02\x21\x4c\x18", "lz4 data; unpack it first"),
-    (b"\x5d\0\0", "lzma data; unpack it first"),
-    (b"\x89LZO", "lzo data; unpack it first"),
     (b"070701", "a cpio archive (an initrd?)"),
     (b"\xd0\x0d\xfe\xed", "a device tree blob"),
 ];
@@ -50,6 +45,10 @@ pub fn probe(file: &[u8]) -> Result<Image<'_>, ImageError> {
     }
     if let Some((_, what)) = MAGICS.iter().find(|(magic, _)| file.starts_with(magic)) {
         return Err(ImageError::NotAKernel(format!("this is {what}")));
+    }
+    if let Some(compression) = decompress::compression(file) {
+        let what = format!("this is {} data; unpack it first", compression.name());
+        return Err(ImageError::NotAKernel(what));
     }
     if file.get(0x38..0x3c) == Some(b"ARM\x64") {
         return Err(ImageError::Unsupported(

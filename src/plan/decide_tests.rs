@@ -23,7 +23,7 @@ fn with_legacy_pmem() -> Host {
 
 fn decided(request: &LoadRequest, host: &Host) -> Result<(Syscall, String), String> {
     let map = MemoryMap::reconcile(host, request.memory_map, &request.include_driver_managed);
-    decide(request, host, &map)
+    decide(request, host, &map, &Handover::default())
         .map(|decision| (decision.name, decision.reason))
         .map_err(|error| error.to_string())
 }

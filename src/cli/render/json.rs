@@ -2,15 +2,16 @@
 
 use std::path::Path;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
+use crate::handover::Capability;
 use crate::image::bzimage::xloadflags;
 use crate::image::{BzImage, Image};
 use crate::memory::MemoryMap;
 use crate::plan::Plan;
 
 /// An address.
-fn address(address: u64) -> String {
+pub(in crate::cli) fn address(address: u64) -> String {
     format!("{address:#x}")
 }
 
@@ -50,6 +51,21 @@ pub(in crate::cli) fn plan(plan: &Plan<'_>, image: &Image<'_>, kernel: &Path) ->
         .iter()
         .map(|(range, kind)| json!({ "start": address(range.start()), "size": range.size(), "type": kind.0 }))
         .collect();
+    let pools: Vec<Value> = plan
+        .pools
+        .iter()
+        .map(|planned| {
+            json!({
+                "name": planned.pool.name(),
+                "start": address(planned.pool.range().start()),
+                "size": planned.pool.range().size(),
+                "bitmap": address(planned.pool.bitmap()),
+                "protection": planned.protection,
+                "origin": planned.origin,
+                "reason": planned.reason,
+            })
+        })
+        .collect();
     json!({
         "schema": 1,
         "syscall": plan.syscall,
@@ -61,7 +77,7 @@ pub(in crate::cli) fn plan(plan: &Plan<'_>, image: &Image<'_>, kernel: &Path) ->
         "e820": e820,
         "excluded": excluded,
         "setup_data": plan.setup_data,
-        "pools": [],
+        "pools": pools,
         "warnings": plan.warnings,
     })
 }
@@ -105,6 +121,26 @@ pub(in crate::cli) fn image(image: &Image<'_>) -> Value {
         "payload_size": image.payload.len(),
         "compression": image.compression(),
     })
+}
+
+/// What the kernel in an image can do: fields beside those of [`image`].
+pub(in crate::cli) fn capability(capability: &Capability) -> Map<String, Value> {
+    let config: Map<_, _> = capability
+        .facts()
+        .into_iter()
+        .map(|(symbol, fact)| (symbol.to_owned(), json!(fact)))
+        .collect();
+    [
+        ("config", config.into()),
+        ("unpacked_size", json!(capability.unpacked.as_ref().ok())),
+        (
+            "setup_type_max",
+            json!(capability.setup_type_max.map(u64::from).map(address)),
+        ),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .into_iter()
+    .collect()
 }
 
 /// Names of the bits that are set in xloadflags.

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::human;
 use super::json::xload_names;
+use crate::handover::Capability;
 use crate::image::Image;
 use crate::memory::{E820Type, MemoryMap, Region};
 use crate::plan::Plan;
@@ -84,6 +85,23 @@ pub(in crate::cli) fn plan(
             .map(|node| format!("{} ({} bytes)", node.kind, node.size))
             .collect();
         let _ = writeln!(out, "\nsetup_data: {}", nodes.join(", "));
+    }
+    if !plan.pools.is_empty() {
+        out.push_str("\npools:\n");
+        for planned in &plan.pools {
+            let pool = &planned.pool;
+            let _ = writeln!(
+                out,
+                "  {}  {:>10}  {}, bitmap at {:#x}, from {}; protection {}, because: {}",
+                pool.range(),
+                human(pool.range().size()),
+                pool.name(),
+                pool.bitmap(),
+                planned.origin,
+                planned.protection,
+                planned.reason
+            );
+        }
     }
     if explain {
         out.push_str("\nmemory map, and what the next kernel is told:\n");
@@ -185,5 +203,33 @@ pub(in crate::cli) fn image(image: &Image<'_>) -> String {
             image.compression()
         ),
     );
+    out
+}
+
+/// What the kernel in an image can do: lines behind those of [`image`].
+pub(in crate::cli) fn capability(capability: &Capability) -> String {
+    let mut out = String::new();
+    let mut line = |name: &str, value: String| {
+        let _ = writeln!(out, "{name:<14} {value}");
+    };
+    line(
+        "unpacked:",
+        match &capability.unpacked {
+            Ok(size) => human(*size as u64),
+            Err(error) => format!("unknown: {error}"),
+        },
+    );
+    line(
+        "setup_data:",
+        match capability.setup_type_max {
+            Some(max) => format!("types up to {max:#x}"),
+            None => "unknown: no kernel_info".to_owned(),
+        },
+    );
+    line("config:", String::new());
+    for (symbol, fact) in capability.facts() {
+        let (value, from) = (fact.value.name(), &fact.read_from);
+        let _ = writeln!(out, "  {symbol:<22} {value:<8} ({from})");
+    }
     out
 }

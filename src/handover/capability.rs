@@ -1,0 +1,272 @@
+//! What the kernel in an image was configured for, and where that was read.
+//!
+//! The image's own word counts first: CONFIG_IKCONFIG keeps the configuration
+//! inside. Files that carry the release's name may be of another build of it,
+//! so what they say of CONFIG_OF is held against the strings in the kernel.
+//!
+//! This unpacks the kernel: half a second and as much memory as the unpacked
+//! kernel and its dictionary take. Nothing but `inspect` and pools needs it.
+
+use std::fs::File;
+use std::io::{self, ErrorKind, Read as _};
+use std::path::Path;
+
+use memchr::memmem;
+use serde::Serialize;
+
+use crate::host::Root;
+use crate::image::BzImage;
+use crate::image::decompress::{self, DEFAULT_CAP, DecompressError};
+use crate::image::ikconfig::{self, KernelConfig, MAX_CONFIG, Symbol};
+
+/// Written by drivers/of/base.c (`of_core_init`) and nothing else, since Linux
+/// 3.15: a kernel that has it has CONFIG_OF.
+const OF_ONLY: &[u8] = b"/sys/firmware/devicetree/base";
+/// Written by drivers/of/device.c (`of_device_uevent`), which every kernel with
+/// CONFIG_OF has: one without it has no CONFIG_OF.
+const OF_ALWAYS: &[u8] = b"OF_NAME=";
+
+/// An answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fact {
+    /// It is so.
+    Yes,
+    /// It is not.
+    No,
+    /// Nobody says, or two that say different things.
+    Unknown,
+}
+
+impl Fact {
+    /// The word for it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Yes => "yes",
+            Self::No => "no",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// Whether the kernel was built with a symbol.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ConfigFact {
+    /// The answer.
+    pub value: Fact,
+    /// Where it was read, for people.
+    pub read_from: String,
+}
+
+/// What the kernel in an image can do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Capability {
+    /// CONFIG_OF: it looks at a device tree.
+    pub of: ConfigFact,
+    /// CONFIG_PMPOOL: it takes pools back.
+    pub pmpool: ConfigFact,
+    /// CONFIG_RANDOMIZE_BASE: it chooses its own place in memory.
+    pub randomize_base: ConfigFact,
+    /// The highest setup_data type it knows, see [`BzImage::setup_type_max`].
+    pub setup_type_max: Option<u32>,
+    /// Size of the unpacked kernel, bytes; or why it could not be unpacked.
+    pub unpacked: Result<usize, DecompressError>,
+    /// What was found and could not be used.
+    pub notes: Vec<String>,
+}
+
+impl Capability {
+    /// Reads the configuration of `image`: the one inside it, else
+    /// config-RELEASE beside it, else /boot/config-RELEASE and
+    /// /lib/modules/RELEASE/config below `root`.
+    ///
+    /// Nothing here fails: what cannot be read is a note, and a fact unknown.
+    #[must_use]
+    pub fn read(image: &BzImage<'_>, image_path: &Path, root: &Root) -> Self {
+        let mut notes = Vec::new();
+        let kernel = decompress::decompress_payload(image.payload, DEFAULT_CAP);
+        let (inside, strings) = match &kernel {
+            Ok(kernel) => (inside(kernel, &mut notes), of_by_strings(kernel)),
+            Err(error) => {
+                notes.push(format!("the kernel in the image: {error}"));
+                (None, Fact::Unknown)
+            }
+        };
+        let unpacked = kernel.as_ref().map(Vec::len).map_err(Clone::clone);
+        drop(kernel);
+        let found = match inside {
+            Some(config) => Found::Certain("IKCONFIG in the image".to_owned(), config),
+            None => match file(image.release(), image_path, root, &mut notes) {
+                Some((from, config)) => checked(from, config, strings),
+                None => Found::Nothing,
+            },
+        };
+        Self {
+            of: match (&found, strings) {
+                (Found::Nothing, Fact::Yes | Fact::No) => ConfigFact {
+                    value: strings,
+                    read_from: "strings in the kernel".to_owned(),
+                },
+                _ => found.fact("CONFIG_OF"),
+            },
+            pmpool: found.fact("CONFIG_PMPOOL"),
+            randomize_base: found.fact("CONFIG_RANDOMIZE_BASE"),
+            setup_type_max: image.setup_type_max(),
+            unpacked,
+            notes,
+        }
+    }
+
+    /// Nothing is known.
+    #[must_use]
+    pub fn unknown() -> Self {
+        let fact = || Found::Nothing.fact("");
+        Self {
+            of: fact(),
+            pmpool: fact(),
+            randomize_base: fact(),
+            setup_type_max: None,
+            unpacked: Ok(0),
+            notes: Vec::new(),
+        }
+    }
+
+    /// The facts by the name of their symbol.
+    #[must_use]
+    pub fn facts(&self) -> [(&'static str, &ConfigFact); 3] {
+        [
+            ("CONFIG_OF", &self.of),
+            ("CONFIG_PMPOOL", &self.pmpool),
+            ("CONFIG_RANDOMIZE_BASE", &self.randomize_base),
+        ]
+    }
+}
+
+/// The configuration that was found.
+enum Found {
+    /// One to go by, and where it is from.
+    Certain(String, KernelConfig),
+    /// One that is not this kernel's, and why.
+    Doubtful(String),
+    /// None.
+    Nothing,
+}
+
+impl Found {
+    fn fact(&self, symbol: &str) -> ConfigFact {
+        let (value, read_from) = match self {
+            Self::Certain(from, config) => (value(config, symbol), from.clone()),
+            Self::Doubtful(why) => (Fact::Unknown, why.clone()),
+            Self::Nothing => (Fact::Unknown, "no configuration found".to_owned()),
+        };
+        ConfigFact { value, read_from }
+    }
+}
+
+/// What `config` says of a symbol that is no module.
+fn value(config: &KernelConfig, symbol: &str) -> Fact {
+    match config.get(symbol) {
+        Some(Symbol::Yes) => Fact::Yes,
+        Some(Symbol::NotSet) => Fact::No,
+        Some(Symbol::Module | Symbol::Value(_)) => Fact::Unknown,
+        // Kconfig leaves out what has dependencies that are not met.
+        None if config.is_complete() => Fact::No,
+        None => Fact::Unknown,
+    }
+}
+
+/// The configuration inside the unpacked kernel.
+fn inside(kernel: &[u8], notes: &mut Vec<String>) -> Option<KernelConfig> {
+    match ikconfig::find(kernel) {
+        Ok(config) => config,
+        Err(error) => {
+            notes.push(error.to_string());
+            None
+        }
+    }
+}
+
+/// CONFIG_OF by what a kernel that has it cannot do without.
+fn of_by_strings(kernel: &[u8]) -> Fact {
+    if !kernel.starts_with(b"\x7fELF") {
+        return Fact::Unknown;
+    }
+    let has = |string| memmem::find(kernel, string).is_some();
+    match (has(OF_ONLY), has(OF_ALWAYS)) {
+        (true, true) => Fact::Yes,
+        (false, false) => Fact::No,
+        _ => Fact::Unknown,
+    }
+}
+
+/// A file's configuration, unless the kernel itself contradicts it.
+fn checked(from: String, config: KernelConfig, strings: Fact) -> Found {
+    match (value(&config, "CONFIG_OF"), strings) {
+        (Fact::Yes, Fact::No) | (Fact::No, Fact::Yes) => Found::Doubtful(format!(
+            "{from} is of another build: strings in the kernel say {} to CONFIG_OF",
+            strings.name()
+        )),
+        _ => Found::Certain(from, config),
+    }
+}
+
+/// The configuration that goes by the image's release, and where it is.
+fn file(
+    release: Option<&str>,
+    image_path: &Path,
+    root: &Root,
+    notes: &mut Vec<String>,
+) -> Option<(String, KernelConfig)> {
+    // A word out of a file that becomes part of a path.
+    let release = release.filter(|release| !release.contains('/'))?;
+    let name = format!("config-{release}");
+    // A bare file name has the parent "", which is the current directory.
+    let beside = image_path.parent().map(|dir| dir.join(&name));
+    let at_root = [
+        format!("/boot/{name}"),
+        format!("/lib/modules/{release}/config"),
+    ]
+    .map(|path| (root.path(&path), path));
+    beside
+        .map(|path| (path, format!("{name} beside the image")))
+        .into_iter()
+        .chain(at_root)
+        .find_map(|(path, from)| match read(&path) {
+            Ok(None) => None,
+            Ok(Some(text)) => match KernelConfig::parse(&text) {
+                Some(config) => Some((from, config)),
+                None => {
+                    notes.push(format!("{from}: no line sets a symbol"));
+                    None
+                }
+            },
+            Err(error) => {
+                notes.push(format!("{from}: {error}"));
+                None
+            }
+        })
+}
+
+/// A file of at most [`MAX_CONFIG`] bytes; `None` when there is none.
+fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    // What is not a file is not opened: a FIFO would never answer.
+    match path.metadata() {
+        Ok(meta) if meta.is_file() => {}
+        Ok(_) => return Ok(None),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    }
+    let mut text = Vec::new();
+    File::open(path)?
+        .take(MAX_CONFIG as u64 + 1)
+        .read_to_end(&mut text)?;
+    if text.len() > MAX_CONFIG {
+        return Err(ErrorKind::FileTooLarge.into());
+    }
+    Ok(Some(text))
+}
+
+#[cfg(test)]
+#[path = "capability_tests.rs"]
+mod tests;

@@ -1,0 +1,251 @@
+//! Kernels made byte by byte, with and without the configuration inside.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+
+use tempfile::TempDir;
+
+use super::*;
+
+const RELEASE: &str = "6.12.0-test";
+const FULL: &str = "CONFIG_X86_64=y\nCONFIG_RANDOMIZE_BASE=y\n# CONFIG_OF is not set\n";
+const POOLS: &str = "CONFIG_X86_64=y\nCONFIG_OF=y\nCONFIG_PMPOOL=y\n";
+const OF_STRINGS: &str = "\0OF_NAME=%pOFn\0/sys/firmware/devicetree/base\0";
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    packer.write_all(bytes).unwrap();
+    packer.finish().unwrap()
+}
+
+/// A bzImage of [`RELEASE`] that holds `payload`.
+fn bzimage(payload: &[u8]) -> Vec<u8> {
+    fn put(file: &mut [u8], at: usize, bytes: &[u8]) {
+        file[at..at + bytes.len()].copy_from_slice(bytes);
+    }
+    let setup = 1024;
+    let size = (0x100 + payload.len()).next_multiple_of(16);
+    let number = |n: usize| u32::try_from(n).unwrap().to_le_bytes();
+    let mut file = vec![0; setup + size];
+    file[0x1f1] = 1;
+    put(&mut file, 0x1f4, &number(size / 16));
+    put(&mut file, 0x1fe, &[0x55, 0xaa, 0xeb, 0x6a]);
+    put(&mut file, 0x202, b"HdrS\x0f\x02");
+    put(&mut file, 0x20e, &0x100_u16.to_le_bytes());
+    file[0x211] = 1;
+    put(&mut file, 0x230, &number(0x20_0000));
+    put(&mut file, 0x236, &0x7f_u16.to_le_bytes());
+    put(&mut file, 0x238, &number(2047));
+    put(&mut file, 0x248, &number(0x100));
+    put(&mut file, 0x24c, &number(payload.len()));
+    put(&mut file, 0x260, &number(0x1000_0000));
+    put(&mut file, 0x268, &number(0x40));
+    put(&mut file, 0x300, format!("{RELEASE} (a@b) #1\0").as_bytes());
+    put(
+        &mut file,
+        setup + 0x40,
+        b"LToP\x10\0\0\0\x10\0\0\0\x09\0\0\x80",
+    );
+    put(&mut file, setup + 0x100, payload);
+    file
+}
+
+/// The kernel that is packed into an image: `strings`, and a configuration inside.
+fn kernel(strings: &str, ikconfig: Option<&str>) -> Vec<u8> {
+    let mut kernel = format!("\x7fELF{strings}").into_bytes();
+    if let Some(config) = ikconfig {
+        kernel.extend(b"IKCFG_ST");
+        kernel.extend(gzip(config.as_bytes()));
+        kernel.extend(b"IKCFG_ED");
+    }
+    kernel
+}
+
+/// A directory for an image and, below `root`, a machine.
+struct Machine(TempDir);
+
+impl Machine {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        for sub in [
+            "images",
+            "root/boot",
+            &format!("root/lib/modules/{RELEASE}"),
+        ] {
+            std::fs::create_dir_all(dir.path().join(sub)).unwrap();
+        }
+        Self(dir)
+    }
+
+    fn path(&self, path: &str) -> PathBuf {
+        self.0.path().join(path)
+    }
+
+    fn write(&self, path: &str, text: &str) {
+        std::fs::write(self.path(path), text).unwrap();
+    }
+
+    fn read(&self, file: &[u8]) -> Capability {
+        let image = BzImage::parse(file).unwrap().unwrap();
+        let root = Root::at(self.path("root"));
+        Capability::read(&image, &self.path("images/vmlinuz"), &root)
+    }
+
+    fn kernel(&self, strings: &str, ikconfig: Option<&str>) -> Capability {
+        self.read(&bzimage(&gzip(&kernel(strings, ikconfig))))
+    }
+}
+
+#[track_caller]
+fn assert_facts(capability: &Capability, facts: [Fact; 3], read_from: &str) {
+    let found = capability.facts().map(|(_, fact)| fact.value);
+    assert_eq!(found, facts, "{capability:?}");
+    for (symbol, fact) in capability.facts() {
+        assert_eq!(fact.read_from, read_from, "{symbol}");
+    }
+}
+
+use Fact::{No, Unknown, Yes};
+
+#[test]
+fn the_configuration_inside_goes_before_all_files() {
+    let machine = Machine::new();
+    machine.write("images/config-6.12.0-test", FULL);
+    machine.write("root/boot/config-6.12.0-test", FULL);
+    let capability = machine.kernel(OF_STRINGS, Some(POOLS));
+    // RANDOMIZE_BASE is not mentioned, and the configuration is a whole one.
+    assert_facts(&capability, [Yes, Yes, No], "IKCONFIG in the image");
+    assert_eq!(capability.setup_type_max, Some(0x8000_0009));
+    assert_eq!(capability.notes, [""; 0]);
+    let size = kernel(OF_STRINGS, Some(POOLS)).len();
+    assert_eq!(capability.unpacked, Ok(size));
+}
+
+#[test]
+fn files_are_asked_in_order() {
+    let machine = Machine::new();
+    let lib = format!("root/lib/modules/{RELEASE}/config");
+    machine.write(&lib, "CONFIG_X86_64=y\nCONFIG_OF=y\n");
+    let capability = machine.kernel(OF_STRINGS, None);
+    let from = "/lib/modules/6.12.0-test/config";
+    assert_facts(&capability, [Yes, No, No], from);
+
+    machine.write("root/boot/config-6.12.0-test", POOLS);
+    let capability = machine.kernel(OF_STRINGS, None);
+    assert_facts(&capability, [Yes, Yes, No], "/boot/config-6.12.0-test");
+
+    machine.write("images/config-6.12.0-test", FULL);
+    let capability = machine.kernel("", None);
+    let from = "config-6.12.0-test beside the image";
+    assert_facts(&capability, [No, No, Yes], from);
+}
+
+#[test]
+fn a_fragment_says_nothing_of_what_it_does_not_mention() {
+    let machine = Machine::new();
+    let name = "images/config-6.12.0-test";
+    let from = "config-6.12.0-test beside the image";
+    machine.write(name, "CONFIG_OF=y\nCONFIG_PMPOOL=m\n");
+    let capability = machine.kernel(OF_STRINGS, None);
+    assert_facts(&capability, [Yes, Unknown, Unknown], from);
+}
+
+#[test]
+fn a_file_that_the_kernel_contradicts_decides_nothing() {
+    let machine = Machine::new();
+    machine.write("images/config-6.12.0-test", POOLS);
+    let from = "config-6.12.0-test beside the image is of another build: \
+        strings in the kernel say no to CONFIG_OF";
+    assert_facts(&machine.kernel("", None), [Unknown; 3], from);
+    machine.write("images/config-6.12.0-test", FULL);
+    let from = from.replace("say no", "say yes");
+    assert_facts(&machine.kernel(OF_STRINGS, None), [Unknown; 3], &from);
+}
+
+#[test]
+fn without_a_configuration_strings_tell_of_a_device_tree_only() {
+    let machine = Machine::new();
+    let nothing = "no configuration found";
+    for (strings, of, from) in [
+        (OF_STRINGS, Yes, "strings in the kernel"),
+        ("nothing of it", No, "strings in the kernel"),
+        ("OF_NAME=", Unknown, nothing),
+    ] {
+        let capability = machine.kernel(strings, None);
+        assert_eq!((capability.of.value, &*capability.of.read_from), (of, from));
+        for fact in [&capability.pmpool, &capability.randomize_base] {
+            assert_eq!((fact.value, &*fact.read_from), (Unknown, nothing));
+        }
+    }
+    // Not a kernel at all: the absence of a string means nothing.
+    let capability = machine.read(&bzimage(&gzip(b"text")));
+    assert_facts(&capability, [Unknown; 3], nothing);
+}
+
+#[test]
+fn what_cannot_be_unpacked_leaves_the_files_and_a_note() {
+    let machine = Machine::new();
+    let lzo = bzimage(b"\x89LZO\0\r\n\x1a\n");
+    let capability = machine.read(&lzo);
+    assert_facts(&capability, [Unknown; 3], "no configuration found");
+    let notes = ["the kernel in the image: lzo not supported"];
+    assert_eq!(capability.notes, notes);
+    assert!(capability.unpacked.is_err());
+    machine.write("root/boot/config-6.12.0-test", POOLS);
+    let capability = machine.read(&lzo);
+    assert_facts(&capability, [Yes, Yes, No], "/boot/config-6.12.0-test");
+
+    let mut cut = gzip(&kernel(OF_STRINGS, None));
+    cut.truncate(cut.len() - 12);
+    let capability = machine.read(&bzimage(&cut));
+    let notes = ["the kernel in the image: malformed gzip data: truncated"];
+    assert_eq!(capability.notes, notes);
+}
+
+#[test]
+fn damaged_configurations_are_noted_and_passed_over() {
+    let machine = Machine::new();
+    machine.write("images/config-6.12.0-test", "hello\n");
+    std::fs::create_dir(machine.path("root/boot/config-6.12.0-test")).unwrap();
+    machine.write(&format!("root/lib/modules/{RELEASE}/config"), FULL);
+    let mut inside = kernel("", Some(POOLS));
+    inside.truncate(inside.len() - 4);
+    let capability = machine.read(&bzimage(&gzip(&inside)));
+    let from = "/lib/modules/6.12.0-test/config";
+    assert_facts(&capability, [No, No, Yes], from);
+    let notes = [
+        "IKCONFIG: no IKCFG_ED behind IKCFG_ST",
+        "config-6.12.0-test beside the image: no line sets a symbol",
+    ];
+    assert_eq!(capability.notes, notes);
+}
+
+#[test]
+fn a_release_that_is_a_path_leads_nowhere() {
+    let machine = Machine::new();
+    machine.write("root/evil", POOLS);
+    let mut file = bzimage(&gzip(&kernel(OF_STRINGS, None)));
+    file[0x300..0x30f].copy_from_slice(b"x/../../evil a\0");
+    std::fs::create_dir(machine.path("root/boot/config-x")).unwrap();
+    let capability = machine.read(&file);
+    assert_eq!(capability.pmpool.value, Unknown);
+    assert_eq!(capability.pmpool.read_from, "no configuration found");
+}
+
+#[test]
+fn kernel_info_is_believed_only_where_it_is_one() {
+    let file = bzimage(&gzip(b"\x7fELF"));
+    let max = |file: &[u8]| BzImage::parse(file).unwrap().unwrap().setup_type_max();
+    assert_eq!(max(&file), Some(0x8000_0009));
+    for (at, bytes) in [
+        (0x206, &b"\x0e"[..]),        // protocol 2.14
+        (0x268, b"\0\0\0\0"),         // no kernel_info
+        (0x268, b"\x41\0\0\0"),       // not there
+        (0x268, b"\xff\xff\xff\xff"), // outside
+        (1024 + 0x44, b"\x0c\0\0\0"), // too short to have it
+    ] {
+        let mut changed = file.clone();
+        changed[at..at + bytes.len()].copy_from_slice(bytes);
+        assert_eq!(max(&changed), None, "{at:#x}: {bytes:x?}");
+    }
+}

@@ -1,0 +1,309 @@
+//! Unpacking what a kernel image holds, by formats that the kernel's own build
+//! uses (scripts/Makefile.lib, `cmd_*_with_size`).
+//!
+//! Every one of them but gzip has four bytes behind it that say how large the
+//! unpacked kernel is, so bytes behind the end of the stream are no fault. Only
+//! the first stream is read, as the kernel's own unpackers do.
+
+use std::error::Error;
+use std::io::{self, ErrorKind, Read};
+
+use ruzstd::decoding::StreamingDecoder;
+use ruzstd::decoding::errors::FrameDecoderError;
+
+/// Largest kernel that is unpacked by default, bytes. Distributions' kernels
+/// have 50 to 100 MiB, one with KASAN and every driver built in some 300 MiB.
+pub const DEFAULT_CAP: usize = 512 << 20;
+/// Largest dictionary or window, bytes: what the kernel's build asks xz and
+/// zstd -22 for (scripts/xz_wrap.sh, `cmd_zstd22`).
+const MAX_WINDOW: u32 = 128 << 20;
+/// What lzma-rust2 may take, KiB: the dictionary and 1 MiB for its tables.
+const LZMA_LIMIT_KIB: u32 = (MAX_WINDOW >> 10) + 1024;
+/// Unpacked size of every block of a legacy lz4 frame but the last one, bytes
+/// (lz4_Frame_format.md, "Legacy frame").
+const LZ4_BLOCK: usize = 8 << 20;
+/// Largest packed size of such a block: LZ4_COMPRESSBOUND.
+const LZ4_BOUND: usize = LZ4_BLOCK + LZ4_BLOCK / 255 + 16;
+
+/// How the kernel inside an image is packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Compression {
+    /// RFC 1952.
+    Gzip,
+    /// bzip2.
+    Bzip2,
+    /// The .lzma format of old ("LZMA alone").
+    Lzma,
+    /// xz, with the BCJ filter for x86.
+    Xz,
+    /// lzop: known by name only.
+    Lzo,
+    /// The legacy frame of lz4 (`lz4 -l`).
+    Lz4,
+    /// RFC 8878.
+    Zstd,
+}
+
+/// The first bytes of each format: the one table of them.
+const MAGICS: [(&[u8], Compression); 7] = [
+    (b"\x1f\x8b", Compression::Gzip),
+    (b"BZh", Compression::Bzip2),
+    (b"\x5d\0\0", Compression::Lzma),
+    (b"\xfd7zXZ\0", Compression::Xz),
+    (b"\x89LZO", Compression::Lzo),
+    (b"\x02\x21\x4c\x18", Compression::Lz4),
+    (b"\x28\xb5\x2f\xfd", Compression::Zstd),
+];
+
+impl Compression {
+    /// The name of the tool.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Gzip => "gzip",
+            Self::Bzip2 => "bzip2",
+            Self::Lzma => "lzma",
+            Self::Xz => "xz",
+            Self::Lzo => "lzo",
+            Self::Lz4 => "lz4",
+            Self::Zstd => "zstd",
+        }
+    }
+}
+
+/// Why something could not be unpacked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DecompressError {
+    /// No format that is known.
+    #[error("not packed in a known format: it begins with{}", hex(.0))]
+    Unknown(Vec<u8>),
+    /// A format that is known by its name only.
+    #[error("{} not supported", .0.name())]
+    Unsupported(Compression),
+    /// The stream is damaged.
+    #[error("malformed {} data: {what}", .format.name())]
+    Malformed {
+        /// The format.
+        format: Compression,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The stream unpacks to more than was allowed.
+    #[error("{} data unpacks to more than {cap} bytes", .format.name())]
+    TooLarge {
+        /// The format.
+        format: Compression,
+        /// What was allowed, bytes.
+        cap: usize,
+    },
+    /// The kernel is not as large as the image says.
+    #[error("{} data unpacks to {unpacked} bytes, and the image says {stated}", .format.name())]
+    Size {
+        /// The format.
+        format: Compression,
+        /// What came out, bytes.
+        unpacked: usize,
+        /// The last four bytes of the payload.
+        stated: u32,
+    },
+}
+
+fn hex(bytes: &[u8]) -> String {
+    match bytes {
+        [] => " nothing".to_owned(),
+        _ => bytes.iter().map(|byte| format!(" {byte:02x}")).collect(),
+    }
+}
+
+/// The format of `bytes`, by its magic.
+#[must_use]
+pub fn compression(bytes: &[u8]) -> Option<Compression> {
+    let found = MAGICS.iter().find(|(magic, _)| bytes.starts_with(magic));
+    found.map(|(_, compression)| *compression)
+}
+
+/// Unpacks `bytes` to at most `cap` bytes. What follows the stream is ignored.
+///
+/// Besides the result it takes as much memory as the dictionary needs: up to
+/// 128 MiB, and never more.
+///
+/// # Errors
+/// When the format is not known or not supported, or the stream is damaged,
+/// truncated, larger than `cap`, or wants a larger dictionary.
+pub fn decompress(bytes: &[u8], cap: usize) -> Result<Vec<u8>, DecompressError> {
+    let unknown = || DecompressError::Unknown(bytes.iter().take(6).copied().collect());
+    let format = compression(bytes).ok_or_else(unknown)?;
+    let out = Output { format, cap };
+    match format {
+        Compression::Gzip => out.read(flate2::bufread::GzDecoder::new(bytes)),
+        Compression::Bzip2 => out.read(bzip2::bufread::BzDecoder::new(bytes)),
+        Compression::Xz => out.read(lzma_rust2::XzReader::new_mem_limit(
+            bytes,
+            false,
+            LZMA_LIMIT_KIB,
+        )),
+        Compression::Lzma => {
+            let reader = lzma_rust2::LzmaReader::new_mem_limit(bytes, LZMA_LIMIT_KIB, None);
+            out.read(reader.map_err(|error| out.failed(&error))?)
+        }
+        Compression::Zstd => zstd(bytes, &out),
+        Compression::Lz4 => lz4_legacy(bytes, &out),
+        Compression::Lzo => Err(DecompressError::Unsupported(format)),
+    }
+}
+
+/// Unpacks the payload of a bzImage, and checks its size against the four bytes
+/// at its end (with gzip they are the stream's own), where the kernel's build
+/// writes it: a part of a kernel would answer questions wrongly.
+///
+/// # Errors
+/// As [`decompress`]; or the sizes differ.
+pub fn decompress_payload(payload: &[u8], cap: usize) -> Result<Vec<u8>, DecompressError> {
+    let unpacked = decompress(payload, cap)?;
+    match (compression(payload), payload.last_chunk()) {
+        (Some(format), Some(stated)) => {
+            let stated = u32::from_le_bytes(*stated);
+            if u64::try_from(unpacked.len()) != Ok(u64::from(stated)) {
+                let unpacked = unpacked.len();
+                return Err(DecompressError::Size {
+                    format,
+                    unpacked,
+                    stated,
+                });
+            }
+            Ok(unpacked)
+        }
+        _ => Ok(unpacked),
+    }
+}
+
+/// Where an unpacker writes to: no more than `cap` bytes.
+struct Output {
+    format: Compression,
+    cap: usize,
+}
+
+impl Output {
+    fn read(&self, reader: impl Read) -> Result<Vec<u8>, DecompressError> {
+        let mut unpacked = Vec::new();
+        let limit = self.cap as u64;
+        let result = reader
+            .take(limit.saturating_add(1))
+            .read_to_end(&mut unpacked);
+        // A stream that is too long may also be damaged behind that.
+        if unpacked.len() > self.cap {
+            return Err(self.too_large());
+        }
+        result.map_err(|error| self.failed(&error))?;
+        Ok(unpacked)
+    }
+
+    fn too_large(&self) -> DecompressError {
+        DecompressError::TooLarge {
+            format: self.format,
+            cap: self.cap,
+        }
+    }
+
+    fn malformed(&self, what: impl Into<String>) -> DecompressError {
+        DecompressError::Malformed {
+            format: self.format,
+            what: what.into(),
+        }
+    }
+
+    /// The deepest cause says best what is wrong with the bytes: ruzstd wraps it
+    /// in layers that say which part of it was reading.
+    fn failed(&self, error: &(dyn Error + 'static)) -> DecompressError {
+        let mut cause = error;
+        loop {
+            match cause.downcast_ref::<io::Error>().map(io::Error::kind) {
+                Some(ErrorKind::UnexpectedEof) => return self.malformed("truncated"),
+                Some(ErrorKind::OutOfMemory) => return self.malformed(too_large_a_window()),
+                _ => {}
+            }
+            // io::Error::source passes over the error that it holds.
+            let inner = cause
+                .downcast_ref::<io::Error>()
+                .and_then(io::Error::get_ref);
+            cause = match (inner, cause.source()) {
+                (Some(inner), _) => inner,
+                (None, Some(source)) => source,
+                (None, None) => return self.malformed(cause.to_string()),
+            };
+        }
+    }
+}
+
+fn too_large_a_window() -> String {
+    format!("it wants a dictionary of more than {MAX_WINDOW} bytes")
+}
+
+/// zstd: one frame. ruzstd computes the frame's checksum and leaves it to the
+/// caller to compare.
+fn zstd(bytes: &[u8], out: &Output) -> Result<Vec<u8>, DecompressError> {
+    let mut reader = StreamingDecoder::new_with_max_window_size(bytes, u64::from(MAX_WINDOW))
+        .map_err(|error| match error {
+            FrameDecoderError::WindowSizeTooBig { .. } => out.malformed(too_large_a_window()),
+            _ => out.failed(&error),
+        })?;
+    let unpacked = out.read(&mut reader)?;
+    let frame = &reader.decoder;
+    if !frame.is_finished() {
+        return Err(out.malformed("truncated"));
+    }
+    match (
+        frame.get_checksum_from_data(),
+        frame.get_calculated_checksum(),
+    ) {
+        (Some(stated), Some(computed)) if stated != computed => Err(out.malformed(format!(
+            "checksum {computed:#010x} instead of {stated:#010x}"
+        ))),
+        _ => Ok(unpacked),
+    }
+}
+
+/// lz4's legacy frame: the magic, then blocks of 8 MiB, each after its packed
+/// size. It has no end mark: it ends with the first block that is shorter, or
+/// where no further block can begin.
+fn lz4_legacy(bytes: &[u8], out: &Output) -> Result<Vec<u8>, DecompressError> {
+    let mut rest = bytes.get(4..).unwrap_or_default();
+    let mut unpacked = Vec::new();
+    // For a whole block, whatever the file says.
+    let mut block = vec![0; LZ4_BLOCK];
+    while let Some((size, behind)) = rest.split_first_chunk::<4>() {
+        let stated = u32::from_le_bytes(*size);
+        let size = usize::try_from(stated).unwrap_or(usize::MAX);
+        let is_kernel_size = behind.is_empty() && size == unpacked.len();
+        if !unpacked.is_empty() && (is_kernel_size || size > LZ4_BOUND) {
+            return Ok(unpacked);
+        }
+        let Some((packed, behind)) = behind.split_at_checked(size) else {
+            return Err(out.malformed(format!(
+                "truncated: a block of {size} bytes, and {} are left",
+                behind.len()
+            )));
+        };
+        let length = lz4_flex::block::decompress_into(packed, &mut block)
+            .map_err(|error| out.malformed(error.to_string()))?;
+        let Some(plain) = block.get(..length) else {
+            return Err(out.malformed("a block of more than 8 MiB"));
+        };
+        if plain.len() > out.cap.saturating_sub(unpacked.len()) {
+            return Err(out.too_large());
+        }
+        unpacked.extend_from_slice(plain);
+        if length < LZ4_BLOCK {
+            return Ok(unpacked);
+        }
+        rest = behind;
+    }
+    if unpacked.is_empty() || !rest.is_empty() {
+        return Err(out.malformed("truncated"));
+    }
+    Ok(unpacked)
+}
+
+#[cfg(test)]
+#[path = "decompress_tests.rs"]
+mod tests;
