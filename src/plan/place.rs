@@ -13,7 +13,9 @@
 
 use std::borrow::Cow;
 
-use super::{LoadRequest, Plan, PlanError, Role, Segment, SetupDataSummary, chain, initrd};
+use super::{
+    LoadRequest, Plan, PlanError, Role, Segment, SetupDataSummary, chain, initrd, validate,
+};
 use crate::arch::x86_64::boot_params::join;
 use crate::arch::x86_64::setup_data;
 use crate::arch::x86_64::zero_page::{self, Addresses};
@@ -69,6 +71,8 @@ pub(super) fn place<'a>(
             .into_iter()
             .flat_map(|place| initrd_segments(initrds, place)),
     );
+    // Before anything is digested, which takes its time.
+    validate::half_of_ram(segments.iter().map(|s| s.mem.size()).sum(), host)?;
     let mut digests = digests(request, &segments);
 
     let efi = zero_page::efi_handover(host, image).unwrap_or_else(|reason| {
