@@ -7,6 +7,8 @@
 
 use std::collections::BTreeSet;
 
+use rkexec::handover::device_tree::{DeviceTree, MAX_BLOB, TreeError};
+use rkexec::handover::pool::Pool;
 use rkexec::host::boot_params::{self, RunningBootParams, SetupDataNode};
 use rkexec::host::firmware_memmap::{self, FirmwareRegion};
 use rkexec::host::iomem::{self, Iomem, Resource};
@@ -52,6 +54,7 @@ pub(crate) fn memmap(data: &[u8]) -> bool {
         assert!(!region.name.is_empty() && !region.name.contains('\n'));
     }
     check_map(&Host {
+        fdt: None,
         firmware_map: Some(regions),
         ..host()
     });
@@ -157,12 +160,43 @@ pub(crate) fn decompress(data: &[u8]) -> bool {
     true
 }
 
+/// A device tree blob.
+pub(crate) fn device_tree(data: &[u8]) -> bool {
+    let Ok(mut tree) = DeviceTree::read(data) else {
+        return false;
+    };
+    check_tree(&tree);
+    if let Ok(pool) = Pool::parse_option("1G,1M,name=fuzz")
+        && tree.set_pool(&pool).is_ok()
+    {
+        check_tree(&tree);
+        let found = tree.node("/chosen/fuzz").and_then(|it| it.property("base"));
+        assert_eq!(found, Some(&(1_u64 << 30).to_be_bytes()[..]));
+    }
+    true
+}
+
+fn check_tree(tree: &DeviceTree) {
+    for pool in tree.pools().unwrap_or_default() {
+        assert!(pool.range().contains(pool.bitmap()));
+    }
+    assert!(tree.to_dts().ends_with("};\n"));
+    match tree.write() {
+        Ok(blob) => {
+            assert!(blob.len() <= MAX_BLOB);
+            assert_eq!(DeviceTree::read(&blob).as_ref(), Ok(tree));
+        }
+        Err(error) => assert!(matches!(error, TreeError::TooBig { .. }), "{error}"),
+    }
+}
+
 /// A machine that says nothing.
 fn host() -> Host {
     Host {
         release: String::new(),
         cmdline: String::new(),
         iomem: Iomem::default(),
+        fdt: None,
         firmware_map: None,
         boot_params: None,
         efi: None,

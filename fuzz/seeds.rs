@@ -3,12 +3,13 @@
 //! Shared by make_corpus.rs and tests/fuzz_corpus.rs.
 
 /// The targets and their seeds.
-pub(crate) fn all() -> [(&'static str, Vec<Vec<u8>>); 12] {
+pub(crate) fn all() -> [(&'static str, Vec<Vec<u8>>); 13] {
     [
         ("iomem", iomem()),
         ("memmap", memmap()),
         ("boot_params", boot_params()),
         ("bzimage", bzimage()),
+        ("device_tree", device_tree()),
         ("kernel_config", kernel_config()),
         ("ikconfig", ikconfig()),
         ("gzip", packed(include_bytes!("../tests/data/plain.gz"))),
@@ -212,4 +213,14 @@ fn bzimage() -> Vec<Vec<u8>> {
             file
         })
         .to_vec()
+}
+
+/// Blobs that dtc and QEMU made, the latter without the zeros at its end.
+fn device_tree() -> Vec<Vec<u8>> {
+    let mut qemu = include_bytes!("../tests/data/devicetree/qemu-microvm.dtb").to_vec();
+    let size = u32::try_from(qemu.len()).unwrap_or(0);
+    put(&mut qemu, 4, &size.to_be_bytes()); // totalsize
+    let machine = include_bytes!("../tests/data/devicetree/machine.dtb").to_vec();
+    let old = include_bytes!("../tests/data/devicetree/machine-v16.dtb").to_vec();
+    vec![qemu, machine, old]
 }

@@ -138,6 +138,11 @@ fn bzimage() {
 }
 
 #[test]
+fn device_tree() {
+    run("device_tree", entry::device_tree);
+}
+
+#[test]
 fn kernel_config() {
     run("kernel_config", entry::kernel_config);
 }

@@ -3,12 +3,14 @@
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use anyhow::Context as _;
 use clap::Args;
 
 use super::options::LoadArgs;
 use super::{Context, render};
+use crate::handover::Capability;
 use crate::host::Host;
 use crate::image::{self, Image};
 use crate::load::Files;
@@ -34,7 +36,7 @@ pub(super) fn load(context: &Context, args: &LoadArgs) -> anyhow::Result<()> {
     let host = Host::read(&context.root).context("planning failed")?;
     let files = open(args)?;
     let image = probe(&files.kernel)?;
-    let plan = make(args, &host, &image, &files)?;
+    let plan = make(context, args, &host, &image, &files)?;
     for warning in &plan.warnings {
         context.warn(warning);
     }
@@ -52,7 +54,7 @@ pub(super) fn plan(context: &Context, args: &PlanArgs) -> anyhow::Result<()> {
     let host = Host::read(&context.root).context("planning failed")?;
     let files = open(&args.load)?;
     let image = probe(&files.kernel)?;
-    let plan = make(&args.load, &host, &image, &files)?;
+    let plan = make(context, &args.load, &host, &image, &files)?;
     if let Some(path) = &args.svg {
         let picture = render::svg::plan(&plan);
         std::fs::write(path, picture)
@@ -66,17 +68,15 @@ pub(super) fn plan(context: &Context, args: &PlanArgs) -> anyhow::Result<()> {
 }
 
 fn open(args: &LoadArgs) -> anyhow::Result<Files> {
-    let open = |path: &Path, what: &str| {
-        MappedFile::open(path).with_context(|| format!("opening the {what} failed"))
-    };
+    let initrds = args.initrd.iter().map(|path| open_file(path, "initrd"));
     Ok(Files {
-        kernel: open(&args.kernel, "kernel")?,
-        initrds: args
-            .initrd
-            .iter()
-            .map(|path| open(path, "initrd"))
-            .collect::<Result<_, _>>()?,
+        kernel: open_file(&args.kernel, "kernel")?,
+        initrds: initrds.collect::<Result<_, _>>()?,
     })
+}
+
+fn open_file(path: &Path, what: &str) -> anyhow::Result<MappedFile> {
+    MappedFile::open(path).with_context(|| format!("opening the {what} failed"))
 }
 
 /// What the file is.
@@ -85,13 +85,25 @@ pub(super) fn probe(file: &MappedFile) -> anyhow::Result<Image<'_>> {
 }
 
 fn make<'a>(
+    context: &Context,
     args: &LoadArgs,
     host: &Host,
     image: &Image<'a>,
     files: &'a Files,
 ) -> anyhow::Result<Plan<'a>> {
-    let request = args.request(Some(random_seed()?));
-    plan::plan(&request, host, image, &files.initrd_bytes()).context("planning failed")
+    let dtb = args
+        .dtb
+        .as_deref()
+        .map(|path| open_file(path, "device tree"))
+        .transpose()?;
+    let dtb = dtb.map(|file| file.bytes().to_vec());
+    let time = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    let request = args.request(dtb, random_seed()?, time.as_secs());
+    let Image::BzImage(bzimage) = image;
+    let target = || Capability::read(bzimage, files.kernel.path(), &context.root);
+    plan::plan(&request, host, image, &files.initrd_bytes(), target).context("planning failed")
 }
 
 fn random_seed() -> anyhow::Result<[u8; 32]> {

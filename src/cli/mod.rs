@@ -8,6 +8,7 @@ mod load;
 mod memmap;
 mod options;
 mod render;
+mod report;
 mod status;
 mod unload;
 
@@ -15,6 +16,7 @@ use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::host::{HostError, Root};
@@ -41,6 +43,7 @@ pub struct Cli {
 
 /// Options for every verb.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Options for every verb")]
 struct Global {
     /// Read /proc, /sys and /boot below DIR: plan for a captured machine.
     #[arg(long, global = true, value_name = "DIR")]
@@ -80,6 +83,8 @@ enum Verb {
     Memmap,
     /// Show what a kernel file is.
     Inspect(inspect::InspectArgs),
+    /// In the next kernel: show what arrived, and whether it is what was planned.
+    Report,
     /// Copy what the planner reads of this machine into a directory, for --root.
     Capture(capture::CaptureArgs),
     /// Print man pages or shell completions.
@@ -97,7 +102,7 @@ impl Context {
     fn on_this_machine(&self, verb: &str) -> anyhow::Result<()> {
         if self.global.root.is_some() {
             return Err(Usage(format!(
-                "{verb} changes this machine: --root does not go with it"
+                "{verb} failed: it changes this machine, and --root does not go with that"
             ))
             .into());
         }
@@ -115,22 +120,29 @@ impl Context {
             Output::Text => text(),
             Output::Json => format!("{:#}\n", json()),
         };
-        write_out(&text)
+        write_out(text.as_bytes())
     }
 
     fn warn(&self, warning: &str) {
         if !self.global.quiet {
-            eprintln!("rkexec: warning: {warning}");
+            say(&format!("rkexec: warning: {warning}"));
         }
     }
 }
 
 /// Writes to standard output; a reader that has gone is no error.
-fn write_out(text: &str) -> anyhow::Result<()> {
-    match io::stdout().lock().write_all(text.as_bytes()) {
+fn write_out(text: &[u8]) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text).and_then(|()| out.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        other => Ok(other?),
+        other => other.context("writing the result failed"),
     }
+}
+
+/// Writes a line to standard error. Nobody is left to tell when that fails,
+/// and `eprintln!` would panic.
+fn say(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 /// The command line asks for something that cannot be.
@@ -156,9 +168,9 @@ pub fn main() -> ExitCode {
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("rkexec: {error:#}");
+            say(&format!("rkexec: {error:#}"));
             if let Some(hint) = hint(&error) {
-                eprintln!("hint: {hint}");
+                say(&format!("hint: {hint}"));
             }
             exit_code(&error)
         }
@@ -179,6 +191,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Verb::Status => status::run(&context),
         Verb::Memmap => memmap::run(&context),
         Verb::Inspect(args) => inspect::run(&context, &args),
+        Verb::Report => report::run(&context),
         Verb::Capture(args) => capture::run(&context, &args),
         Verb::Generate(args) => generate::run(&args),
     }

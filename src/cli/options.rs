@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use crate::memory::MapPolicy;
+use crate::handover::{HandoverRequest, Pool, Protection};
+use crate::memory::{MapPolicy, parse_size};
 use crate::plan::{CmdlineBase, CmdlineRequest, LoadRequest, SyscallChoice};
 use crate::sys::Syscall;
 
@@ -47,6 +48,26 @@ pub(super) struct LoadArgs {
     /// Purgatory does not verify the segments before it enters the kernel.
     #[arg(long)]
     no_digest: bool,
+    /// A device tree blob for the next kernel; pools are added to it.
+    #[arg(help_heading = "Hand-over options", long, value_name = "FILE")]
+    pub(super) dtb: Option<PathBuf>,
+    /// A memory pool whose contents survive: BASE,SIZE[,bitmap=ADDR][,name=NODE]; repeatable.
+    #[arg(help_heading = "Hand-over options", long, value_name = "POOL", value_parser = Pool::parse_option)]
+    pool: Vec<Pool>,
+    /// How the next kernel is kept off the pools.
+    #[arg(
+        help_heading = "Hand-over options",
+        long,
+        value_enum,
+        value_name = "HOW"
+    )]
+    pool_protect: Option<ProtectArg>,
+    /// Do not carry over the device tree and the pools of the running kernel.
+    #[arg(help_heading = "Hand-over options", long)]
+    no_carry_pools: bool,
+    /// Take the next kernel to understand pools, although its configuration is unknown.
+    #[arg(help_heading = "Hand-over options", long)]
+    assume_pmpool: bool,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -64,9 +85,20 @@ enum MapArg {
     Firmware,
 }
 
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum ProtectArg {
+    /// Described to the next kernel, which takes them over; KASLR is switched off.
+    Kernel,
+    /// Reserved in its memory map: every kernel.
+    Reserved,
+    /// RAM under a SETUP_INDIRECT node: Linux 5.5 and later.
+    Indirect,
+}
+
 impl LoadArgs {
-    /// The request, with `seed` for the next kernel's random number generator.
-    pub(super) fn request(&self, seed: Option<[u8; 32]>) -> LoadRequest {
+    /// The request, with what is not on the command line: the bytes of `--dtb`, a
+    /// seed for the next kernel's random number generator, and the time.
+    pub(super) fn request(&self, dtb: Option<Vec<u8>>, seed: [u8; 32], time: u64) -> LoadRequest {
         let base = match &self.cmdline {
             Some(line) => CmdlineBase::Given(line.clone()),
             None if self.reuse_cmdline => CmdlineBase::Running,
@@ -91,57 +123,19 @@ impl LoadArgs {
             mem_min: self.mem_min,
             mem_max: self.mem_max,
             no_digest: self.no_digest,
-            seed,
-        }
-    }
-}
-
-/// A number of bytes: decimal or 0x, with an optional suffix K, M, G or T.
-fn parse_size(text: &str) -> Result<u64, String> {
-    let (digits, shift) = match text.char_indices().last() {
-        Some((at, 'k' | 'K')) => (&text[..at], 10),
-        Some((at, 'm' | 'M')) => (&text[..at], 20),
-        Some((at, 'g' | 'G')) => (&text[..at], 30),
-        Some((at, 't' | 'T')) => (&text[..at], 40),
-        _ => (text, 0),
-    };
-    let number = match digits
-        .strip_prefix("0x")
-        .or_else(|| digits.strip_prefix("0X"))
-    {
-        Some(hex) => u64::from_str_radix(hex, 16),
-        None => digits.parse(),
-    };
-    let number = number
-        .map_err(|_| "not a number of bytes (0x or decimal, suffix K, M, G or T)".to_owned())?;
-    number
-        .checked_mul(1 << shift)
-        .ok_or_else(|| "larger than 2^64 - 1".to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::parse_size;
-
-    #[test]
-    fn sizes() {
-        assert_eq!(parse_size("0x10"), Ok(16));
-        assert_eq!(parse_size("512M"), Ok(512 << 20));
-        assert_eq!(parse_size("0x2g"), Ok(2 << 30));
-        assert_eq!(parse_size("1T"), Ok(1 << 40));
-        assert_eq!(parse_size("7k"), Ok(7 << 10));
-        for bad in [
-            "",
-            "K",
-            "0x",
-            "-1",
-            "1 M",
-            "1MM",
-            "1é",
-            "0x1000000000000000000",
-            "18446744073709551615K",
-        ] {
-            assert!(parse_size(bad).is_err(), "{bad:?}");
+            seed: Some(seed),
+            handover: HandoverRequest {
+                dtb,
+                pools: self.pool.clone(),
+                protect: self.pool_protect.map(|how| match how {
+                    ProtectArg::Kernel => Protection::Kernel,
+                    ProtectArg::Reserved => Protection::Reserved,
+                    ProtectArg::Indirect => Protection::Indirect,
+                }),
+                no_carry: self.no_carry_pools,
+                assume_pmpool: self.assume_pmpool,
+            },
+            time,
         }
     }
 }

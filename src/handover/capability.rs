@@ -118,6 +118,20 @@ impl Capability {
         }
     }
 
+    /// Nothing is known.
+    #[must_use]
+    pub fn unknown() -> Self {
+        let fact = || Found::Nothing.fact("");
+        Self {
+            of: fact(),
+            pmpool: fact(),
+            randomize_base: fact(),
+            setup_type_max: None,
+            unpacked: Ok(0),
+            notes: Vec::new(),
+        }
+    }
+
     /// The facts by the name of their symbol.
     #[must_use]
     pub fn facts(&self) -> [(&'static str, &ConfigFact); 3] {

@@ -1,5 +1,160 @@
-//! What one kernel hands over to the next beyond the boot protocol's needs.
+//! State that survives the kexec: the device tree, pools, and rkexec's record.
 
 pub mod capability;
+pub mod carry;
+pub mod device_tree;
+pub mod pool;
+pub mod protect;
+pub mod record;
+pub mod report;
 
-pub use capability::{Capability, ConfigFact, Fact};
+pub use capability::Capability;
+pub use carry::Handover;
+pub use device_tree::DeviceTree;
+pub use pool::Pool;
+pub use protect::Protection;
+pub use record::Record;
+pub use report::Report;
+
+use crate::memory::PhysRange;
+
+/// What the operator asks for.
+#[derive(Debug, Clone, Default)]
+pub struct HandoverRequest {
+    /// The blob of `--dtb`.
+    pub dtb: Option<Vec<u8>>,
+    /// The pools of `--pool`.
+    pub pools: Vec<Pool>,
+    /// `--pool-protect`.
+    pub protect: Option<Protection>,
+    /// `--no-carry-pools`: forget the running kernel's tree and pools.
+    pub no_carry: bool,
+    /// `--assume-pmpool`.
+    pub assume_pmpool: bool,
+}
+
+/// Why state cannot be handed over.
+#[derive(Debug, thiserror::Error)]
+pub enum HandoverError {
+    /// A blob is no device tree.
+    #[error("{origin} cannot be handed over")]
+    Tree {
+        /// Where the blob is from.
+        origin: &'static str,
+        /// What is wrong with it.
+        #[source]
+        source: device_tree::TreeError,
+    },
+    /// A parameter `pmpool=` that is none.
+    #[error("pmpool= on the {line} command line: {source}")]
+    Parameter {
+        /// Which command line: `running` or `new`.
+        line: &'static str,
+        /// What is wrong with it.
+        source: pool::PoolError,
+    },
+    /// The record of the last kexec is damaged.
+    #[error(transparent)]
+    Record(#[from] record::RecordError),
+    /// One name, two places.
+    #[error(
+        "the pool {name} is {named} by --pool and {carried} by {source_name}: a pool cannot move"
+    )]
+    Moved {
+        /// Its node's name.
+        name: String,
+        /// As named.
+        named: String,
+        /// As carried over.
+        carried: String,
+        /// Where the second one is from.
+        source_name: &'static str,
+    },
+    /// The new command line names another pool.
+    #[error("the new command line says pmpool={given}, and the pool {name} is {pool}")]
+    Mismatch {
+        /// The pool's node.
+        name: String,
+        /// Value on the command line.
+        given: String,
+        /// Value that would be right.
+        pool: String,
+    },
+    /// Two pools share memory.
+    #[error("the pools {0} and {1} overlap")]
+    Overlap(String, String),
+    /// A pool on memory that may be gone.
+    #[error(
+        "the pool {name} at {range} lies on memory of the driver {driver}: it may not be there at the next boot"
+    )]
+    DriverManaged {
+        /// Its node's name.
+        name: String,
+        /// Where it lies.
+        range: PhysRange,
+        /// The driver.
+        driver: String,
+    },
+    /// A pool on something that is no RAM.
+    #[error("the pool {name} at {range} lies outside the RAM: {what}")]
+    OutsideRam {
+        /// Its node's name.
+        name: String,
+        /// Where it lies.
+        range: PhysRange,
+        /// What is there instead.
+        what: String,
+    },
+    /// Protection `kernel` needs what the page allocator can take over.
+    #[error(
+        "the pool {name} at {range} is not aligned to {:#x} bytes, as the kernel's CMA demands",
+        carry::CMA_ALIGNMENT
+    )]
+    Unaligned {
+        /// Its node's name.
+        name: String,
+        /// Where it lies.
+        range: PhysRange,
+    },
+    /// The target is known to ignore pools.
+    #[error("the next kernel would overwrite the pools: it has no {option} ({read_from})")]
+    TargetIgnoresPools {
+        /// What it lacks.
+        option: &'static str,
+        /// Where that was read.
+        read_from: String,
+    },
+    /// Nothing is known of the target.
+    #[error(
+        "nobody knows whether the next kernel understands pools: no word of {option} was found"
+    )]
+    UnknownTarget {
+        /// What is not known.
+        option: &'static str,
+        /// `--pool-protect kernel` was given.
+        wished: bool,
+    },
+}
+
+impl HandoverError {
+    /// A way out, where there is one.
+    #[must_use]
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::UnknownTarget { .. } => Some(
+                "--assume-pmpool if it does (CONFIG_OF and CONFIG_PMPOOL); else --pool-protect indirect \
+                 (Linux 5.5 and later, the pool stays RAM) or --pool-protect reserved (every kernel)",
+            ),
+            Self::TargetIgnoresPools { .. } => {
+                Some("--pool-protect indirect or --pool-protect reserved keeps them whole")
+            }
+            Self::Moved { .. } | Self::Record(_) => {
+                Some("--no-carry-pools forgets what the running kernel carries")
+            }
+            Self::Tree { origin, .. } if *origin != carry::GIVEN => {
+                Some("--no-carry-pools leaves the running kernel's tree behind")
+            }
+            _ => None,
+        }
+    }
+}

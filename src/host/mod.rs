@@ -7,6 +7,7 @@ pub mod boot_params;
 pub mod capture;
 pub mod cmdline;
 pub mod cpu;
+pub mod devicetree;
 pub mod efi;
 pub mod firmware_memmap;
 pub mod iomem;
@@ -31,6 +32,8 @@ pub struct Host {
     pub firmware_map: Option<Vec<firmware_memmap::FirmwareRegion>>,
     /// /sys/kernel/boot_params; `None` where the kernel has none.
     pub boot_params: Option<boot_params::RunningBootParams>,
+    /// The device tree blob the running kernel was given.
+    pub fdt: Option<Vec<u8>>,
     /// /sys/firmware/efi; `None` on a machine that was not booted through EFI.
     pub efi: Option<efi::Efi>,
     /// CPU features that decide something.
@@ -56,11 +59,14 @@ impl Host {
     pub fn read(root: &Root) -> Result<Self, HostError> {
         let cmdline = cmdline::read(root)?;
         let memory = cpu::Memory::read(root)?;
+        let iomem = iomem::read(root)?;
+        let boot_params = boot_params::read(root)?;
         Ok(Self {
             release: release(root)?,
-            iomem: iomem::read(root)?,
+            iomem,
             firmware_map: firmware_memmap::read(root)?,
-            boot_params: boot_params::read(root)?,
+            fdt: devicetree::read(root, boot_params.as_ref())?,
+            boot_params,
             efi: efi::read(root)?,
             cpu: cpu::read(root, &cmdline)?,
             total_ram: memory.total,

@@ -37,6 +37,8 @@ pub enum MemoryKind {
     Unknown,
     /// RAM for the firmware, and nothing for the kernel (`mem=`).
     Withheld,
+    /// A persistent memory pool, by name.
+    Pool(String),
 }
 
 impl MemoryKind {
@@ -56,6 +58,7 @@ impl MemoryKind {
             Self::SoftReserved => "soft_reserved",
             Self::Unknown => "unknown",
             Self::Withheld => "withheld",
+            Self::Pool(_) => "pool",
         }
     }
 
@@ -244,6 +247,34 @@ impl MemoryMap {
                 last.range = join(last.range, region.range);
             }
             _ => self.regions.push(region),
+        }
+    }
+
+    /// Makes `range` a pool: what the next kernel is told of it is `e820`, and
+    /// no segment goes there.
+    pub fn set_pool(&mut self, range: PhysRange, name: &str, e820: E820Type, reason: &'static str) {
+        let regions = std::mem::take(&mut self.regions);
+        for region in regions {
+            let Some(inside) = region.range.intersection(range) else {
+                self.regions.push(region);
+                continue;
+            };
+            let (start, end) = (region.range.start(), region.range.end());
+            let part = |range| Region {
+                range,
+                ..region.clone()
+            };
+            self.regions
+                .extend(PhysRange::from_bounds(start, inside.start()).ok().map(part));
+            self.regions.push(Region {
+                kind: MemoryKind::Pool(name.to_owned()),
+                e820: Some(e820),
+                placement: Placement::Never,
+                reason,
+                ..part(inside)
+            });
+            self.regions
+                .extend(PhysRange::from_bounds(inside.end(), end).ok().map(part));
         }
     }
 

@@ -83,6 +83,19 @@ impl Cmdline {
         Ok(Self(line))
     }
 
+    /// The line with `parameter` added; `limit` is the image's.
+    ///
+    /// # Errors
+    /// When the line grows longer than `limit`.
+    pub fn with(&self, parameter: &str, limit: usize) -> Result<Self, PlanError> {
+        let request = CmdlineRequest {
+            base: CmdlineBase::Given(self.0.clone()),
+            append: vec![parameter.to_owned()],
+            remove: Vec::new(),
+        };
+        Self::make(&request, "", limit)
+    }
+
     /// The line.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -99,6 +112,24 @@ pub fn words(line: &str) -> impl Iterator<Item = &str> {
         !quoted && c.is_ascii_whitespace()
     })
     .filter(|word| !word.is_empty())
+}
+
+/// The value of the last parameter `wanted` on `line`, without quotes around it.
+#[must_use]
+pub fn value<'a>(line: &'a str, wanted: &str) -> Option<&'a str> {
+    let parameters = words(line).take_while(|word| *word != "--");
+    let values = parameters
+        .filter(|word| name(word) == wanted)
+        .filter_map(|word| word.split_once('='));
+    values.last().map(|(_, value)| value.trim_matches('"'))
+}
+
+/// Whether the parameter or flag `wanted` is on `line`.
+#[must_use]
+pub fn has(line: &str, wanted: &str) -> bool {
+    words(line)
+        .take_while(|word| *word != "--")
+        .any(|word| name(word) == wanted)
 }
 
 /// The name of a word: what stands before `=`, without a leading quote.
@@ -161,6 +192,15 @@ mod tests {
             ..Default::default()
         };
         assert_eq!(make(&request, "x"), " a  b\t");
+    }
+
+    #[test]
+    fn values_are_found_as_the_kernel_finds_them() {
+        let line = "a pmpool=1,2 b=\"x pmpool=9,9\" pmpool=0x10,0x20 -- pmpool=7,7";
+        assert_eq!(value(line, "pmpool"), Some("0x10,0x20"));
+        assert_eq!(value("\"pmpool=1,2\"", "pmpool"), Some("1,2"));
+        assert_eq!(value("xpmpool=1 pmpool", "pmpool"), None);
+        assert!(has("quiet nokaslr", "nokaslr") && !has("-- nokaslr", "nokaslr"));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use super::cmdline;
 use super::{LoadRequest, PlanError};
 use crate::arch::x86_64::boot_params::E820_MAX_ENTRIES_ZEROPAGE;
+use crate::handover::Handover;
 use crate::host::Host;
 use crate::host::security::Lockdown;
 use crate::memory::{
@@ -38,9 +39,10 @@ pub(super) fn decide(
     request: &LoadRequest,
     host: &Host,
     map: &MemoryMap,
+    handover: &Handover,
 ) -> Result<Decision, PlanError> {
     let decision = |name, reason: String| Ok(Decision { name, reason });
-    let needs_load = needs_kexec_load(request);
+    let needs_load = needs_kexec_load(request, handover);
     match (request.syscall, needs_load) {
         (SyscallChoice::Only(Syscall::KexecLoad), _) => {
             decision(Syscall::KexecLoad, "asked for with --syscall".to_owned())
@@ -78,10 +80,16 @@ pub(super) fn decide(
 }
 
 /// The wish that only kexec_load fulfils, and why.
-fn needs_kexec_load(request: &LoadRequest) -> Option<(&'static str, &'static str)> {
+fn needs_kexec_load(
+    request: &LoadRequest,
+    handover: &Handover,
+) -> Option<(&'static str, &'static str)> {
     let placing = "the running kernel places the segments itself";
     let mapping = "the running kernel hands over its own map";
+    let telling = "the running kernel takes no device tree and no setup_data from a loader";
     [
+        (handover.has_pools(), "a pool", telling),
+        (request.handover.dtb.is_some(), "--dtb", telling),
         (request.mem_min.is_some(), "--mem-min", placing),
         (request.mem_max.is_some(), "--mem-max", placing),
         (
@@ -219,3 +227,7 @@ fn handed_over_as_ram<'a>(
         format!("hands over {bytes:#x} bytes as RAM that are not, first {range} ({kind})")
     })
 }
+
+#[cfg(test)]
+#[path = "decide_tests.rs"]
+mod tests;

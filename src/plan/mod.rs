@@ -3,10 +3,12 @@
 //! [`plan`] is pure: it reads no file, no clock, no environment, and takes its
 //! randomness from the request. A [`Plan`] is the only road to a system call.
 
+mod chain;
 pub mod cmdline;
 mod decide;
 mod initrd;
 mod place;
+mod pools;
 mod validate;
 
 use std::borrow::Cow;
@@ -18,6 +20,7 @@ pub use initrd::INITRD_PAD;
 pub use validate::Violation;
 
 use crate::arch::x86_64::boot_params::E820_MAX_ENTRIES_ZEROPAGE;
+use crate::handover::{Capability, Handover, HandoverError, HandoverRequest, Pool, Protection};
 use crate::host::Host;
 use crate::image::Image;
 use crate::memory::{E820Type, MapPolicy, MemoryKind, MemoryMap, NoHole, PhysRange};
@@ -42,6 +45,10 @@ pub struct LoadRequest {
     pub no_digest: bool,
     /// Seed for the next kernel's random number generator; `None` hands over none.
     pub seed: Option<[u8; 32]>,
+    /// The device tree and the pools.
+    pub handover: HandoverRequest,
+    /// The time of the load for the record, seconds since 1970.
+    pub time: u64,
 }
 
 /// What a segment is for.
@@ -128,8 +135,23 @@ pub struct Plan<'a> {
     pub excluded: Vec<Excluded>,
     /// The chain; empty with kexec_file_load.
     pub setup_data: Vec<SetupDataSummary>,
+    /// The pools.
+    pub pools: Vec<PlannedPool>,
     /// What the operator should know.
     pub warnings: Vec<String>,
+}
+
+/// A pool as it is handed over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlannedPool {
+    /// The pool.
+    pub pool: Pool,
+    /// Where it is known from.
+    pub origin: &'static str,
+    /// How the next kernel is kept off it.
+    pub protection: Protection,
+    /// Why it is protected so.
+    pub reason: String,
 }
 
 impl Plan<'_> {
@@ -209,6 +231,9 @@ pub enum PlanError {
         /// Why.
         reason: &'static str,
     },
+    /// State cannot be handed over.
+    #[error(transparent)]
+    Handover(#[from] HandoverError),
     /// Purgatory cannot be filled.
     #[error(transparent)]
     Purgatory(#[from] crate::purgatory::ImageError),
@@ -240,6 +265,7 @@ impl PlanError {
             Self::NoHole(_) => {
                 Some("rkexec memmap shows where segments may go, and why not elsewhere".to_owned())
             }
+            Self::Handover(error) => error.hint().map(str::to_owned),
             Self::Unreachable { .. } => Some(
                 "these bounds come from --mem-min, --mem-max and the image (pref_address, xloadflags, initrd_addr_max)"
                     .to_owned(),
@@ -256,7 +282,8 @@ impl PlanError {
     }
 }
 
-/// Plans the load of `image` with `initrds`.
+/// Plans the load of `image` with `initrds`. `target` is what is known of the
+/// next kernel's configuration; it is asked only when there are pools.
 ///
 /// # Errors
 /// When the request contradicts itself or cannot be fulfilled on this machine.
@@ -265,46 +292,59 @@ pub fn plan<'a>(
     host: &Host,
     image: &Image<'a>,
     initrds: &[&'a [u8]],
+    target: impl FnOnce() -> Capability,
 ) -> Result<Plan<'a>, PlanError> {
     let Image::BzImage(image) = image;
     check_drivers(&request.include_driver_managed)?;
     let cmdline = Cmdline::make(&request.cmdline, &host.cmdline, image.cmdline_limit())?;
     let memory_map =
         MemoryMap::reconcile(host, request.memory_map, &request.include_driver_managed);
-    let decision = decide::decide(request, host, &memory_map)?;
+    let handover = Handover::gather(&request.handover, host)?;
+    handover.check_places(&memory_map, &host.iomem.crash_kernel())?;
+
+    let warnings = general_warnings(request, host, &memory_map);
+    let syscall = decide::decide(request, host, &memory_map, &handover)?;
     if host.cpu.la57 && !image.has(crate::image::bzimage::xloadflags::FIVE_LEVEL) {
         return Err(PlanError::FiveLevel);
     }
-
-    let mut warnings = general_warnings(request, host, &memory_map);
-    let excluded = excluded(host, &memory_map);
     let mut plan = Plan {
+        syscall,
         cmdline,
         entry: None,
         segments: Vec::new(),
-        e820: memory_map.e820(),
         memory_map,
-        excluded,
+        e820: Vec::new(),
+        excluded: Vec::new(),
         setup_data: Vec::new(),
-        warnings: Vec::new(),
-        syscall: decision,
+        pools: Vec::new(),
+        warnings,
     };
     match plan.syscall.name {
         Syscall::KexecLoad => {
-            place::place(request, host, image, initrds, &mut plan, &mut warnings)?
+            if handover.has_pools() {
+                pools::protect(request, image, &handover, &target(), &mut plan)?;
+            }
+            plan.e820 = plan.memory_map.e820();
+            plan.excluded = excluded(host, &plan.memory_map);
+            place::place(request, host, image, initrds, &handover, &mut plan)?;
         }
         Syscall::KexecFileLoad => {
-            let mut kernels = kernel_map(host);
-            let harm = decide::harm(host, &plan.memory_map, &kernels);
-            warnings.extend(
-                harm.into_iter()
-                    .map(|harm| format!("kexec_file_load {}", harm.what)),
-            );
-            kernels.truncate(E820_MAX_ENTRIES_ZEROPAGE);
-            plan.e820 = kernels;
+            plan.e820 = kernel_map(host);
+            plan.excluded = excluded(host, &plan.memory_map);
+            let harm = decide::harm(host, &plan.memory_map, &plan.e820);
+            let harm = harm
+                .into_iter()
+                .map(|harm| format!("kexec_file_load {}", harm.what));
+            plan.warnings.extend(harm);
+            plan.e820.truncate(E820_MAX_ENTRIES_ZEROPAGE);
+            if handover.tree.is_some() {
+                plan.warnings.push(
+                    "kexec_file_load leaves the device tree of the running kernel behind"
+                        .to_owned(),
+                );
+            }
         }
     }
-    plan.warnings = warnings;
     validate::validate(&plan, host)?;
     Ok(plan)
 }
@@ -375,14 +415,18 @@ fn excluded(host: &Host, map: &MemoryMap) -> Vec<Excluded> {
             | MemoryKind::PersistentMemory
             | MemoryKind::PersistentMemoryLegacy
             | MemoryKind::SoftReserved
-            | MemoryKind::Withheld => true,
+            | MemoryKind::Withheld
+            | MemoryKind::Pool(_) => true,
             _ => was_ram,
         };
-        let name = region
-            .sources
-            .iomem
-            .clone()
-            .unwrap_or_else(|| region.kind.name().to_owned());
+        let name = match &region.kind {
+            MemoryKind::Pool(name) => format!("pool {name}"),
+            kind => region
+                .sources
+                .iomem
+                .clone()
+                .unwrap_or_else(|| kind.name().to_owned()),
+        };
         is_memory.then_some(Excluded {
             range: region.range,
             name,

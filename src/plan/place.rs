@@ -3,18 +3,28 @@
 //! The largest and most demanding go first, all top-down; boot_params,
 //! setup_data and purgatory end up side by side, so that the decompressor's
 //! few page tables reach them all.
+//!
+//! The memory that held the running kernel's own initrd is taken late. Boot
+//! loaders put it at the top, the kernel freed it late in its boot, and so its
+//! allocator gives those pages out early. kexec_load keeps the image in pages
+//! from there until the jump, and a page that is also some segment's
+//! destination makes it search everything loaded so far (kexec_core.c,
+//! `kimage_alloc_page`): the load takes longer with the square of the size.
 
 use std::borrow::Cow;
 
-use super::{LoadRequest, Plan, PlanError, Role, Segment, SetupDataSummary, initrd};
-use crate::arch::x86_64::boot_params::E820_MAX_ENTRIES_ZEROPAGE;
-use crate::arch::x86_64::setup_data::{self, SetupData};
+use super::{
+    LoadRequest, Plan, PlanError, Role, Segment, SetupDataSummary, chain, initrd, validate,
+};
+use crate::arch::x86_64::boot_params::join;
+use crate::arch::x86_64::setup_data;
 use crate::arch::x86_64::zero_page::{self, Addresses};
+use crate::handover::Handover;
 use crate::host::Host;
 use crate::image::BzImage;
 use crate::image::bzimage::{ENTRY_64_OFFSET, xloadflags};
 use crate::memory::{Direction, Holes, PAGE_SIZE, PhysRange, Placement, Want};
-use crate::purgatory;
+use crate::purgatory::{self, Digest};
 use crate::sys::SEGMENT_MAX;
 
 /// Segments besides the initrd's parts: kernel, boot_params, setup_data, purgatory.
@@ -34,46 +44,55 @@ pub(super) fn place<'a>(
     host: &Host,
     image: &BzImage<'a>,
     initrds: &[&'a [u8]],
+    handover: &Handover,
     plan: &mut Plan<'a>,
-    warnings: &mut Vec<String>,
 ) -> Result<(), PlanError> {
-    let efi = zero_page::efi_handover(host, image).unwrap_or_else(|reason| {
-        warnings.push(format!(
-            "the next kernel gets no EFI: {reason}; ACPI is handed over all the same"
-        ));
-        None
-    });
-    let (entries, inline) = zero_page::e820_entries(&plan.e820);
-    let mut chain = SetupData::default();
-    if let Some(beyond) = entries.get(inline..).filter(|beyond| !beyond.is_empty()) {
-        chain.push_e820_ext(beyond);
-    }
-    if let (Some(handover), Some(efi)) = (&efi, &host.efi) {
-        chain.push_efi(efi, handover.descriptor_size);
-    }
-    if let Some(seed) = &request.seed {
-        chain.push_rng_seed(seed);
-    }
-
     let mut places = Places::new(request, host, image, plan)?;
     let kernel = places.kernel(image)?;
+    let kernel = Segment {
+        role: Role::Kernel,
+        buf: Cow::Borrowed(image.kernel),
+        mem: kernel,
+        rule: format!(
+            "highest place at or above pref_address {:#x}, aligned to kernel_alignment {:#x}, \
+             of init_size bytes",
+            image.header.pref_address, image.header.kernel_alignment
+        ),
+    };
+    let entry = kernel.mem.start() + ENTRY_64_OFFSET;
     let initrd_size = initrd::stream_size(initrds);
     let initrd = match initrd_size {
         0 => None,
         size => Some(places.initrd(image, size)?),
     };
-    let boot_params = places.small(
-        "boot_params",
-        zero_page::segment_size(plan.cmdline.as_str().len() as u64),
-    )?;
-    let setup_data = match chain.size() as u64 {
-        0 => None,
-        size => Some(places.small("setup_data", size)?),
-    };
+    let mut segments = vec![kernel];
+    segments.extend(
+        initrd
+            .into_iter()
+            .flat_map(|place| initrd_segments(initrds, place)),
+    );
+    // Before anything is digested, which takes its time.
+    validate::half_of_ram(segments.iter().map(|s| s.mem.size()).sum(), host)?;
+    let mut digests = digests(request, &segments);
+
+    let efi = zero_page::efi_handover(host, image).unwrap_or_else(|reason| {
+        plan.warnings.push(format!(
+            "the next kernel gets no EFI: {reason}; ACPI is handed over all the same"
+        ));
+        None
+    });
+    let mut chain = chain::build(request, host, handover, efi.as_ref(), plan)?;
+    let record = chain::record(request.time, host, image, plan, &chain, &segments, &digests);
+    chain.push(setup_data::SETUP_NONE, record.payload());
+
+    let size = zero_page::segment_size(plan.cmdline.as_str().len() as u64);
+    let boot_params = places.small("boot_params", size)?;
+    let setup_data = places.small("setup_data", chain.size() as u64)?;
     let purgatory = places.small("purgatory", purgatory::size())?;
     if places.used_last_choice {
-        warnings.push(
-            "a segment lies in memory that was added since boot: load again when that memory is unplugged".to_owned(),
+        plan.warnings.push(
+            "a segment lies in memory that was added since boot: load again when it is unplugged"
+                .to_owned(),
         );
     }
 
@@ -81,53 +100,43 @@ pub(super) fn place<'a>(
         cmdline: boot_params.start() + zero_page::CMDLINE_OFFSET,
         initrd: initrd.map(PhysRange::start),
         initrd_size,
-        setup_data: setup_data.map_or(0, PhysRange::start),
+        setup_data: setup_data.start(),
     };
     let zero_page = zero_page::build(image, host, efi.as_ref(), &plan.e820, &chain, &addresses);
+    let tables = vec![
+        Segment {
+            role: Role::BootParams,
+            buf: Cow::Owned(zero_page::segment_bytes(&zero_page, plan.cmdline.as_str())),
+            mem: boot_params,
+            rule:
+                "highest place; the command line begins on the second page, with the 2,048 bytes \
+                   that the decompressor maps"
+                    .to_owned(),
+        },
+        Segment {
+            role: Role::SetupData,
+            buf: Cow::Owned(chain.bytes_at(setup_data.start())),
+            mem: setup_data,
+            rule: "highest place; one segment, so that few page tables reach the whole chain"
+                .to_owned(),
+        },
+    ];
+    digests.extend(self::digests(request, &tables));
+    segments.extend(tables);
 
-    let mut segments = vec![segment(
-        Role::Kernel,
-        Cow::Borrowed(image.kernel),
-        kernel,
-        format!(
-            "highest place at or above pref_address {:#x}, aligned to kernel_alignment {:#x}, of init_size bytes",
-            image.header.pref_address, image.header.kernel_alignment
-        ),
-    )];
-    if let Some(place) = initrd {
-        segments.extend(initrd_segments(initrds, place));
-    }
-    segments.push(segment(
-        Role::BootParams,
-        Cow::Owned(zero_page::segment_bytes(&zero_page, plan.cmdline.as_str())),
-        boot_params,
-        "highest place; the command line begins on the second page, with the 2,048 bytes that the decompressor maps"
-            .to_owned(),
-    ));
-    if let Some(place) = setup_data {
-        let rule =
-            "highest place; one segment, so that few page tables reach the whole chain".to_owned();
-        segments.push(segment(
-            Role::SetupData,
-            Cow::Owned(chain.bytes_at(place.start())),
-            place,
-            rule,
-        ));
-    }
-
-    let code = purgatory_image(
-        request,
-        host,
-        &segments,
-        kernel.start() + ENTRY_64_OFFSET,
-        boot_params.start(),
-    )?;
-    segments.push(segment(
-        Role::Purgatory,
-        Cow::Owned(code),
-        purgatory,
-        "highest place that is left".to_owned(),
-    ));
+    let params = purgatory::Request {
+        entry,
+        boot_params: boot_params.start(),
+        serial_port: host.serial.as_ref().map(|serial| serial.port),
+        sha_ni: host.cpu.sha_ni,
+        verify: !request.no_digest,
+    };
+    segments.push(Segment {
+        role: Role::Purgatory,
+        buf: Cow::Owned(purgatory::image(&params, &digests)?),
+        mem: purgatory,
+        rule: "highest place that is left".to_owned(),
+    });
     segments.sort_by_key(|segment| segment.mem);
 
     plan.entry = Some(purgatory.start() + purgatory::ENTRY);
@@ -140,17 +149,19 @@ pub(super) fn place<'a>(
         })
         .collect();
     plan.segments = segments;
-    debug_assert!(inline <= E820_MAX_ENTRIES_ZEROPAGE);
     Ok(())
 }
 
-fn segment<'a>(role: Role, buf: Cow<'a, [u8]>, mem: PhysRange, rule: String) -> Segment<'a> {
-    Segment {
-        role,
-        buf,
-        mem,
-        rule,
-    }
+/// What purgatory verifies. What the files do not fill is zeroed by the running
+/// kernel, and nobody reads it before writing it: only the bytes are digested.
+fn digests(request: &LoadRequest, segments: &[Segment<'_>]) -> Vec<(PhysRange, Digest)> {
+    let wanted = segments.iter().filter(|_| !request.no_digest);
+    wanted
+        .filter_map(|segment| {
+            let range = PhysRange::new(segment.mem.start(), segment.buf.len() as u64).ok()?;
+            Some((range, purgatory::digest(&segment.buf)))
+        })
+        .collect()
 }
 
 /// The initrd's place cut into its parts.
@@ -162,44 +173,23 @@ fn initrd_segments<'a>(initrds: &[&'a [u8]], place: PhysRange) -> Vec<Segment<'a
         let size = (part.len() as u64).next_multiple_of(PAGE_SIZE);
         if let Ok(mem) = PhysRange::new(start, size) {
             let rule = "highest place left by the kernel".to_owned();
-            segments.push(segment(Role::Initrd, part, mem, rule));
+            segments.push(Segment {
+                role: Role::Initrd,
+                buf: part,
+                mem,
+                rule,
+            });
         }
         start += size;
     }
     segments
 }
 
-/// Purgatory with its parameter block, and the digests of `segments` in it.
-fn purgatory_image(
-    request: &LoadRequest,
-    host: &Host,
-    segments: &[Segment<'_>],
-    entry: u64,
-    boot_params: u64,
-) -> Result<Vec<u8>, PlanError> {
-    let params = purgatory::Request {
-        entry,
-        boot_params,
-        serial_port: host.serial.as_ref().map(|serial| serial.port),
-        sha_ni: host.cpu.sha_ni,
-        verify: !request.no_digest,
-    };
-    // What the files do not fill is zeroed by the running kernel, and nobody
-    // reads it before writing it: only the bytes are digested.
-    let filled = segments
-        .iter()
-        .filter(|_| params.verify)
-        .filter_map(|segment| {
-            let range = PhysRange::new(segment.mem.start(), segment.buf.len() as u64).ok()?;
-            Some((range, purgatory::digest(&segment.buf)))
-        });
-    Ok(purgatory::image(&params, &filled.collect::<Vec<_>>())?)
-}
-
 /// Free memory, and the bounds that request and image set.
 struct Places {
-    holes: Holes,
-    last_choice: Holes,
+    /// Boot RAM without the running kernel's initrd, boot RAM, hot-added RAM:
+    /// each is looked at only when nothing fits in those before it.
+    tiers: [Holes; 3],
     used_last_choice: bool,
     min: u64,
     max: u64,
@@ -237,16 +227,20 @@ impl Places {
             }
             holes
         };
+        let boot = free(Placement::Allowed);
+        let mut preferred = boot.clone();
+        if let Some(ramdisk) = running_ramdisk(host) {
+            preferred.remove(ramdisk);
+        }
         Ok(Self {
-            holes: free(Placement::Allowed),
-            last_choice: free(Placement::LastChoice),
+            tiers: [preferred, boot, free(Placement::LastChoice)],
             used_last_choice: false,
             min: min.max(LOW_LIMIT),
             max: max.min(reach),
         })
     }
 
-    /// Boot RAM first; hot-added RAM only when nothing else fits.
+    /// The best place; an error tells of boot RAM.
     fn take(
         &mut self,
         what: &'static str,
@@ -268,11 +262,17 @@ impl Places {
             bounds,
             direction: Direction::TopDown,
         };
-        self.holes.take(&want).or_else(|error| {
-            let place = self.last_choice.take(&want).map_err(|_| error)?;
-            self.used_last_choice = true;
-            Ok(place)
-        })
+        let [preferred, boot, hot_added] = &mut self.tiers;
+        let place = match preferred.take(&want).or_else(|_| boot.take(&want)) {
+            Ok(place) => place,
+            Err(error) => {
+                let place = hot_added.take(&want).map_err(|_| error)?;
+                self.used_last_choice = true;
+                place
+            }
+        };
+        self.tiers.iter_mut().for_each(|holes| holes.remove(place));
+        Ok(place)
     }
 
     fn small(&mut self, what: &'static str, size: u64) -> Result<PhysRange, PlanError> {
@@ -303,3 +303,18 @@ impl Places {
         self.take("the initrd", size, PAGE_SIZE, 0, top)
     }
 }
+
+/// Where the boot loader put the running kernel's initrd.
+fn running_ramdisk(host: &Host) -> Option<PhysRange> {
+    let params = &host.boot_params.as_ref()?.params;
+    let (image, size) = (
+        params.hdr.ramdisk_image.get(),
+        params.hdr.ramdisk_size.get(),
+    );
+    let start = join(image, params.ext_ramdisk_image.get());
+    PhysRange::new(start, join(size, params.ext_ramdisk_size.get())).ok()
+}
+
+#[cfg(test)]
+#[path = "place_tests.rs"]
+mod tests;

@@ -34,6 +34,10 @@ const SETUP_SECTS: u8 = 7;
 pub(crate) const SETUP_SIZE: usize = (SETUP_SECTS as usize + 1) * 512;
 /// Where the payload starts in the protected-mode part.
 pub(crate) const PAYLOAD_OFFSET: usize = 0x300;
+/// Something that unpacks, and is no kernel.
+const PAYLOAD: &[u8] = include_bytes!("../data/plain.xz");
+/// What it unpacks to, bytes: the kernel's build appends this number.
+const PAYLOAD_UNPACKED: u32 = 3221;
 /// What the tiny kernel calls itself.
 pub(crate) const VERSION: &str = "6.12.0-tiny (builder@host) #1 SMP";
 
@@ -45,9 +49,11 @@ impl TinyBzImage {
     /// A well-formed image as Debian's are, with a protected-mode part of
     /// `kernel_size` bytes: a multiple of 16, above 0x400.
     pub(crate) fn new(kernel_size: usize) -> Self {
-        let mut kernel: Vec<u8> = (0..kernel_size).map(|at| (at % 251) as u8).collect();
-        kernel[PAYLOAD_OFFSET..PAYLOAD_OFFSET + 4].copy_from_slice(b"\xfd7zX");
-        kernel[PAYLOAD_OFFSET + 4..PAYLOAD_OFFSET + 6].copy_from_slice(b"Z\0");
+        let mut kernel: Vec<u8> = (0..251_u8).cycle().take(kernel_size).collect();
+        for (to, from) in kernel[PAYLOAD_OFFSET..].iter_mut().zip(PAYLOAD) {
+            *to = *from;
+        }
+        kernel[kernel_size - 4..].copy_from_slice(&PAYLOAD_UNPACKED.to_le_bytes());
         let mut file = vec![0; SETUP_SIZE];
         file[..2].copy_from_slice(b"MZ");
         file.extend(kernel);
@@ -55,7 +61,10 @@ impl TinyBzImage {
             .u8(field::SETUP_SECTS, SETUP_SECTS)
             .u32(field::SYSSIZE, u32::try_from(kernel_size / 16).unwrap())
             .u16(field::BOOT_FLAG, 0xaa55)
-            .put(field::JUMP - 1, &[0xeb, (field::END - 0x202) as u8])
+            .put(
+                field::JUMP - 1,
+                &[0xeb, u8::try_from(field::END - 0x202).unwrap()],
+            )
             .put(field::MAGIC, b"HdrS")
             .u16(field::VERSION, 0x020f)
             .u16(field::KERNEL_VERSION, 0x400)
@@ -65,7 +74,10 @@ impl TinyBzImage {
             .u8(field::RELOCATABLE_KERNEL, 1)
             .u16(field::XLOADFLAGS, 0x7f)
             .u32(field::CMDLINE_SIZE, 2047)
-            .u32(field::PAYLOAD_OFFSET, PAYLOAD_OFFSET as u32)
+            .u32(
+                field::PAYLOAD_OFFSET,
+                u32::try_from(PAYLOAD_OFFSET).unwrap(),
+            )
             .u32(
                 field::PAYLOAD_LENGTH,
                 u32::try_from(kernel_size - PAYLOAD_OFFSET).unwrap(),

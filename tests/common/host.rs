@@ -15,6 +15,7 @@ pub(crate) fn host(iomem: &str) -> Host {
         cmdline: String::new(),
         iomem: iomem::parse(iomem.as_bytes()).unwrap(),
         firmware_map: None,
+        fdt: None,
         boot_params: None,
         efi: None,
         cpu: cpu::Cpu::default(),

@@ -24,6 +24,7 @@ use std::fmt;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
+use rkexec::handover::Capability;
 use rkexec::image::{Image, probe};
 use rkexec::memory::{MapPolicy, PhysRange};
 use rkexec::plan::{
@@ -121,6 +122,7 @@ fn any_request() -> impl Strategy<Value = LoadRequest> {
                 mem_max,
                 no_digest,
                 seed,
+                ..LoadRequest::default()
             },
         )
 }
@@ -152,11 +154,24 @@ fn every_plan_keeps_the_rules() {
         all.set(all.get() + 1);
         let files: Vec<&[u8]> = wish.initrds.iter().map(Vec::as_slice).collect();
         let image = probe(&wish.image).unwrap();
-        match plan(&wish.request, &machine.host, &image, &files) {
+        match plan(
+            &wish.request,
+            &machine.host,
+            &image,
+            &files,
+            Capability::unknown,
+        ) {
             Ok(plan) => {
                 made.set(made.get() + 1);
                 check(&plan, &machine, &wish, &image)?;
-                let again = self::plan(&wish.request, &machine.host, &image, &files).unwrap();
+                let again = self::plan(
+                    &wish.request,
+                    &machine.host,
+                    &image,
+                    &files,
+                    Capability::unknown,
+                )
+                .unwrap();
                 same(&plan, &again)
             }
             // What may be wrong with such a request on such a machine, and nothing else.
@@ -210,6 +225,9 @@ fn check(
         // 64 TiB is what the decompressor reaches with 4-level paging.
         let reach = if above_4g { 1 << 46 } else { 1 << 32 };
         prop_assert!(mem.end() <= reach, "{:?}", mem);
+        if segment.role == Role::Initrd && !above_4g {
+            prop_assert!(mem.last() <= u64::from(image.header.initrd_addr_max.get()));
+        }
         prop_assert!(
             usable.iter().any(|ram| ram.covers(mem)),
             "{} at {mem:?} is not in the RAM that may be used",
@@ -258,6 +276,7 @@ fn check(
     if request.seed.is_some() {
         expected.push("RNG_SEED");
     }
+    expected.push("NONE");
     prop_assert_eq!(kinds, expected);
 
     // Everything but purgatory is digested, unless that is not wanted.
@@ -335,7 +354,7 @@ fn the_seed_moves_nothing() {
             seed: Some([fill; 32]),
             ..LoadRequest::default()
         };
-        plan(&request, &machine, &image, &[]).unwrap()
+        plan(&request, &machine, &image, &[], Capability::unknown).unwrap()
     };
     let (a, b) = (with(1), with(2));
     let places = |plan: &Plan<'_>| -> Vec<_> {

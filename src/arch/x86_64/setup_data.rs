@@ -7,9 +7,19 @@ use zerocopy::IntoBytes;
 
 use super::boot_params::E820Entry;
 use crate::host::efi::{Efi, EfiDescriptor};
+use crate::memory::PhysRange;
 
 /// e820 entries beyond the 128 of boot_params.
 pub const SETUP_E820_EXT: u32 = 1;
+/// Nothing a kernel looks at: rkexec's own record.
+pub const SETUP_NONE: u32 = 0;
+/// A device tree blob.
+pub const SETUP_DTB: u32 = 2;
+/// The payload points elsewhere; KASLR and memblock keep off what it points to.
+pub const SETUP_INDIRECT: u32 = 1 << 31;
+/// Type inside the SETUP_INDIRECT nodes over pools. The kernel follows a node
+/// whose inner type is not SETUP_INDIRECT itself, and knows no type of this number.
+pub const INDIRECT_POOL: u32 = SETUP_INDIRECT | u32::from_be_bytes(*b"\0rkx");
 /// EFI tables of a kexec boot.
 pub const SETUP_EFI: u32 = 4;
 /// Seed for the random number generator, wiped after use.
@@ -38,6 +48,9 @@ pub fn type_name(kind: u32) -> &'static str {
         "RNG_SEED",
         "KEXEC_KHO",
     ];
+    if kind & SETUP_INDIRECT != 0 {
+        return "INDIRECT";
+    }
     let known = usize::try_from(kind)
         .ok()
         .and_then(|index| NAMES.get(index));
@@ -67,6 +80,20 @@ impl SetupData {
             kind: SETUP_E820_EXT,
             data: entries.as_bytes().to_vec(),
         });
+    }
+
+    /// Adds a node as it is.
+    pub fn push(&mut self, kind: u32, data: Vec<u8>) {
+        self.nodes.push(Node { kind, data });
+    }
+
+    /// Adds `struct setup_indirect` {type, reserved, len, addr} over `range`.
+    pub fn push_indirect(&mut self, range: PhysRange) {
+        let mut data = INDIRECT_POOL.to_le_bytes().to_vec();
+        data.extend_from_slice(&0_u32.to_le_bytes());
+        data.extend_from_slice(&range.size().to_le_bytes());
+        data.extend_from_slice(&range.start().to_le_bytes());
+        self.push(SETUP_INDIRECT, data);
     }
 
     /// Adds a seed.
@@ -229,6 +256,8 @@ mod tests {
         };
         chain.push_efi(&efi, 48);
         chain.push_rng_seed(&[7; 32]);
+        chain.push(SETUP_DTB, vec![9; 33]);
+        chain.push_indirect(PhysRange::new(0x1234_5000, 0x10_0000).unwrap());
         let bytes = chain.bytes_at(0x7fff_0000);
         assert_eq!(bytes.len(), chain.size());
         assert_eq!(walk(&bytes, 0x7fff_0000), chain.nodes());

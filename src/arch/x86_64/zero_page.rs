@@ -235,3 +235,7 @@ pub fn segment_size(length: u64) -> u64 {
 
 /// Where the command line lies in the boot_params segment, bytes.
 pub const CMDLINE_OFFSET: u64 = super::boot_params::BOOT_PARAMS_SIZE as u64;
+
+#[cfg(test)]
+#[path = "zero_page_tests.rs"]
+mod tests;

@@ -11,7 +11,7 @@ use crate::memory::MemoryMap;
 use crate::plan::Plan;
 
 /// An address.
-fn address(address: u64) -> String {
+pub(in crate::cli) fn address(address: u64) -> String {
     format!("{address:#x}")
 }
 
@@ -51,6 +51,21 @@ pub(in crate::cli) fn plan(plan: &Plan<'_>, image: &Image<'_>, kernel: &Path) ->
         .iter()
         .map(|(range, kind)| json!({ "start": address(range.start()), "size": range.size(), "type": kind.0 }))
         .collect();
+    let pools: Vec<Value> = plan
+        .pools
+        .iter()
+        .map(|planned| {
+            json!({
+                "name": planned.pool.name(),
+                "start": address(planned.pool.range().start()),
+                "size": planned.pool.range().size(),
+                "bitmap": address(planned.pool.bitmap()),
+                "protection": planned.protection,
+                "origin": planned.origin,
+                "reason": planned.reason,
+            })
+        })
+        .collect();
     json!({
         "schema": 1,
         "syscall": plan.syscall,
@@ -62,7 +77,7 @@ pub(in crate::cli) fn plan(plan: &Plan<'_>, image: &Image<'_>, kernel: &Path) ->
         "e820": e820,
         "excluded": excluded,
         "setup_data": plan.setup_data,
-        "pools": [],
+        "pools": pools,
         "warnings": plan.warnings,
     })
 }

@@ -86,6 +86,23 @@ pub(in crate::cli) fn plan(
             .collect();
         let _ = writeln!(out, "\nsetup_data: {}", nodes.join(", "));
     }
+    if !plan.pools.is_empty() {
+        out.push_str("\npools:\n");
+        for planned in &plan.pools {
+            let pool = &planned.pool;
+            let _ = writeln!(
+                out,
+                "  {}  {:>10}  {}, bitmap at {:#x}, from {}; protection {}, because: {}",
+                pool.range(),
+                human(pool.range().size()),
+                pool.name(),
+                pool.bitmap(),
+                planned.origin,
+                planned.protection,
+                planned.reason
+            );
+        }
+    }
     if explain {
         out.push_str("\nmemory map, and what the next kernel is told:\n");
         out.push_str(&memory_map(&plan.memory_map, true));

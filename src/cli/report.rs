@@ -1,0 +1,123 @@
+//! `rkexec report`: what arrived in this kernel.
+
+use std::fmt::Write as _;
+
+use anyhow::Context as _;
+use serde_json::{Value, json};
+
+use super::{Context, render};
+use crate::arch::x86_64::setup_data::type_name;
+use crate::handover::report::{Report, Verdict};
+use crate::host::Host;
+use crate::plan::kernel_map;
+
+/// Something did not arrive as planned.
+#[derive(Debug, thiserror::Error)]
+#[error("the hand-over is not as planned: {0}")]
+struct NotAsPlanned(String);
+
+pub(super) fn run(context: &Context) -> anyhow::Result<()> {
+    let host = Host::read(&context.root).context("reading what arrived failed")?;
+    let report = Report::of(&host).context("reading what arrived failed")?;
+    context.print(|| text(&report, &host), || to_json(&report, &host))?;
+    let wrong = report
+        .items
+        .iter()
+        .filter(|item| matches!(item.verdict, Verdict::Differs | Verdict::Missing));
+    let wrong: Vec<String> = wrong
+        .map(|item| format!("{} {}", item.item, item.verdict.name()))
+        .collect();
+    if wrong.is_empty() {
+        Ok(())
+    } else {
+        Err(NotAsPlanned(wrong.join(", ")).into())
+    }
+}
+
+fn text(report: &Report, host: &Host) -> String {
+    let mut out = String::new();
+    match &report.record {
+        Some(record) => {
+            let _ = writeln!(
+                out,
+                "loaded by rkexec {} from {}, {} seconds after 1970-01-01\n",
+                record.rkexec, record.from, record.loaded_at
+            );
+        }
+        None => out.push_str(
+            "no record: this kernel was not loaded by rkexec through kexec_load; nothing to compare with\n\n",
+        ),
+    }
+    for item in &report.items {
+        let _ = write!(out, "{:<20} {}", item.item, item.verdict.name());
+        let _ = if item.detail.is_empty() {
+            writeln!(out)
+        } else {
+            writeln!(out, ": {}", item.detail)
+        };
+    }
+    out.push_str("\nsetup_data:\n");
+    for node in host
+        .boot_params
+        .iter()
+        .flat_map(|running| &running.setup_data)
+    {
+        let _ = writeln!(
+            out,
+            "  {} ({:#x}), {} bytes",
+            type_name(node.kind),
+            node.kind,
+            node.data.len()
+        );
+    }
+    out.push_str("\nmemory map:\n");
+    for (range, kind) in kernel_map(host) {
+        let _ = writeln!(
+            out,
+            "  {range}  {:>10}  {kind}",
+            render::human(range.size())
+        );
+    }
+    if let Some(tree) = &report.tree {
+        let _ = writeln!(out, "\ndevice tree:\n{}", tree.to_dts());
+    }
+    out
+}
+
+fn to_json(report: &Report, host: &Host) -> Value {
+    let nodes = host
+        .boot_params
+        .iter()
+        .flat_map(|running| &running.setup_data);
+    let setup_data: Vec<Value> = nodes
+        .map(|node| json!({ "type": type_name(node.kind), "size": node.data.len() }))
+        .collect();
+    let map: Vec<Value> = kernel_map(host)
+        .iter()
+        .map(|(range, kind)| {
+            json!({ "start": render::json::address(range.start()), "size": range.size(), "type": kind.0 })
+        })
+        .collect();
+    let pools: Vec<Value> = report
+        .pools
+        .iter()
+        .map(|pool| {
+            json!({
+                "name": pool.name(),
+                "start": render::json::address(pool.range().start()),
+                "size": pool.range().size(),
+                "bitmap": render::json::address(pool.bitmap()),
+            })
+        })
+        .collect();
+    json!({
+        "schema": 1,
+        "as_planned": report.record.as_ref().map(|_| report.is_as_planned()),
+        "items": report.items,
+        "record": report.record,
+        "setup_data": setup_data,
+        "e820": map,
+        "pools": pools,
+        "device_tree": report.tree.as_ref().map(|tree| tree.to_dts()),
+    })
+}

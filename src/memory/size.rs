@@ -1,0 +1,65 @@
+//! Sizes and addresses as people write them.
+
+/// Why a text is not a number of bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SizeError {
+    /// Not digits with an optional suffix.
+    #[error("not a number of bytes (0x or decimal, suffix K, M, G or T)")]
+    NotANumber,
+    /// More than 64 bits.
+    #[error("larger than 2^64 - 1")]
+    TooLarge,
+}
+
+/// A number of bytes: decimal or 0x, with an optional suffix K, M, G or T.
+///
+/// # Errors
+/// When it is anything else, or does not fit 64 bits.
+pub fn parse_size(text: &str) -> Result<u64, SizeError> {
+    let (number, shift) = match text.char_indices().last() {
+        Some((at, 'k' | 'K')) => (&text[..at], 10),
+        Some((at, 'm' | 'M')) => (&text[..at], 20),
+        Some((at, 'g' | 'G')) => (&text[..at], 30),
+        Some((at, 't' | 'T')) => (&text[..at], 40),
+        _ => (text, 0),
+    };
+    let hex = number
+        .strip_prefix("0x")
+        .or_else(|| number.strip_prefix("0X"));
+    let number = match hex {
+        Some(digits) => parse_digits(digits, 16),
+        None => parse_digits(number, 10),
+    };
+    number?.checked_mul(1 << shift).ok_or(SizeError::TooLarge)
+}
+
+/// Digits of `radix` and nothing else: `from_str_radix` would take a sign.
+pub(crate) fn parse_digits(digits: &str, radix: u32) -> Result<u64, SizeError> {
+    if digits.is_empty() || !digits.chars().all(|c| c.is_digit(radix)) {
+        return Err(SizeError::NotANumber);
+    }
+    u64::from_str_radix(digits, radix).map_err(|_| SizeError::TooLarge)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{SizeError, parse_size};
+
+    #[test]
+    fn sizes() {
+        assert_eq!(parse_size("0x10"), Ok(16));
+        assert_eq!(parse_size("512M"), Ok(512 << 20));
+        assert_eq!(parse_size("0x2g"), Ok(2 << 30));
+        assert_eq!(parse_size("1T"), Ok(1 << 40));
+        assert_eq!(parse_size("7k"), Ok(7 << 10));
+        assert_eq!(parse_size("18446744073709551615"), Ok(u64::MAX));
+        for bad in [
+            "", "K", "0x", "-1", "+1", "0x+1", "1 M", "1MM", "1é", "é", "0xg",
+        ] {
+            assert_eq!(parse_size(bad), Err(SizeError::NotANumber), "{bad:?}");
+        }
+        for large in ["0x1000000000000000000", "18446744073709551615K"] {
+            assert_eq!(parse_size(large), Err(SizeError::TooLarge), "{large:?}");
+        }
+    }
+}

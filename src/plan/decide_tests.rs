@@ -1,0 +1,357 @@
+//! Which system call, by facts; and what kexec_file_load does to the map.
+
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::host::efi::Efi;
+use crate::host::security::Security;
+use crate::testing::host::{Says as _, host, range};
+
+/// A machine whose map both system calls hand over alike.
+fn plain() -> Host {
+    host("00100000-3fffffff : System RAM\n")
+        .firmware([(0x10_0000, 0x3fff_ffff, "System RAM")])
+        .boot_e820([(0x10_0000, 0x3fff_ffff, 1)])
+}
+
+/// A machine with memory that kexec_file_load would hand over as RAM.
+fn with_legacy_pmem() -> Host {
+    host("00100000-3fffffff : System RAM\n40000000-7fffffff : Persistent Memory (legacy)\n")
+        .firmware([(0x10_0000, 0x7fff_ffff, "System RAM")])
+        .boot_e820([(0x10_0000, 0x7fff_ffff, 1)])
+}
+
+fn decided(request: &LoadRequest, host: &Host) -> Result<(Syscall, String), String> {
+    let map = MemoryMap::reconcile(host, request.memory_map, &request.include_driver_managed);
+    decide(request, host, &map, &Handover::default())
+        .map(|decision| (decision.name, decision.reason))
+        .map_err(|error| error.to_string())
+}
+
+fn forced(syscall: Syscall) -> LoadRequest {
+    LoadRequest {
+        syscall: SyscallChoice::Only(syscall),
+        ..LoadRequest::default()
+    }
+}
+
+/// Makes something a fact of a machine.
+type Fact = fn(&mut Host);
+
+/// Facts that forbid kexec_load, and the reason given.
+fn forbidden() -> [(Fact, &'static str); 6] {
+    fn secure_boot(host: &mut Host) {
+        host.efi = Some(Efi {
+            secure_boot: Some(true),
+            ..Efi::default()
+        });
+    }
+    [
+        (
+            |host| host.security.lockdown = Some(Lockdown::Integrity),
+            "kernel lockdown forbids kexec_load",
+        ),
+        (
+            |host| host.security.lockdown = Some(Lockdown::Confidentiality),
+            "kernel lockdown forbids kexec_load",
+        ),
+        (
+            |host| host.security.ima_appraise_kexec = Some(true),
+            "IMA appraises kexec images, and kexec_load has no file to appraise",
+        ),
+        (
+            |host| {
+                secure_boot(host);
+                host.security.config.kexec_sig = Some(true);
+            },
+            "Secure Boot is on, and only kexec_file_load checks a signature",
+        ),
+        (
+            |host| host.security.kho = true,
+            "Kexec Handover (KHO) is on, and kexec_load would drop what it preserves",
+        ),
+        (
+            |host| host.security.config.kexec = Some(false),
+            "the running kernel is built without CONFIG_KEXEC",
+        ),
+    ]
+}
+
+#[test]
+fn kexec_load_where_nothing_forbids_it() {
+    let because =
+        "the fixed-up memory map, placement by this plan, and a digest that names what is damaged";
+    let facts: [Fact; 9] = [
+        |_| (),
+        |host| host.security.lockdown = Some(Lockdown::None),
+        |host| host.security.ima_appraise_kexec = Some(false),
+        |host| host.security.config.kexec = Some(true),
+        |host| host.security.config.kexec_sig = Some(true),
+        // Secure Boot alone, as with a firmware that does not lock the kernel down.
+        |host| {
+            host.efi = Some(Efi {
+                secure_boot: Some(true),
+                ..Efi::default()
+            });
+        },
+        |host| {
+            host.efi = Some(Efi {
+                secure_boot: Some(false),
+                ..Efi::default()
+            });
+            host.security.config.kexec_sig = Some(true);
+        },
+        // What fails with either call is for the errors of the call to explain.
+        |host| {
+            host.security = Security {
+                load_disabled: Some(true),
+                limit_reboot: Some(0),
+                cap_sys_boot: Some(false),
+                ..Security::default()
+            };
+        },
+        |host| {
+            host.security.config.kexec = Some(false);
+            host.security.config.kexec_file = Some(false);
+        },
+    ];
+    for (index, set) in facts.into_iter().enumerate() {
+        for mut host in [plain(), with_legacy_pmem()] {
+            set(&mut host);
+            assert_eq!(
+                decided(&LoadRequest::default(), &host),
+                Ok((Syscall::KexecLoad, because.to_owned())),
+                "facts {index}"
+            );
+        }
+    }
+}
+
+#[test]
+fn kexec_file_load_where_kexec_load_is_forbidden() {
+    for (set, reason) in forbidden() {
+        let mut host = plain();
+        set(&mut host);
+        assert_eq!(
+            decided(&LoadRequest::default(), &host),
+            Ok((Syscall::KexecFileLoad, reason.to_owned()))
+        );
+    }
+}
+
+#[test]
+fn neither_where_one_is_forbidden_and_the_other_does_harm() {
+    for (set, reason) in forbidden() {
+        let mut host = with_legacy_pmem();
+        set(&mut host);
+        let harm = "hands over 0x40000000 bytes as RAM that are not, first \
+                    40000000-7fffffff (persistent_memory_legacy)";
+        assert_eq!(
+            decided(&LoadRequest::default(), &host),
+            Err(format!(
+                "neither system call will do: {reason}; and kexec_file_load {harm}"
+            ))
+        );
+        // Whoever asks for it gets it, and is told.
+        assert_eq!(
+            decided(&forced(Syscall::KexecFileLoad), &host),
+            Ok((
+                Syscall::KexecFileLoad,
+                "asked for with --syscall".to_owned()
+            ))
+        );
+    }
+}
+
+#[test]
+fn what_is_asked_for_is_taken() {
+    for syscall in [Syscall::KexecLoad, Syscall::KexecFileLoad] {
+        for (set, _) in forbidden() {
+            for mut host in [plain(), with_legacy_pmem()] {
+                set(&mut host);
+                assert_eq!(
+                    decided(&forced(syscall), &host),
+                    Ok((syscall, "asked for with --syscall".to_owned()))
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn wishes_that_only_kexec_load_fulfils() {
+    let placing = "the running kernel places the segments itself";
+    let mapping = "the running kernel hands over its own map";
+    let verifying = "the running kernel's purgatory always verifies";
+    let wishes: [(LoadRequest, &str, &str); 5] = [
+        (
+            LoadRequest {
+                mem_min: Some(1 << 20),
+                ..LoadRequest::default()
+            },
+            "--mem-min",
+            placing,
+        ),
+        (
+            LoadRequest {
+                mem_max: Some(1 << 32),
+                ..LoadRequest::default()
+            },
+            "--mem-max",
+            placing,
+        ),
+        (
+            LoadRequest {
+                memory_map: MapPolicy::Firmware,
+                ..LoadRequest::default()
+            },
+            "--memory-map firmware",
+            mapping,
+        ),
+        (
+            LoadRequest {
+                include_driver_managed: BTreeSet::from(["kmem".to_owned()]),
+                ..LoadRequest::default()
+            },
+            "--include-driver-managed",
+            mapping,
+        ),
+        (
+            LoadRequest {
+                no_digest: true,
+                ..LoadRequest::default()
+            },
+            "--no-digest",
+            verifying,
+        ),
+    ];
+    for (wish, option, reason) in wishes {
+        assert_eq!(
+            decided(&wish, &plain()),
+            Ok((Syscall::KexecLoad, format!("{option} needs it: {reason}")))
+        );
+        let mut locked = plain();
+        locked.security.lockdown = Some(Lockdown::Integrity);
+        assert_eq!(
+            decided(&wish, &locked),
+            Err(format!(
+                "neither system call will do: kernel lockdown forbids kexec_load; \
+                 and kexec_file_load cannot do {option} ({reason})"
+            ))
+        );
+        let forced = LoadRequest {
+            syscall: SyscallChoice::Only(Syscall::KexecFileLoad),
+            ..wish
+        };
+        assert_eq!(
+            decided(&forced, &plain()),
+            Err(format!(
+                "{option} cannot be had with kexec_file_load: {reason}"
+            ))
+        );
+    }
+}
+
+/// What kexec_file_load does wrong on `host`, `!` in front of what is severe.
+fn harms(host: &Host) -> Vec<String> {
+    let map = MemoryMap::reconcile(host, MapPolicy::FixedUp, &BTreeSet::new());
+    harm(host, &map, &kernel_map(host))
+        .into_iter()
+        .map(|harm| format!("{}{}", if harm.severe { "!" } else { "" }, harm.what))
+        .collect()
+}
+
+#[test]
+fn no_harm() {
+    assert_eq!(harms(&plain()), [""; 0]);
+    // Driver-managed memory that was not there at boot is in no map.
+    let host =
+        host("00100000-3fffffff : System RAM\n100000000-1ffffffff : System RAM (virtio_mem)\n")
+            .boot_e820([(0x10_0000, 0x3fff_ffff, 1)]);
+    assert_eq!(harms(&host), [""; 0]);
+    // Every kernel reserves its first page itself.
+    let host = self::host("00000000-00000fff : Reserved\n00001000-0009ffff : System RAM\n")
+        .boot_e820([(0, 0x9_ffff, 1)]);
+    assert_eq!(harms(&host), [""; 0]);
+}
+
+#[test]
+fn e820_entries_that_are_dropped() {
+    let entries: Vec<(u64, u64, u32)> = (0..140_u64)
+        .map(|n| (n << 20, (n << 20) + 0xf_efff, 1))
+        .collect();
+    let host = host("00001000-000fefff : System RAM\n").boot_e820(entries);
+    assert_eq!(kernel_map(&host).len(), 140);
+    assert_eq!(harms(&host)[0], "!drops 12 of 140 e820 entries");
+    let mut locked = host;
+    locked.security.lockdown = Some(Lockdown::Integrity);
+    assert_eq!(
+        decided(&LoadRequest::default(), &locked),
+        Err(
+            "neither system call will do: kernel lockdown forbids kexec_load; \
+             and kexec_file_load drops 12 of 140 e820 entries"
+                .to_owned()
+        )
+    );
+}
+
+#[test]
+fn memory_that_is_no_ram_any_more() {
+    let what = |size: &str, range: &str, kind: &str| {
+        format!("hands over {size} bytes as RAM that are not, first {range} ({kind})")
+    };
+    // kmem in a range that was RAM by mistake of the firmware.
+    let host = host("00100000-3fffffff : System RAM\n40000000-7fffffff : dax0.0\n  50000000-7fffffff : System RAM (kmem)\n")
+        .boot_e820([(0x10_0000, 0x7fff_ffff, 1)]);
+    assert_eq!(
+        harms(&host),
+        [
+            format!(
+                "!{}",
+                what("0x30000000", "50000000-7fffffff", "driver_managed")
+            ),
+            what("0x10000000", "40000000-4fffffff", "withheld"),
+        ]
+    );
+    // A reservation by hand is somebody's wish; others are the kernel's business.
+    let reserved = self::host("00100000-3fffffff : System RAM\n40000000-7fffffff : Reserved\n")
+        .boot_e820([(0x10_0000, 0x7fff_ffff, 1)]);
+    let expected = what("0x40000000", "40000000-7fffffff", "reserved");
+    assert_eq!(harms(&reserved), std::slice::from_ref(&expected));
+    let by_hand = reserved.cmdline("quiet memmap=1G$0x40000000");
+    assert_eq!(harms(&by_hand), [format!("!{expected}")]);
+}
+
+#[test]
+fn the_map_that_the_kernel_hands_over() {
+    // The e820 it was booted with, in the kernel's way: sorted, the larger type wins.
+    let host = plain().boot_e820([
+        (0x4000_0000, 0x4000_0fff, 4),
+        (0x10_0000, 0x3fff_ffff, 1),
+        (0x3fff_0000, 0x3fff_ffff, 2),
+    ]);
+    assert_eq!(
+        kernel_map(&host),
+        [
+            (range(0x10_0000, 0x3ffe_ffff), E820Type::RAM),
+            (range(0x3fff_0000, 0x3fff_ffff), E820Type::RESERVED),
+            (range(0x4000_0000, 0x4000_0fff), E820Type::NVS),
+        ]
+    );
+    // Without it, the firmware map is the same.
+    let host = Host {
+        boot_params: None,
+        ..host
+    };
+    let host = host.firmware([
+        (0x10_0000, 0x3fff_ffff, "System RAM"),
+        (0x4000_0000, 0x4000_0fff, "Unknown E820 type"),
+    ]);
+    assert_eq!(
+        kernel_map(&host),
+        [
+            (range(0x10_0000, 0x3fff_ffff), E820Type::RAM),
+            (range(0x4000_0000, 0x4000_0fff), E820Type::RESERVED),
+        ]
+    );
+}
