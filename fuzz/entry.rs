@@ -7,10 +7,14 @@
 
 use std::collections::BTreeSet;
 
+use rkexec::handover::device_tree::{DeviceTree, MAX_BLOB, TreeError};
+use rkexec::handover::pool::Pool;
 use rkexec::host::boot_params::{self, RunningBootParams, SetupDataNode};
 use rkexec::host::firmware_memmap::{self, FirmwareRegion};
 use rkexec::host::iomem::{self, Iomem, Resource};
 use rkexec::host::{Host, cpu, loaded, security};
+use rkexec::image::decompress::{self, DecompressError};
+use rkexec::image::ikconfig::{self, KernelConfig, Symbol};
 use rkexec::image::{self, BzImage};
 use rkexec::memory::{MapPolicy, MemoryMap, Placement};
 
@@ -102,8 +106,88 @@ pub(crate) fn bzimage(data: &[u8]) -> bool {
     if let Some(version) = image.version {
         assert!(!version.chars().any(char::is_control));
     }
-    let _ = (image.release(), image.compression());
+    let _ = (image.release(), image.compression(), image.setup_type_max());
     true
+}
+
+/// The text of a kernel's configuration.
+pub(crate) fn kernel_config(data: &[u8]) -> bool {
+    let Some(config) = KernelConfig::parse(data) else {
+        return false;
+    };
+    let text: String = config
+        .symbols()
+        .map(|(name, symbol)| match symbol {
+            Symbol::Yes => format!("{name}=y\n"),
+            Symbol::Module => format!("{name}=m\n"),
+            Symbol::NotSet => format!("# {name} is not set\n"),
+            Symbol::Value(value) => format!("{name}={value}\n"),
+        })
+        .collect();
+    assert_eq!(KernelConfig::parse(text.as_bytes()), Some(config));
+    true
+}
+
+/// An unpacked kernel, with its configuration inside.
+pub(crate) fn ikconfig(data: &[u8]) -> bool {
+    let found = ikconfig::find(data);
+    if let Ok(Some(config)) = &found {
+        assert!(config.symbols().next().is_some());
+        // What is around the first configuration does not matter.
+        let around = [b"\x7fELF IKCFG_ST", data, b"IKCFG_ED"].concat();
+        assert_eq!(ikconfig::find(&around), found);
+    }
+    matches!(found, Ok(Some(_)))
+}
+
+/// A packed kernel, by the format that its first bytes name.
+pub(crate) fn decompress(data: &[u8]) -> bool {
+    const CAP: usize = 1 << 20;
+    let format = decompress::compression(data);
+    let whole = decompress::decompress(data, CAP);
+    let Ok(plain) = whole else {
+        if format.is_none() {
+            assert!(matches!(whole, Err(DecompressError::Unknown(_))));
+        }
+        return false;
+    };
+    assert!(format.is_some() && plain.len() <= CAP);
+    // The cap holds to the byte, and says so.
+    if let Some(cap) = plain.len().checked_sub(1) {
+        let error = decompress::decompress(data, cap);
+        assert!(matches!(error, Err(DecompressError::TooLarge { .. })));
+    }
+    true
+}
+
+/// A device tree blob.
+pub(crate) fn device_tree(data: &[u8]) -> bool {
+    let Ok(mut tree) = DeviceTree::read(data) else {
+        return false;
+    };
+    check_tree(&tree);
+    if let Ok(pool) = Pool::parse_option("1G,1M,name=fuzz")
+        && tree.set_pool(&pool).is_ok()
+    {
+        check_tree(&tree);
+        let found = tree.node("/chosen/fuzz").and_then(|it| it.property("base"));
+        assert_eq!(found, Some(&(1_u64 << 30).to_be_bytes()[..]));
+    }
+    true
+}
+
+fn check_tree(tree: &DeviceTree) {
+    for pool in tree.pools().unwrap_or_default() {
+        assert!(pool.range().contains(pool.bitmap()));
+    }
+    assert!(tree.to_dts().ends_with("};\n"));
+    match tree.write() {
+        Ok(blob) => {
+            assert!(blob.len() <= MAX_BLOB);
+            assert_eq!(DeviceTree::read(&blob).as_ref(), Ok(tree));
+        }
+        Err(error) => assert!(matches!(error, TreeError::TooBig { .. }), "{error}"),
+    }
 }
 
 /// A machine that says nothing.

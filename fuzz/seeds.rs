@@ -3,13 +3,78 @@
 //! Shared by make_corpus.rs and tests/fuzz_corpus.rs.
 
 /// The targets and their seeds.
-pub(crate) fn all() -> [(&'static str, Vec<Vec<u8>>); 4] {
+pub(crate) fn all() -> [(&'static str, Vec<Vec<u8>>); 13] {
     [
         ("iomem", iomem()),
         ("memmap", memmap()),
         ("boot_params", boot_params()),
         ("bzimage", bzimage()),
+        ("device_tree", device_tree()),
+        ("kernel_config", kernel_config()),
+        ("ikconfig", ikconfig()),
+        ("gzip", packed(include_bytes!("../tests/data/plain.gz"))),
+        ("bzip2", packed(include_bytes!("../tests/data/plain.bz2"))),
+        ("lzma", packed(include_bytes!("../tests/data/plain.lzma"))),
+        ("xz", packed(include_bytes!("../tests/data/plain.xz"))),
+        ("zstd", packed(include_bytes!("../tests/data/plain.zst"))),
+        ("lz4", packed(include_bytes!("../tests/data/plain.lz4"))),
     ]
+}
+
+/// What a real tool packed; and that as the payload of a bzImage, with the size
+/// of the unpacked kernel behind it, and more bytes, in which changes are no fault.
+fn packed(file: &[u8]) -> Vec<Vec<u8>> {
+    let plain = include_bytes!("../tests/data/plain").len() as u64;
+    let size = &plain.to_le_bytes()[..4];
+    vec![file.to_vec(), [file, size, &vec![0; file.len()]].concat()]
+}
+
+/// Configurations: some lines of a kernel's own, and a fragment.
+fn kernel_config() -> Vec<Vec<u8>> {
+    let own = "\
+#
+# Automatically generated file; DO NOT EDIT.
+# Linux/x86 6.12.0 Kernel Configuration
+#
+CONFIG_CC_VERSION_TEXT=\"gcc (Debian 12.2.0) 12.2.0\"
+CONFIG_X86_64=y
+CONFIG_IKCONFIG=m
+CONFIG_PHYSICAL_START=0x1000000
+# CONFIG_OF is not set
+CONFIG_RANDOMIZE_BASE=y
+";
+    [own, "CONFIG_OF=y\n# CONFIG_PMPOOL is not set\n"]
+        .map(|text| text.as_bytes().to_vec())
+        .to_vec()
+}
+
+/// Unpacked kernels that hold a configuration: gzip with a stored block, so
+/// that mutations reach the text.
+fn ikconfig() -> Vec<Vec<u8>> {
+    kernel_config()
+        .iter()
+        .map(|text| {
+            let (size, mut crc) = (text.len() as u64, u32::MAX);
+            for byte in text {
+                crc ^= u32::from(*byte);
+                for _ in 0..8 {
+                    crc = (crc >> 1) ^ (0xedb8_8320 * (crc & 1));
+                }
+            }
+            let size = size.to_le_bytes();
+            [
+                &b"\x7fELF\0IKCFG_ST"[..],
+                &[
+                    0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3, 1, size[0], size[1], !size[0], !size[1],
+                ],
+                text,
+                &(!crc).to_le_bytes(),
+                &size[..4],
+                b"IKCFG_ED\0",
+            ]
+            .concat()
+        })
+        .collect()
 }
 
 /// /proc/iomem of a plain machine, one with driver-managed memory, and one
@@ -148,4 +213,14 @@ fn bzimage() -> Vec<Vec<u8>> {
             file
         })
         .to_vec()
+}
+
+/// Blobs that dtc and QEMU made, the latter without the zeros at its end.
+fn device_tree() -> Vec<Vec<u8>> {
+    let mut qemu = include_bytes!("../tests/data/devicetree/qemu-microvm.dtb").to_vec();
+    let size = u32::try_from(qemu.len()).unwrap_or(0);
+    put(&mut qemu, 4, &size.to_be_bytes()); // totalsize
+    let machine = include_bytes!("../tests/data/devicetree/machine.dtb").to_vec();
+    let old = include_bytes!("../tests/data/devicetree/machine-v16.dtb").to_vec();
+    vec![qemu, machine, old]
 }

@@ -136,3 +136,48 @@ fn boot_params() {
 fn bzimage() {
     run("bzimage", entry::bzimage);
 }
+
+#[test]
+fn device_tree() {
+    run("device_tree", entry::device_tree);
+}
+
+#[test]
+fn kernel_config() {
+    run("kernel_config", entry::kernel_config);
+}
+
+#[test]
+fn ikconfig() {
+    run("ikconfig", entry::ikconfig);
+}
+
+#[test]
+fn gzip() {
+    run("gzip", entry::decompress);
+}
+
+#[test]
+fn bzip2() {
+    run("bzip2", entry::decompress);
+}
+
+#[test]
+fn lzma() {
+    run("lzma", entry::decompress);
+}
+
+#[test]
+fn xz() {
+    run("xz", entry::decompress);
+}
+
+#[test]
+fn zstd() {
+    run("zstd", entry::decompress);
+}
+
+#[test]
+fn lz4() {
+    run("lz4", entry::decompress);
+}

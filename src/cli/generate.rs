@@ -1,7 +1,5 @@
 //! `rkexec generate`: documentation from the definitions that the parser uses.
 
-use std::io::{self, Write as _};
-
 use clap::{Args, CommandFactory as _, Subcommand};
 use clap_complete::Shell;
 
@@ -44,15 +42,12 @@ pub(super) fn run(args: &GenerateArgs) -> anyhow::Result<()> {
                 .get_subcommands()
                 .find(|known| known.get_name() == verb);
             let found = found
-                .ok_or_else(|| super::Usage(format!("there is no verb {verb}")))?
+                .ok_or_else(|| super::Usage(format!("generate failed: there is no verb {verb}")))?
                 .clone();
             clap_mangen::Man::new(found)
                 .section("8")
                 .render(&mut text)?;
         }
     }
-    match io::stdout().lock().write_all(&text) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        other => Ok(other?),
-    }
+    super::write_out(&text)
 }

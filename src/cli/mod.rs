@@ -16,6 +16,7 @@ use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::host::{HostError, Root};
@@ -100,7 +101,7 @@ impl Context {
     fn on_this_machine(&self, verb: &str) -> anyhow::Result<()> {
         if self.global.root.is_some() {
             return Err(Usage(format!(
-                "{verb} changes this machine: --root does not go with it"
+                "{verb} failed: it changes this machine, and --root does not go with that"
             ))
             .into());
         }
@@ -118,22 +119,29 @@ impl Context {
             Output::Text => text(),
             Output::Json => format!("{:#}\n", json()),
         };
-        write_out(&text)
+        write_out(text.as_bytes())
     }
 
     fn warn(&self, warning: &str) {
         if !self.global.quiet {
-            eprintln!("rkexec: warning: {warning}");
+            say(&format!("rkexec: warning: {warning}"));
         }
     }
 }
 
 /// Writes to standard output; a reader that has gone is no error.
-fn write_out(text: &str) -> anyhow::Result<()> {
-    match io::stdout().lock().write_all(text.as_bytes()) {
+fn write_out(text: &[u8]) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text).and_then(|()| out.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        other => Ok(other?),
+        other => other.context("writing the result failed"),
     }
+}
+
+/// Writes a line to standard error. Nobody is left to tell when that fails,
+/// and `eprintln!` would panic.
+fn say(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 /// The command line asks for something that cannot be.
@@ -159,9 +167,9 @@ pub fn main() -> ExitCode {
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("rkexec: {error:#}");
+            say(&format!("rkexec: {error:#}"));
             if let Some(hint) = hint(&error) {
-                eprintln!("hint: {hint}");
+                say(&format!("hint: {hint}"));
             }
             exit_code(&error)
         }

@@ -59,10 +59,11 @@ impl Host {
     pub fn read(root: &Root) -> Result<Self, HostError> {
         let cmdline = cmdline::read(root)?;
         let memory = cpu::Memory::read(root)?;
+        let iomem = iomem::read(root)?;
         let boot_params = boot_params::read(root)?;
         Ok(Self {
             release: release(root)?,
-            iomem: iomem::read(root)?,
+            iomem,
             firmware_map: firmware_memmap::read(root)?,
             fdt: devicetree::read(root, boot_params.as_ref())?,
             boot_params,

@@ -204,7 +204,7 @@ impl Root {
     pub fn read(&self, path: &str) -> Result<Vec<u8>, HostError> {
         self.read_optional(path)?.ok_or_else(|| HostError::Read {
             path: path.to_owned(),
-            source: io::Error::from(io::ErrorKind::NotFound),
+            source: io::Error::from_raw_os_error(libc::ENOENT),
         })
     }
 

@@ -269,7 +269,8 @@ fn zstd(bytes: &[u8], out: &Output) -> Result<Vec<u8>, DecompressError> {
 fn lz4_legacy(bytes: &[u8], out: &Output) -> Result<Vec<u8>, DecompressError> {
     let mut rest = bytes.get(4..).unwrap_or_default();
     let mut unpacked = Vec::new();
-    let mut block = Vec::new();
+    // For a whole block, whatever the file says.
+    let mut block = vec![0; LZ4_BLOCK];
     while let Some((size, behind)) = rest.split_first_chunk::<4>() {
         let stated = u32::from_le_bytes(*size);
         let size = usize::try_from(stated).unwrap_or(usize::MAX);
@@ -283,8 +284,6 @@ fn lz4_legacy(bytes: &[u8], out: &Output) -> Result<Vec<u8>, DecompressError> {
                 behind.len()
             )));
         };
-        // The buffer for a whole block, whatever the file says.
-        block.resize(LZ4_BLOCK, 0);
         let length = lz4_flex::block::decompress_into(packed, &mut block)
             .map_err(|error| out.malformed(error.to_string()))?;
         let Some(plain) = block.get(..length) else {

@@ -87,7 +87,7 @@ fn place(free: &BTreeSet<u64>, want: &Want) -> Option<PhysRange> {
     let size = want.size.div_ceil(PAGE_SIZE) * PAGE_SIZE;
     let fits = |page: &u64| {
         let place = range(page * PAGE_SIZE, page * PAGE_SIZE + size);
-        place.start() % want.align.max(PAGE_SIZE) == 0
+        place.start().is_multiple_of(want.align.max(PAGE_SIZE))
             && want.bounds.covers(place)
             && pages(place).all(|page| free.contains(&page))
     };

@@ -273,6 +273,7 @@ fn check(
     if request.seed.is_some() {
         expected.push("RNG_SEED");
     }
+    expected.push("NONE");
     prop_assert_eq!(kinds, expected);
 
     // Everything but purgatory is digested, unless that is not wanted.

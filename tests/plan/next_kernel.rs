@@ -91,6 +91,7 @@ impl NextKernel {
         while node != 0 {
             let (kind, size) = (number(node + 8, 4), number(node + 12, 4));
             match kind {
+                0 => assert!(memory.read(node + 16, size).starts_with(b"RKXREC1\n")),
                 1 => e820.extend((0..size / 20).map(|n| entry_at(node + 16 + n * 20))),
                 9 => seed = Some(memory.read(node + 16, size).try_into().unwrap()),
                 other => panic!("setup_data of type {other}"),

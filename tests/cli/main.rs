@@ -1,0 +1,109 @@
+//! The command line as scripts rely on it: exit codes, messages, JSON fields.
+//!
+//! Nothing here loads, boots or unloads anything: those verbs are run only with
+//! an option that they refuse.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test may stop at what it did not expect"
+)]
+
+mod bad_input;
+#[path = "../common/mod.rs"]
+mod common;
+mod output;
+mod usage;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use common::bzimage::TinyBzImage;
+
+/// How a command ended.
+#[derive(Debug, PartialEq, Eq)]
+struct Ended {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+impl From<Output> for Ended {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code(),
+            out: String::from_utf8(output.stdout).unwrap(),
+            err: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+}
+
+/// A directory with kernels and machines in it, where the commands run.
+struct Lab(tempfile::TempDir);
+
+impl Lab {
+    /// With a good kernel called `vmlinuz`.
+    fn new() -> Self {
+        let lab = Self(tempfile::tempdir().unwrap());
+        lab.write("vmlinuz", TinyBzImage::new(0x1_0000).build());
+        lab
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn write(&self, name: &str, content: impl AsRef<[u8]>) {
+        let path = self.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+
+    /// A machine called `name` that shows `iomem`, with what every machine has.
+    fn machine(&self, name: &str, iomem: &str) {
+        for (file, content) in [
+            ("sys/kernel/osrelease", "6.12.0-tiny\n"),
+            ("cmdline", "root=/dev/vda quiet\n"),
+            ("cpuinfo", "flags\t\t: fpu\n"),
+            ("meminfo", "MemTotal: 1048576 kB\nMemAvailable: 524288 kB\n"),
+            ("iomem", iomem),
+        ] {
+            self.write(&format!("{name}/proc/{file}"), content);
+        }
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rkexec"));
+        command.args(args).current_dir(self.path());
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Ended {
+        self.command(args).output().unwrap().into()
+    }
+
+    /// Runs what must fail, with nothing on standard output; returns stderr.
+    #[track_caller]
+    fn fails(&self, code: i32, args: &[&str]) -> String {
+        let ended = self.run(args);
+        assert_eq!(ended.code, Some(code), "{ended:?}");
+        assert_eq!(ended.out, "", "{args:?}");
+        ended.err
+    }
+
+    /// Runs what must succeed without a word on stderr; returns stdout.
+    #[track_caller]
+    fn succeeds(&self, args: &[&str]) -> String {
+        let ended = self.run(args);
+        assert_eq!((ended.code, &*ended.err), (Some(0), ""), "{args:?}");
+        ended.out
+    }
+}
+
+/// A captured machine.
+fn captured(name: &str) -> String {
+    let machines: PathBuf = [env!("CARGO_MANIFEST_DIR"), "tests/machines", name]
+        .iter()
+        .collect();
+    machines.to_str().unwrap().to_owned()
+}

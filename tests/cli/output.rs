@@ -1,0 +1,399 @@
+//! What is printed: JSON by the contract, pictures, documentation.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use serde_json::Value;
+
+use crate::{Ended, Lab, captured};
+
+/// `plan --output json` on a captured machine.
+fn plan(lab: &Lab, machine: &str, args: &[&str]) -> Value {
+    let root = captured(machine);
+    let head = ["plan", "--output", "json", "--root", &root, "vmlinuz"];
+    serde_json::from_str(&lab.succeeds(&[&head, args].concat())).unwrap()
+}
+
+fn is_address(value: &Value) -> bool {
+    value
+        .as_str()
+        .and_then(|text| text.strip_prefix("0x"))
+        .is_some_and(|hex| u64::from_str_radix(hex, 16).is_ok())
+}
+
+fn keys(value: &Value) -> BTreeSet<&str> {
+    value
+        .as_object()
+        .unwrap()
+        .keys()
+        .map(String::as_str)
+        .collect()
+}
+
+/// Every field of the contract is there, and of its type.
+fn check_contract(plan: &Value) {
+    assert_eq!(plan["schema"], 1);
+    let top = [
+        "schema",
+        "syscall",
+        "image",
+        "cmdline",
+        "entry",
+        "segments",
+        "memory_map",
+        "excluded",
+        "setup_data",
+        "pools",
+        "warnings",
+    ];
+    assert!(keys(plan).is_superset(&BTreeSet::from(top)), "{plan}");
+    assert_eq!(keys(&plan["syscall"]), BTreeSet::from(["name", "reason"]));
+    assert_eq!(plan["image"]["format"], "bzImage");
+    assert!(plan["image"]["version"].is_string());
+    assert!(plan["cmdline"].is_string());
+    for segment in plan["segments"].as_array().unwrap() {
+        let fields = BTreeSet::from(["role", "mem", "memsz", "bufsz", "rule"]);
+        assert_eq!(keys(segment), fields);
+        let roles = [
+            "kernel",
+            "initrd",
+            "boot_params",
+            "setup_data",
+            "purgatory",
+            "elfcorehdr",
+            "backup",
+            "module",
+        ];
+        assert!(roles.contains(&segment["role"].as_str().unwrap()));
+        assert!(is_address(&segment["mem"]) && segment["memsz"].is_u64());
+        assert!(segment["bufsz"].is_u64() && segment["rule"].is_string());
+    }
+    let map = plan["memory_map"].as_array().unwrap();
+    assert!(!map.is_empty());
+    for region in map {
+        assert!(is_address(&region["start"]) && region["size"].is_u64());
+        assert!(region["kind"].is_string());
+        assert!(region["e820"].is_u64() || region["e820"].is_null());
+        assert!(!region["sources"].as_array().unwrap().is_empty());
+    }
+    for excluded in plan["excluded"].as_array().unwrap() {
+        assert!(is_address(&excluded["start"]) && excluded["size"].is_u64());
+        assert!(excluded["name"].is_string() && excluded["reason"].is_string());
+    }
+    for node in plan["setup_data"].as_array().unwrap() {
+        assert_eq!(keys(node), BTreeSet::from(["type", "size"]));
+        assert!(node["type"].is_string() && node["size"].is_u64());
+    }
+    assert!(plan["pools"].is_array());
+    assert!(
+        plan["warnings"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(Value::is_string)
+    );
+}
+
+#[test]
+fn the_fields_of_a_plan() {
+    let lab = Lab::new();
+    lab.write("initrd", [1; 5000]);
+    for machine in [
+        "big",
+        "bios-512m",
+        "many-e820",
+        "ovmf-1g",
+        "pmem-kmem",
+        "reserved",
+        "virtio-mem",
+    ] {
+        let plan = plan(&lab, machine, &["--cmdline", "quiet", "--initrd", "initrd"]);
+        check_contract(&plan);
+        assert_eq!(plan["syscall"]["name"], "kexec_load");
+        assert!(is_address(&plan["entry"]));
+        assert_eq!(plan["cmdline"], "quiet");
+        let roles: BTreeSet<&str> = plan["segments"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|segment| segment["role"].as_str().unwrap())
+            .collect();
+        assert_eq!(
+            roles,
+            BTreeSet::from(["kernel", "initrd", "boot_params", "setup_data", "purgatory"])
+        );
+    }
+}
+
+#[test]
+fn the_fields_where_the_running_kernel_places_everything() {
+    let lab = Lab::new();
+    let plan = plan(
+        &lab,
+        "big",
+        &["--syscall", "kexec_file_load", "--cmdline", "x"],
+    );
+    check_contract(&plan);
+    assert_eq!(plan["syscall"]["name"], "kexec_file_load");
+    assert_eq!(plan["syscall"]["reason"], "asked for with --syscall");
+    assert!(plan["entry"].is_null());
+    assert!(plan["segments"].as_array().unwrap().is_empty());
+}
+
+#[test]
+fn every_verb_prints_one_json_object() {
+    let lab = Lab::new();
+    let root = captured("big");
+    for args in [
+        &["memmap"][..],
+        &["status"],
+        &["inspect", "vmlinuz"],
+        &["capture", "copy"],
+        &["plan", "vmlinuz", "--quiet"],
+    ] {
+        let args = [args, &["--root", &root, "--output", "json"]].concat();
+        let object: Value = serde_json::from_str(&lab.succeeds(&args)).unwrap();
+        assert_eq!(object["schema"], 1, "{args:?}");
+    }
+    assert_eq!(
+        lab.succeeds(&["memmap", "--root", "copy"]),
+        lab.succeeds(&["memmap", "--root", &root])
+    );
+}
+
+#[test]
+fn what_inspect_tells() {
+    let lab = Lab::new();
+    let json: Value =
+        serde_json::from_str(&lab.succeeds(&["inspect", "vmlinuz", "--output", "json"])).unwrap();
+    assert_eq!(json["format"], "bzImage");
+    assert_eq!(json["release"], "6.12.0-tiny");
+    assert_eq!(json["protocol"], "2.15");
+    assert_eq!(json["alignment"], 0x20_0000);
+    assert_eq!(json["init_size"], 0x180_0000);
+    assert_eq!(json["compression"], "xz");
+    assert_eq!(json["xloadflags"].as_array().unwrap().len(), 7);
+    let text = lab.succeeds(&["inspect", "vmlinuz"]);
+    assert!(text.contains("6.12.0-tiny (builder@host) #1 SMP"), "{text}");
+}
+
+#[test]
+fn the_running_command_line_is_reused_without_what_belongs_to_its_boot() {
+    let lab = Lab::new();
+    lab.machine("m", "00100000-3fffffff : System RAM\n");
+    lab.write(
+        "m/proc/cmdline",
+        "BOOT_IMAGE=/vmlinuz root=/dev/vda quiet initrd=\\x crashkernel=256M\n",
+    );
+    let line = |args: &[&str]| {
+        let head = ["plan", "--output", "json", "--root", "m", "vmlinuz"];
+        let plan: Value = serde_json::from_str(&lab.succeeds(&[&head, args].concat())).unwrap();
+        plan["cmdline"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(
+        line(&["--reuse-cmdline"]),
+        "root=/dev/vda quiet crashkernel=256M"
+    );
+    assert_eq!(
+        line(&[
+            "--reuse-cmdline",
+            "--append",
+            "a b",
+            "--remove",
+            "quiet",
+            "--append",
+            "c",
+            "--remove",
+            "crashkernel"
+        ]),
+        "root=/dev/vda a b c"
+    );
+    assert_eq!(line(&["--cmdline", " x  y "]), " x  y ");
+    assert_eq!(line(&[]), "");
+}
+
+#[test]
+fn quiet_prints_nothing_for_people() {
+    let lab = Lab::new();
+    let root = captured("big");
+    for args in [&["memmap"][..], &["status"], &["plan", "vmlinuz"]] {
+        assert_eq!(lab.succeeds(&[args, &["-q", "--root", &root]].concat()), "");
+    }
+}
+
+#[test]
+fn explain_says_why() {
+    let lab = Lab::new();
+    let root = captured("pmem-kmem");
+    let plan = lab.succeeds(&[
+        "plan",
+        "--root",
+        &root,
+        "vmlinuz",
+        "--cmdline",
+        "x",
+        "--explain",
+    ]);
+    for line in [
+        "  48000000-5fffffff     384 MiB  driver_managed (kmem)    -> Persistent Memory (legacy) (12)  segments: no\n",
+        "      driver-managed: its driver finds it again in the next kernel [iomem: System RAM (kmem); firmware map: System RAM (1); boot e820: System RAM (1)]\n",
+        "      highest place at or above pref_address 0x1000000, aligned to kernel_alignment 0x200000, of init_size bytes; 65536 of its bytes are given\n",
+    ] {
+        assert!(plan.contains(line), "{line}: {plan}");
+    }
+}
+
+/// The names of all elements, or why this is no well-formed XML: enough of the
+/// rules for what has neither declarations nor comments.
+fn elements(xml: &str) -> Result<Vec<String>, String> {
+    let mut rest = xml.trim_end();
+    let (mut open, mut names) = (Vec::new(), Vec::new());
+    while !rest.is_empty() {
+        let (text, tag) = rest.split_once('<').unwrap_or((rest, ""));
+        check_text(text)?;
+        if tag.is_empty() {
+            return Err(format!("text at the end: {text}"));
+        }
+        let (tag, after) = tag.split_once('>').ok_or("a tag does not end")?;
+        rest = after;
+        if let Some(name) = tag.strip_prefix('/') {
+            if open.pop() != Some(name.to_owned()) {
+                return Err(format!("</{name}> closes something else"));
+            }
+        } else {
+            let is_empty = tag.ends_with('/');
+            let tag = tag.trim_end_matches('/');
+            let (name, attributes) = tag.split_once(' ').unwrap_or((tag, ""));
+            check_attributes(attributes)?;
+            if open.is_empty() && !names.is_empty() {
+                return Err("two roots".to_owned());
+            }
+            names.push(name.to_owned());
+            if !is_empty {
+                open.push(name.to_owned());
+            }
+        }
+    }
+    open.is_empty()
+        .then_some(names)
+        .ok_or("not all is closed".to_owned())
+}
+
+fn check_text(text: &str) -> Result<(), String> {
+    let entities = ["amp;", "lt;", "gt;", "quot;"];
+    let known = |after: &str| entities.iter().any(|name| after.starts_with(name));
+    if text.contains('>') || !text.split('&').skip(1).all(known) {
+        return Err(format!("not escaped: {text}"));
+    }
+    Ok(())
+}
+
+fn check_attributes(attributes: &str) -> Result<(), String> {
+    let mut rest = attributes.trim();
+    let mut seen = BTreeSet::new();
+    while !rest.is_empty() {
+        let (name, value) = rest.split_once("=\"").ok_or(format!("attribute {rest}"))?;
+        let (value, after) = value.split_once('"').ok_or(format!("attribute {rest}"))?;
+        check_text(value)?;
+        if !seen.insert(name.trim()) || name.trim().contains(['"', ' ']) {
+            return Err(format!("attribute {name}"));
+        }
+        rest = after.trim();
+    }
+    Ok(())
+}
+
+#[test]
+fn the_xml_check_can_fail() {
+    for bad in [
+        "<a>",
+        "<a></b>",
+        "<a b=c/>",
+        "<a b=\"1\" b=\"2\"/>",
+        "<a/><b/>",
+        "<a>&</a>",
+        "<a/>x",
+        "<a>1 > 0</a>",
+    ] {
+        assert!(elements(bad).is_err(), "{bad}");
+    }
+    assert_eq!(elements("<a b=\"1\"><c/>&lt;</a>\n").unwrap(), ["a", "c"]);
+}
+
+#[test]
+fn a_picture_is_well_formed() {
+    let lab = Lab::new();
+    for machine in ["big", "many-e820", "ovmf-1g", "pmem-kmem"] {
+        let plan = plan(&lab, machine, &["--cmdline", "x", "--svg", "plan.svg"]);
+        let svg = fs::read_to_string(lab.path().join("plan.svg")).unwrap();
+        let elements = elements(&svg).unwrap();
+        assert_eq!(elements[0], "svg");
+        // The background, every stretch, and every segment beside it.
+        let count = |name: &str| elements.iter().filter(|element| *element == name).count();
+        let (regions, segments) = (
+            plan["memory_map"].as_array().unwrap().len(),
+            plan["segments"].as_array().unwrap().len(),
+        );
+        assert!(count("rect") > regions + segments, "{machine}");
+        for segment in plan["segments"].as_array().unwrap() {
+            let role = segment["role"].as_str().unwrap();
+            assert!(svg.contains(&format!(">{role}, ")), "{role}");
+        }
+    }
+}
+
+#[test]
+fn documentation_from_the_parsers_definitions() {
+    let lab = Lab::new();
+    let man = lab.succeeds(&["generate", "man"]);
+    assert!(man.contains(".TH rkexec 8"), "{man}");
+    for verb in [
+        "load", "plan", "exec", "unload", "status", "memmap", "inspect", "capture",
+    ] {
+        assert!(man.contains(&format!("rkexec\\-{verb}")), "{verb}");
+        let page = lab.succeeds(&["generate", "man", verb]);
+        assert!(
+            page.contains(".SH NAME") && page.contains(".SH OPTIONS"),
+            "{verb}"
+        );
+    }
+    let page = lab.succeeds(&["generate", "man", "plan"]);
+    assert!(page.contains("\\-\\-reuse\\-cmdline"), "{page}");
+    assert_eq!(
+        lab.fails(2, &["generate", "man", "nothing"]),
+        "rkexec: generate failed: there is no verb nothing\n"
+    );
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = lab.succeeds(&["generate", "completions", shell]);
+        assert!(
+            script.contains("rkexec") && script.contains("reuse-cmdline"),
+            "{shell}"
+        );
+    }
+}
+
+#[test]
+fn a_reader_that_has_gone_is_no_error() {
+    let lab = Lab::new();
+    let root = captured("big");
+    for args in [
+        &["plan", "--root", &root, "vmlinuz", "--cmdline", "x"][..],
+        &["memmap", "--root", &root, "--output", "json"],
+        &["generate", "completions", "bash"],
+        &["generate", "man"],
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let ended: Ended = lab.command(args).stdout(writer).output().unwrap().into();
+        assert_eq!((ended.code, &*ended.err), (Some(0), ""), "{args:?}");
+    }
+}
+
+#[test]
+fn an_error_that_nobody_reads_keeps_its_exit_code() {
+    let lab = Lab::new();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let ended = lab.command(&["inspect", "missing"]).stderr(writer).output();
+    assert_eq!(ended.unwrap().status.code(), Some(1));
+}

@@ -1,0 +1,127 @@
+//! Options that are wrong, alone or together: exit code 2.
+
+use crate::{Lab, captured};
+
+#[test]
+fn a_wrong_command_line() {
+    let lab = Lab::new();
+    for (args, mention) in [
+        (&[][..], "Usage: rkexec"),
+        (&["nothing"], "unrecognized subcommand 'nothing'"),
+        (&["plan"], "<KERNEL>"),
+        (&["plan", "vmlinuz", "--initrd"], "--initrd"),
+        (&["plan", "vmlinuz", "other"], "'other'"),
+        (&["plan", "vmlinuz", "--frobnicate"], "'--frobnicate'"),
+        (&["plan", "vmlinuz", "--mem-min", "-1"], "'-1'"),
+        (
+            &["plan", "vmlinuz", "--mem-max", "1X"],
+            "not a number of bytes (0x or decimal, suffix K, M, G or T)",
+        ),
+        (
+            &["plan", "vmlinuz", "--mem-max", "99999999999T"],
+            "larger than 2^64 - 1",
+        ),
+        (
+            &["plan", "vmlinuz", "--syscall", "kexec"],
+            "kexec_file_load",
+        ),
+        (&["plan", "vmlinuz", "--memory-map", "mine"], "fixed-up"),
+        (&["plan", "vmlinuz", "--output", "yaml"], "json"),
+        (&["load", "vmlinuz", "--explain"], "'--explain'"),
+        (&["load", "vmlinuz", "--svg", "x"], "'--svg'"),
+        (&["exec", "vmlinuz"], "'vmlinuz'"),
+        (&["unload", "--sync"], "'--sync'"),
+        (&["capture"], "<DIR>"),
+        (&["inspect"], "<FILE>"),
+        (&["generate", "completions", "cmd"], "bash"),
+    ] {
+        let err = lab.fails(2, args);
+        assert!(err.contains(mention), "{args:?}: {err}");
+    }
+}
+
+#[test]
+fn options_that_contradict_each_other() {
+    let lab = Lab::new();
+    let root = captured("bios-512m");
+    for (args, expected) in [
+        (
+            &["--mem-min", "1G", "--mem-max", "1G"][..],
+            "rkexec: planning failed: --mem-min 0x40000000 is not below --mem-max 0x40000000\n",
+        ),
+        (
+            &["--syscall", "kexec_file_load", "--mem-min", "16M"],
+            "rkexec: planning failed: --mem-min cannot be had with kexec_file_load: \
+             the running kernel places the segments itself\n",
+        ),
+        (
+            &["--syscall", "kexec_file_load", "--memory-map", "firmware"],
+            "rkexec: planning failed: --memory-map firmware cannot be had with kexec_file_load: \
+             the running kernel hands over its own map\n",
+        ),
+        (
+            &["--syscall", "kexec_file_load", "--no-digest"],
+            "rkexec: planning failed: --no-digest cannot be had with kexec_file_load: \
+             the running kernel's purgatory always verifies\n",
+        ),
+        (
+            &["--include-driver-managed", "virtio_mem"],
+            "rkexec: planning failed: memory of the driver virtio_mem cannot be handed over as RAM: \
+             the hypervisor may have unplugged parts of it, and its driver unplugs all of it when it starts\n\
+             hint: only --include-driver-managed kmem is possible\n",
+        ),
+        (
+            &[
+                "--include-driver-managed",
+                "kmem",
+                "--include-driver-managed",
+                "hmem",
+            ],
+            "rkexec: planning failed: memory of the driver hmem cannot be handed over as RAM: \
+             nothing is known of this driver\n\
+             hint: only --include-driver-managed kmem is possible\n",
+        ),
+    ] {
+        let args = [&["plan", "--root", &root, "vmlinuz"], args].concat();
+        assert_eq!(lab.fails(2, &args), expected);
+    }
+    for args in [
+        &["plan", "vmlinuz", "--cmdline", "a", "--reuse-cmdline"][..],
+        &["status", "--quiet", "--verbose"],
+    ] {
+        let err = lab.fails(2, args);
+        assert!(err.contains("cannot be used with"), "{err}");
+    }
+}
+
+#[test]
+fn verbs_that_change_the_machine_refuse_another_root() {
+    let lab = Lab::new();
+    let root = captured("bios-512m");
+    for verb in ["load", "exec", "unload"] {
+        let mut args = vec![verb, "--root", &root];
+        if verb == "load" {
+            args.push("vmlinuz");
+        }
+        assert_eq!(
+            lab.fails(2, &args),
+            format!(
+                "rkexec: {verb} failed: it changes this machine, and --root does not go with that\n"
+            )
+        );
+    }
+}
+
+#[test]
+fn help_and_version_are_no_errors() {
+    let lab = Lab::new();
+    let help = lab.succeeds(&["--help"]);
+    for verb in [
+        "load", "plan", "exec", "unload", "status", "memmap", "inspect", "capture", "generate",
+    ] {
+        assert!(help.contains(&format!("\n  {verb}")), "{verb}: {help}");
+        assert!(lab.succeeds(&[verb, "--help"]).contains("Usage: rkexec"));
+    }
+    let version = format!("rkexec {}\n", env!("CARGO_PKG_VERSION"));
+    assert_eq!(lab.succeeds(&["--version"]), version);
+}

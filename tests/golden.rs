@@ -1,0 +1,116 @@
+//! The plans for the captured machines, as text and as JSON, against the files
+//! in tests/golden. `SNAPSHOTS=overwrite cargo test --test golden` writes them
+//! anew; look at the difference before it is committed.
+//!
+//! The size of purgatory depends on the compiler that built it, so its place
+//! and the sums it is part of are left out.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test may stop at what it did not expect"
+)]
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use common::bzimage::TinyBzImage;
+use serde_json::Value;
+use snapbox::data::DataFormat;
+use snapbox::{Assert, Data};
+
+fn tests(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests")
+        .join(name)
+}
+
+/// Names of the directories or files below `dir`, sorted.
+fn names(dir: &Path, directories: bool) -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .filter(|entry| entry.path().is_dir() == directories)
+        .map(|entry| entry.file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+/// What `rkexec plan` prints for a machine.
+fn plan(machine: &str, args: &[&str]) -> String {
+    let lab = tempfile::tempdir().unwrap();
+    fs::write(
+        lab.path().join("vmlinuz"),
+        TinyBzImage::new(0x1_0000).build(),
+    )
+    .unwrap();
+    fs::write(lab.path().join("initrd"), [1; 5000]).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_rkexec"))
+        .args(["plan", "vmlinuz", "--initrd", "initrd", "--reuse-cmdline"])
+        .arg("--root")
+        .arg(tests("machines").join(machine))
+        .args(args)
+        .current_dir(lab.path())
+        .output()
+        .unwrap();
+    let err = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), &*err), (Some(0), ""), "{machine}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn text(machine: &str) -> String {
+    let mut below_purgatory = false;
+    let lines = plan(machine, &["--explain"]);
+    let lines = lines.lines().map(|line| {
+        let of_purgatory = std::mem::replace(&mut below_purgatory, line.ends_with("  purgatory"));
+        if below_purgatory {
+            "  [PLACE]  purgatory".to_owned()
+        } else if of_purgatory {
+            line.split_once(';').unwrap().0.to_owned()
+        } else if line.starts_with("entry:") {
+            "entry:     [ADDRESS] (purgatory)".to_owned()
+        } else if line.starts_with("segments (") {
+            "segments:".to_owned()
+        } else {
+            line.to_owned()
+        }
+    });
+    lines.map(|line| line + "\n").collect()
+}
+
+fn json(machine: &str) -> String {
+    let mut plan: Value = serde_json::from_str(&plan(machine, &["--output", "json"])).unwrap();
+    plan["entry"] = "[ADDRESS]".into();
+    let segments = plan["segments"].as_array_mut().unwrap();
+    let purgatory = segments
+        .iter_mut()
+        .find(|segment| segment["role"] == "purgatory")
+        .unwrap();
+    for field in ["mem", "memsz", "bufsz"] {
+        purgatory[field] = "[PURGATORY]".into();
+    }
+    format!("{plan:#}\n")
+}
+
+#[test]
+fn plans_of_the_captured_machines() {
+    let machines = names(&tests("machines"), true);
+    assert!(machines.len() >= 5);
+    let golden = tests("golden");
+    let assert = Assert::new().action_env("SNAPSHOTS");
+    for machine in &machines {
+        for (extension, actual) in [("txt", text(machine)), ("json", json(machine))] {
+            let path = golden.join(format!("{machine}.{extension}"));
+            let expected = Data::read_from(&path, Some(DataFormat::Text)).raw();
+            assert.eq(Data::text(actual).raw(), expected);
+        }
+    }
+    let expected: Vec<String> = machines
+        .iter()
+        .flat_map(|machine| [format!("{machine}.json"), format!("{machine}.txt")])
+        .collect();
+    assert_eq!(names(&golden, false), expected, "a plan of no machine");
+}
