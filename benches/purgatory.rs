@@ -12,7 +12,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rkexec::purgatory::{Implementation, Request, digest_by, has_sha_ni};
+use rkexec::purgatory::Request;
+use rkexec::sys::digest::{Implementation, digest_by, has_sha_ni};
 
 #[path = "../tests/purgatory/mapping.rs"]
 #[expect(dead_code, reason = "the tests use the rest")]
@@ -238,7 +239,7 @@ fn main() -> Step {
         for (series, implementation) in &mut loader {
             if implementation.available() {
                 series.measure(|| {
-                    std::hint::black_box(digest_by(*implementation, &[&data]));
+                    std::hint::black_box(digest_by(*implementation, &data));
                     Ok(())
                 })?;
             }

@@ -42,7 +42,7 @@ fn round_trip() -> Result<()> {
     println!("Booting {} in QEMU ...", kernel.release);
     let trip = Trip::to(&kernel).append("greeting=hello").options("");
     // The plan in words, beside the one in JSON that the check is made with.
-    let request = trip::request("/next/initrd", &trip.cmdline(), "");
+    let request = trip.request();
     let words = format!(
         "try words rkexec plan {request}\n\
          record request <<'EOF'\nrkexec plan {request}\nEOF\n"

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::Result;
-use rkexec::purgatory::has_sha_ni;
+use rkexec::sys::digest::has_sha_ni;
 
 use crate::lab::Kernel;
 use crate::{INITRD_MIB, measure};

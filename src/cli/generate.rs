@@ -26,28 +26,39 @@ enum What {
     },
 }
 
+/// What no option says, for rkexec(8): written by hand.
+const MORE: &str = include_str!("../../man/more.roff");
+
 pub(super) fn run(args: &GenerateArgs) -> anyhow::Result<()> {
     let mut command = Cli::command();
     command.build();
     let mut text = Vec::new();
     match &args.what {
         What::Completions { shell } => {
-            clap_complete::generate(*shell, &mut command, "rkexec", &mut text)
+            clap_complete::generate(*shell, &mut command, "rkexec", &mut text);
         }
-        What::Man { verb: None } => clap_mangen::Man::new(command)
-            .section("8")
-            .render(&mut text)?,
+        What::Man { verb: None } => {
+            page(command).render(&mut text)?;
+            text.extend_from_slice(MORE.as_bytes());
+        }
         What::Man { verb: Some(verb) } => {
-            let found = command
-                .get_subcommands()
-                .find(|known| known.get_name() == verb);
-            let found = found
-                .ok_or_else(|| super::Usage(format!("generate failed: there is no verb {verb}")))?
-                .clone();
-            clap_mangen::Man::new(found)
-                .section("8")
-                .render(&mut text)?;
+            let mut verbs = command.get_subcommands();
+            let found = verbs.find(|known| known.get_name() == verb);
+            let unknown = || super::Usage(format!("generate failed: there is no verb {verb}"));
+            page(found.ok_or_else(unknown)?.clone()).render(&mut text)?;
         }
     }
     super::write_out(&text)
+}
+
+fn page(command: clap::Command) -> clap_mangen::Man {
+    let title = command
+        .get_display_name()
+        .unwrap_or("rkexec")
+        .to_uppercase();
+    clap_mangen::Man::new(command)
+        .title(title)
+        .section("8")
+        .source(concat!("rkexec ", env!("CARGO_PKG_VERSION")))
+        .manual("System Manager's Manual")
 }

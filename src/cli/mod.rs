@@ -43,6 +43,7 @@ pub struct Cli {
 
 /// Options for every verb.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Options for every verb")]
 struct Global {
     /// Read /proc, /sys and /boot below DIR: plan for a captured machine.
     #[arg(long, global = true, value_name = "DIR")]

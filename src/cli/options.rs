@@ -45,24 +45,29 @@ pub(super) struct LoadArgs {
     /// Segments lie below this address.
     #[arg(long, value_name = "ADDR", value_parser = parse_size)]
     mem_max: Option<u64>,
-    /// A device tree blob for the next kernel; pools are added to it.
-    #[arg(long, value_name = "FILE")]
-    pub(super) dtb: Option<PathBuf>,
-    /// A memory pool whose contents survive: BASE,SIZE[,bitmap=ADDR][,name=NODE]; repeatable.
-    #[arg(long, value_name = "POOL", value_parser = Pool::parse_option)]
-    pool: Vec<Pool>,
-    /// How the next kernel is kept off the pools.
-    #[arg(long, value_enum, value_name = "HOW")]
-    pool_protect: Option<ProtectArg>,
-    /// Do not carry over the device tree and the pools of the running kernel.
-    #[arg(long)]
-    no_carry_pools: bool,
-    /// Take the next kernel to understand pools, although its configuration is unknown.
-    #[arg(long)]
-    assume_pmpool: bool,
     /// Purgatory does not verify the segments before it enters the kernel.
     #[arg(long)]
     no_digest: bool,
+    /// A device tree blob for the next kernel; pools are added to it.
+    #[arg(help_heading = "Hand-over options", long, value_name = "FILE")]
+    pub(super) dtb: Option<PathBuf>,
+    /// A memory pool whose contents survive: BASE,SIZE[,bitmap=ADDR][,name=NODE]; repeatable.
+    #[arg(help_heading = "Hand-over options", long, value_name = "POOL", value_parser = Pool::parse_option)]
+    pool: Vec<Pool>,
+    /// How the next kernel is kept off the pools.
+    #[arg(
+        help_heading = "Hand-over options",
+        long,
+        value_enum,
+        value_name = "HOW"
+    )]
+    pool_protect: Option<ProtectArg>,
+    /// Do not carry over the device tree and the pools of the running kernel.
+    #[arg(help_heading = "Hand-over options", long)]
+    no_carry_pools: bool,
+    /// Take the next kernel to understand pools, although its configuration is unknown.
+    #[arg(help_heading = "Hand-over options", long)]
+    assume_pmpool: bool,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]

@@ -73,7 +73,7 @@ proptest! {
 
     #[test]
     fn sweep_visits_every_address_once(a in any_layer(), b in any_layer(), c in any_layer()) {
-        let mut visited: Vec<(PhysRange, (Option<u8>, Option<u8>, Option<u8>))> = Vec::new();
+        let mut visited = Vec::new();
         sweep(&a, &b, &c, |range, a, b, c| visited.push((range, (a, b, c))));
         for address in 0..END {
             let there = (at(a.entries(), address), at(b.entries(), address), at(c.entries(), address));

@@ -1,7 +1,7 @@
 //! The setup_data chain of a plan: who gets which node, and in which order.
 
-use super::{LoadRequest, Plan, PlanError, Role, Segment};
-use crate::arch::x86_64::setup_data::{SETUP_DTB, SETUP_NONE, SetupData};
+use super::{LoadRequest, Plan, PlanError, PlannedPool, Role, Segment};
+use crate::arch::x86_64::setup_data::{SETUP_DTB, SetupData};
 use crate::arch::x86_64::zero_page::{self, EfiHandover};
 use crate::handover::record::{Blob, MAX_E820, PoolRecord, Record};
 use crate::handover::{Handover, HandoverError, Protection, carry};
@@ -17,20 +17,13 @@ const MAX_E820_EXT: usize = 8192;
 /// (E820_MAX_ENTRIES in arch/x86/include/asm/e820/types.h).
 const E820_MAX_ENTRIES: usize = 3200;
 
-/// Builds the chain. The record comes last: it tells of all other nodes.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "one call, and each of them a different thing"
-)]
+/// The chain without the record.
 pub(super) fn build(
     request: &LoadRequest,
     host: &Host,
-    image: &BzImage<'_>,
     handover: &Handover,
     efi: Option<&EfiHandover>,
     plan: &mut Plan<'_>,
-    files: &[Segment<'_>],
-    digests: &[(PhysRange, Digest)],
 ) -> Result<SetupData, PlanError> {
     let mut chain = SetupData::default();
     let (entries, inline) = zero_page::e820_entries(&plan.e820);
@@ -47,15 +40,11 @@ pub(super) fn build(
     {
         chain.push_e820_ext(beyond);
     }
-    let tree = handover.tree.as_ref().map(|tree| tree.write());
-    let tree = tree.transpose().map_err(|source| HandoverError::Tree {
-        origin: carry::MERGED,
-        source,
-    })?;
-    let device_tree = tree
-        .as_ref()
-        .map(|blob| Blob::new(blob, &purgatory::digest(blob)));
-    if let Some(blob) = tree {
+    if let Some(tree) = &handover.tree {
+        let origin = carry::MERGED;
+        let blob = tree
+            .write()
+            .map_err(|source| HandoverError::Tree { origin, source })?;
         chain.push(SETUP_DTB, blob);
     }
     if let (Some(handover), Some(efi)) = (efi, &host.efi) {
@@ -71,7 +60,20 @@ pub(super) fn build(
     {
         chain.push_indirect(planned.pool.range());
     }
+    Ok(chain)
+}
 
+/// What was planned, for the next kernel's report. `files` are the segments of
+/// kernel and initrd, with their `digests` unless there are none.
+pub(super) fn record(
+    time: u64,
+    host: &Host,
+    image: &BzImage<'_>,
+    plan: &Plan<'_>,
+    chain: &SetupData,
+    files: &[Segment<'_>],
+    digests: &[(PhysRange, Digest)],
+) -> Record {
     let blobs = |role| {
         let pairs = files
             .iter()
@@ -79,16 +81,15 @@ pub(super) fn build(
             .filter(move |(segment, _)| segment.role == role);
         pairs.map(|(segment, (_, digest))| Blob::new(&segment.buf, digest))
     };
-    let record = Record {
+    let tree = chain.nodes().iter().find(|node| node.kind == SETUP_DTB);
+    let e820 = plan.e820.iter().take(MAX_E820);
+    Record {
         rkexec: env!("CARGO_PKG_VERSION").to_owned(),
-        loaded_at: request.time,
+        loaded_at: time,
         from: host.release.clone(),
         release: image.release().map(str::to_owned),
         cmdline: plan.cmdline.as_str().to_owned(),
-        e820: plan
-            .e820
-            .iter()
-            .take(MAX_E820)
+        e820: e820
             .map(|(range, kind)| (range.start(), range.size(), kind.0))
             .collect(),
         e820_complete: plan.e820.len() <= MAX_E820,
@@ -97,21 +98,20 @@ pub(super) fn build(
             .iter()
             .map(|node| (node.kind, node.data.len()))
             .collect(),
-        device_tree,
+        device_tree: tree.map(|node| Blob::new(&node.data, &purgatory::digest(&node.data))),
         kernel: blobs(Role::Kernel).next(),
         initrd: blobs(Role::Initrd).collect(),
-        pools: plan
-            .pools
-            .iter()
-            .map(|planned| PoolRecord {
-                name: planned.pool.name().to_owned(),
-                base: planned.pool.range().start(),
-                size: planned.pool.range().size(),
-                bitmap: planned.pool.bitmap(),
-                protection: planned.protection,
-            })
-            .collect(),
-    };
-    chain.push(SETUP_NONE, record.payload());
-    Ok(chain)
+        pools: plan.pools.iter().map(pool_record).collect(),
+    }
+}
+
+fn pool_record(planned: &PlannedPool) -> PoolRecord {
+    let (pool, range) = (&planned.pool, planned.pool.range());
+    PoolRecord {
+        name: pool.name().to_owned(),
+        base: range.start(),
+        size: range.size(),
+        bitmap: pool.bitmap(),
+        protection: planned.protection,
+    }
 }

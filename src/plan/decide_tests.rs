@@ -35,8 +35,11 @@ fn forced(syscall: Syscall) -> LoadRequest {
     }
 }
 
+/// Makes something a fact of a machine.
+type Fact = fn(&mut Host);
+
 /// Facts that forbid kexec_load, and the reason given.
-fn forbidden() -> [(fn(&mut Host), &'static str); 6] {
+fn forbidden() -> [(Fact, &'static str); 6] {
     fn secure_boot(host: &mut Host) {
         host.efi = Some(Efi {
             secure_boot: Some(true),
@@ -78,7 +81,7 @@ fn forbidden() -> [(fn(&mut Host), &'static str); 6] {
 fn kexec_load_where_nothing_forbids_it() {
     let because =
         "the fixed-up memory map, placement by this plan, and a digest that names what is damaged";
-    let facts: [fn(&mut Host); 9] = [
+    let facts: [Fact; 9] = [
         |_| (),
         |host| host.security.lockdown = Some(Lockdown::None),
         |host| host.security.ima_appraise_kexec = Some(false),

@@ -3,10 +3,20 @@
 //! The largest and most demanding go first, all top-down; boot_params,
 //! setup_data and purgatory end up side by side, so that the decompressor's
 //! few page tables reach them all.
+//!
+//! The memory that held the running kernel's own initrd is taken late. Boot
+//! loaders put it at the top, the kernel freed it late in its boot, and so its
+//! allocator gives those pages out early. kexec_load keeps the image in pages
+//! from there until the jump, and a page that is also some segment's
+//! destination makes it search everything loaded so far (kexec_core.c,
+//! `kimage_alloc_page`): the load takes longer with the square of the size.
 
 use std::borrow::Cow;
 
-use super::{LoadRequest, Plan, PlanError, Role, Segment, SetupDataSummary, chain, initrd};
+use super::{
+    LoadRequest, Plan, PlanError, Role, Segment, SetupDataSummary, chain, initrd, validate,
+};
+use crate::arch::x86_64::boot_params::join;
 use crate::arch::x86_64::setup_data;
 use crate::arch::x86_64::zero_page::{self, Addresses};
 use crate::handover::Handover;
@@ -61,6 +71,8 @@ pub(super) fn place<'a>(
             .into_iter()
             .flat_map(|place| initrd_segments(initrds, place)),
     );
+    // Before anything is digested, which takes its time.
+    validate::half_of_ram(segments.iter().map(|s| s.mem.size()).sum(), host)?;
     let mut digests = digests(request, &segments);
 
     let efi = zero_page::efi_handover(host, image).unwrap_or_else(|reason| {
@@ -69,16 +81,9 @@ pub(super) fn place<'a>(
         ));
         None
     });
-    let chain = chain::build(
-        request,
-        host,
-        image,
-        handover,
-        efi.as_ref(),
-        plan,
-        &segments,
-        &digests,
-    )?;
+    let mut chain = chain::build(request, host, handover, efi.as_ref(), plan)?;
+    let record = chain::record(request.time, host, image, plan, &chain, &segments, &digests);
+    chain.push(setup_data::SETUP_NONE, record.payload());
 
     let size = zero_page::segment_size(plan.cmdline.as_str().len() as u64);
     let boot_params = places.small("boot_params", size)?;
@@ -182,8 +187,9 @@ fn initrd_segments<'a>(initrds: &[&'a [u8]], place: PhysRange) -> Vec<Segment<'a
 
 /// Free memory, and the bounds that request and image set.
 struct Places {
-    holes: Holes,
-    last_choice: Holes,
+    /// Boot RAM without the running kernel's initrd, boot RAM, hot-added RAM:
+    /// each is looked at only when nothing fits in those before it.
+    tiers: [Holes; 3],
     used_last_choice: bool,
     min: u64,
     max: u64,
@@ -221,16 +227,20 @@ impl Places {
             }
             holes
         };
+        let boot = free(Placement::Allowed);
+        let mut preferred = boot.clone();
+        if let Some(ramdisk) = running_ramdisk(host) {
+            preferred.remove(ramdisk);
+        }
         Ok(Self {
-            holes: free(Placement::Allowed),
-            last_choice: free(Placement::LastChoice),
+            tiers: [preferred, boot, free(Placement::LastChoice)],
             used_last_choice: false,
             min: min.max(LOW_LIMIT),
             max: max.min(reach),
         })
     }
 
-    /// Boot RAM first; hot-added RAM only when nothing else fits.
+    /// The best place; an error tells of boot RAM.
     fn take(
         &mut self,
         what: &'static str,
@@ -252,11 +262,17 @@ impl Places {
             bounds,
             direction: Direction::TopDown,
         };
-        self.holes.take(&want).or_else(|error| {
-            let place = self.last_choice.take(&want).map_err(|_| error)?;
-            self.used_last_choice = true;
-            Ok(place)
-        })
+        let [preferred, boot, hot_added] = &mut self.tiers;
+        let place = match preferred.take(&want).or_else(|_| boot.take(&want)) {
+            Ok(place) => place,
+            Err(error) => {
+                let place = hot_added.take(&want).map_err(|_| error)?;
+                self.used_last_choice = true;
+                place
+            }
+        };
+        self.tiers.iter_mut().for_each(|holes| holes.remove(place));
+        Ok(place)
     }
 
     fn small(&mut self, what: &'static str, size: u64) -> Result<PhysRange, PlanError> {
@@ -287,3 +303,18 @@ impl Places {
         self.take("the initrd", size, PAGE_SIZE, 0, top)
     }
 }
+
+/// Where the boot loader put the running kernel's initrd.
+fn running_ramdisk(host: &Host) -> Option<PhysRange> {
+    let params = &host.boot_params.as_ref()?.params;
+    let (image, size) = (
+        params.hdr.ramdisk_image.get(),
+        params.hdr.ramdisk_size.get(),
+    );
+    let start = join(image, params.ext_ramdisk_image.get());
+    PhysRange::new(start, join(size, params.ext_ramdisk_size.get())).ok()
+}
+
+#[cfg(test)]
+#[path = "place_tests.rs"]
+mod tests;

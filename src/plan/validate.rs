@@ -97,16 +97,7 @@ pub(super) fn validate(plan: &Plan<'_>, host: &Host) -> Result<(), Violation> {
             });
         }
     }
-    // kexec_core.c: neither one segment nor all together may exceed half of
-    // the RAM (`totalram_pages`).
-    let (size, limit) = (plan.total_size(), host.total_ram / 2);
-    if host.total_ram != 0 && size > limit {
-        return Err(Violation::TooLarge {
-            what: "an image",
-            size,
-            limit,
-        });
-    }
+    half_of_ram(plan.total_size(), host)?;
     let inside = |entry| {
         plan.segments
             .iter()
@@ -116,4 +107,18 @@ pub(super) fn validate(plan: &Plan<'_>, host: &Host) -> Result<(), Violation> {
         Some(entry) if inside(entry) => Ok(()),
         entry => Err(Violation::Entry(entry.unwrap_or(0))),
     }
+}
+
+/// kexec_core.c: neither one segment nor all together may exceed half of the RAM
+/// (`totalram_pages`).
+pub(super) fn half_of_ram(size: u64, host: &Host) -> Result<(), Violation> {
+    let limit = host.total_ram / 2;
+    if host.total_ram != 0 && size > limit {
+        return Err(Violation::TooLarge {
+            what: "an image",
+            size,
+            limit,
+        });
+    }
+    Ok(())
 }

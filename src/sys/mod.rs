@@ -1,10 +1,11 @@
 //! The kernel's side door: kexec_load, kexec_file_load, reboot, mapped files
 //! and memory files, and what an errno of theirs means.
 //!
-//! The only unsafe code of the loader outside the purgatory is in [`kexec`]
-//! and [`mapped`]. Nothing here computes an address or decides what to load.
+//! The only unsafe code of the loader outside the purgatory is in [`kexec`],
+//! [`mapped`] and [`digest`]. Nothing here computes an address or decides what to load.
 
 pub mod cause;
+pub mod digest;
 pub mod errno;
 pub mod kexec;
 pub mod mapped;

@@ -346,7 +346,7 @@ fn a_picture_is_well_formed() {
 fn documentation_from_the_parsers_definitions() {
     let lab = Lab::new();
     let man = lab.succeeds(&["generate", "man"]);
-    assert!(man.contains(".TH rkexec 8"), "{man}");
+    assert!(man.contains(".TH RKEXEC 8"), "{man}");
     for verb in [
         "load", "plan", "exec", "unload", "status", "memmap", "inspect", "capture",
     ] {

@@ -1,8 +1,4 @@
 //! A tiny bzImage, byte by byte.
-#![allow(
-    clippy::cast_possible_truncation,
-    reason = "tiny images: every number is small"
-)]
 
 /// Offsets of setup header fields from the start of the file
 /// (Documentation/arch/x86/boot.rst, "Details of Header Fields").
@@ -53,7 +49,7 @@ impl TinyBzImage {
     /// A well-formed image as Debian's are, with a protected-mode part of
     /// `kernel_size` bytes: a multiple of 16, above 0x400.
     pub(crate) fn new(kernel_size: usize) -> Self {
-        let mut kernel: Vec<u8> = (0..kernel_size).map(|at| (at % 251) as u8).collect();
+        let mut kernel: Vec<u8> = (0..251_u8).cycle().take(kernel_size).collect();
         for (to, from) in kernel[PAYLOAD_OFFSET..].iter_mut().zip(PAYLOAD) {
             *to = *from;
         }
@@ -65,7 +61,10 @@ impl TinyBzImage {
             .u8(field::SETUP_SECTS, SETUP_SECTS)
             .u32(field::SYSSIZE, u32::try_from(kernel_size / 16).unwrap())
             .u16(field::BOOT_FLAG, 0xaa55)
-            .put(field::JUMP - 1, &[0xeb, (field::END - 0x202) as u8])
+            .put(
+                field::JUMP - 1,
+                &[0xeb, u8::try_from(field::END - 0x202).unwrap()],
+            )
             .put(field::MAGIC, b"HdrS")
             .u16(field::VERSION, 0x020f)
             .u16(field::KERNEL_VERSION, 0x400)
@@ -75,7 +74,10 @@ impl TinyBzImage {
             .u8(field::RELOCATABLE_KERNEL, 1)
             .u16(field::XLOADFLAGS, 0x7f)
             .u32(field::CMDLINE_SIZE, 2047)
-            .u32(field::PAYLOAD_OFFSET, PAYLOAD_OFFSET as u32)
+            .u32(
+                field::PAYLOAD_OFFSET,
+                u32::try_from(PAYLOAD_OFFSET).unwrap(),
+            )
             .u32(
                 field::PAYLOAD_LENGTH,
                 u32::try_from(kernel_size - PAYLOAD_OFFSET).unwrap(),

@@ -225,6 +225,9 @@ fn check(
         // 64 TiB is what the decompressor reaches with 4-level paging.
         let reach = if above_4g { 1 << 46 } else { 1 << 32 };
         prop_assert!(mem.end() <= reach, "{:?}", mem);
+        if segment.role == Role::Initrd && !above_4g {
+            prop_assert!(mem.last() <= u64::from(image.header.initrd_addr_max.get()));
+        }
         prop_assert!(
             usable.iter().any(|ram| ram.covers(mem)),
             "{} at {mem:?} is not in the RAM that may be used",

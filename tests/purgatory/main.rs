@@ -7,7 +7,8 @@ mod mapping;
 
 use mapping::{Mapping, region};
 use rkexec::memory::PhysRange;
-use rkexec::purgatory::{CHUNK, Fault, MAX_REGIONS, Request, has_sha_ni};
+use rkexec::purgatory::{CHUNK, Fault, MAX_REGIONS, Request};
+use rkexec::sys::digest::has_sha_ni;
 
 const REQUEST: Request = Request {
     entry: 0,

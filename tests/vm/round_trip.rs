@@ -75,7 +75,7 @@ crosswise! {
 /// The script of every stage of a chain: the guest packs the initrd for the
 /// next stage from what it runs itself, so that all stages are alike.
 fn chain_script(cmdline: &str, options: &str) -> String {
-    let load = trip::load_script("/tmp/initrd", cmdline, options);
+    let load = trip::load_script(&trip::request("/tmp/initrd", cmdline, options));
     format!(
         "cd /
          find init bin sbin lib lib64 etc next test payload $(ls -d usr 2>/dev/null) >/tmp/list
@@ -233,11 +233,11 @@ fn several_initrds_arrive_as_one() -> Result<()> {
         archive("second", &second)?,
         archive("third", &third)?,
     ];
-    let load = trip::load_script(
+    let load = trip::load_script(&trip::request(
         "/next/0 --initrd /next/1 --initrd /next/2",
         &trip::chain_cmdline("2"),
         "--syscall $syscall",
-    );
+    ));
     for syscall in trip::SYSCALLS {
         let mut guest = Guest::new(&format!("initrds-{syscall}"), &kernel)
             .file("next/vmlinuz", &trip::host_file(&kernel.image())?);

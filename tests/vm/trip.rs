@@ -85,6 +85,11 @@ impl<'a> Trip<'a> {
         format!("{CMDLINE}2{}", self.words)
     }
 
+    /// What follows `rkexec plan` or `rkexec load` in the first kernel.
+    pub(crate) fn request(&self) -> String {
+        request("/next/initrd", &self.cmdline(), &self.options)
+    }
+
     /// The next kernel's initrd.
     pub(crate) fn initrd(&self) -> Result<Vec<u8>> {
         let mut overlay = Archive::new();
@@ -101,10 +106,7 @@ impl<'a> Trip<'a> {
         Ok(guest
             .file("next/vmlinuz", &std::fs::read(self.next.image())?)
             .file("next/initrd", initrd)
-            .file(
-                "test/load",
-                load_script("/next/initrd", &self.cmdline(), &self.options).as_bytes(),
-            ))
+            .file("test/load", load_script(&self.request()).as_bytes()))
     }
 
     /// Makes the trip, and holds what arrived against the plan.
@@ -136,8 +138,7 @@ impl<'a> Trip<'a> {
 }
 
 /// Plans and loads /next/vmlinuz in a guest, and records both.
-pub(crate) fn load_script(initrd: &str, cmdline: &str, options: &str) -> String {
-    let request = request(initrd, cmdline, options);
+pub(crate) fn load_script(request: &str) -> String {
     format!(
         "try plan rkexec plan {request} --output json
          try load rkexec load {request}

@@ -1,0 +1,60 @@
+//! The man pages in man/ are what the parser's definitions make of them.
+//! `SNAPSHOTS=overwrite cargo test --test man` writes them anew.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::path::Path;
+use std::process::Command;
+
+use snapbox::data::DataFormat;
+use snapbox::{Assert, Data};
+
+fn generated(args: &[&str]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_rkexec"))
+        .args(args)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{args:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The verbs, as `--help` lists them.
+fn verbs() -> Vec<String> {
+    let help = generated(&["--help"]);
+    let list = help.lines().skip_while(|line| *line != "Commands:").skip(1);
+    let names = list
+        .take_while(|line| !line.is_empty())
+        .filter_map(|line| line.split_whitespace().next());
+    names
+        .filter(|name| *name != "help")
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn the_pages_say_what_the_parser_says() {
+    let man = Path::new(env!("CARGO_MANIFEST_DIR")).join("man");
+    let assert = Assert::new().action_env("SNAPSHOTS");
+    let check = |name: &str, page: String| {
+        let expected = Data::read_from(&man.join(name), Some(DataFormat::Text)).raw();
+        assert.eq(Data::text(page).raw(), expected);
+    };
+    let verbs = verbs();
+    assert!(verbs.len() >= 10, "{verbs:?}");
+    check("rkexec.8", generated(&["generate", "man"]));
+    for verb in &verbs {
+        check(
+            &format!("rkexec-{verb}.8"),
+            generated(&["generate", "man", verb]),
+        );
+    }
+    let pages = std::fs::read_dir(&man).unwrap().filter(|entry| {
+        entry
+            .as_ref()
+            .unwrap()
+            .path()
+            .extension()
+            .is_some_and(|extension| extension == "8")
+    });
+    assert_eq!(pages.count(), verbs.len() + 1, "a page of no verb");
+}
