@@ -3,12 +3,16 @@
 //! `tests/vm/setup` prepares the machine. Every guest's console, QEMU's own
 //! words and the records of every stage stay in `target/lab/logs/GUEST/`.
 
+mod chain;
+mod contents;
 mod damage;
+mod handover;
 mod harness;
 mod initramfs;
 mod lab;
 mod memory;
 mod qemu;
+mod ram;
 mod refusals;
 mod round_trip;
 mod trip;

@@ -141,6 +141,29 @@ impl<'a> Stage<'a> {
             .collect())
     }
 
+    /// The properties in /proc/device-tree by path (`/chosen/pool/base`), less
+    /// the `name` that the kernel adds to every node.
+    pub(crate) fn device_tree(self) -> Result<BTreeMap<String, Vec<u8>>> {
+        let mut properties = BTreeMap::new();
+        for line in self.text("device-tree")?.lines() {
+            let (path, value) = line.split_once(' ').unwrap_or((line, ""));
+            let path = path.trim_start_matches('.');
+            if !path.ends_with("/name") {
+                let value = decode_base64(value).with_context(|| path.to_owned())?;
+                properties.insert(path.to_owned(), value);
+            }
+        }
+        Ok(properties)
+    }
+
+    /// The setup_data types, in the chain's order.
+    pub(crate) fn setup_data_types(self) -> Vec<u64> {
+        (0..)
+            .map_while(|number| self.text(&format!("setup-data-{number}.type")).ok())
+            .filter_map(|kind| hex(kind).ok())
+            .collect()
+    }
+
     /// /proc/iomem, every row at every depth.
     pub(crate) fn iomem(self) -> Result<Vec<Row>> {
         self.rows("iomem")

@@ -1,0 +1,184 @@
+//! Kexecs in a row in one guest, all stages alike. The kernel and the initrd
+//! that every stage loads lie in memory that the first command line reserves,
+//! so that no stage has to pack its own.
+
+use std::os::unix::fs::FileExt as _;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+
+use crate::initramfs::{self, Archive};
+use crate::lab::Kernel;
+use crate::qemu::{Guest, Outcome};
+use crate::ram::Ram;
+use crate::trip;
+
+/// Room for the kernel and the initrd, bytes.
+pub(crate) const SUPPLIES: u64 = 96 << 20;
+
+const PAGE: usize = 4096;
+
+/// So many kexecs of one kernel into itself.
+#[derive(Debug)]
+pub(crate) struct Chain<'a> {
+    name: String,
+    kernel: &'a Kernel,
+    trips: u32,
+    supplies: u64,
+    first_words: String,
+    words: String,
+    first_options: String,
+    options: String,
+    files: Vec<(String, Vec<u8>)>,
+}
+
+impl<'a> Chain<'a> {
+    /// `supplies` is the address of [`SUPPLIES`] bytes that nobody else needs.
+    pub(crate) fn new(name: &str, kernel: &'a Kernel, trips: u32, supplies: u64) -> Self {
+        Self {
+            name: name.to_owned(),
+            kernel,
+            trips,
+            supplies,
+            first_words: String::new(),
+            words: String::new(),
+            first_options: String::new(),
+            options: String::new(),
+            files: Vec::new(),
+        }
+    }
+
+    /// Words for the first kernel's command line.
+    pub(crate) fn first_words(mut self, words: &str) -> Self {
+        words.clone_into(&mut self.first_words);
+        self
+    }
+
+    /// Words for the command lines of the kernels that follow.
+    pub(crate) fn words(mut self, words: &str) -> Self {
+        self.words = format!(" {words}");
+        self
+    }
+
+    /// Load options of the first stage.
+    pub(crate) fn first_options(mut self, options: &str) -> Self {
+        options.clone_into(&mut self.first_options);
+        self
+    }
+
+    /// Load options of every stage.
+    pub(crate) fn options(mut self, options: &str) -> Self {
+        options.clone_into(&mut self.options);
+        self
+    }
+
+    /// A file for the first stage.
+    pub(crate) fn file(mut self, path: &str, content: Vec<u8>) -> Self {
+        self.files.push((path.to_owned(), content));
+        self
+    }
+
+    /// What is asked for as the command line of stage `stage`.
+    pub(crate) fn cmdline(&self, stage: &str) -> String {
+        format!("{} iomem=relaxed{}", trip::chain_cmdline(stage), self.words)
+    }
+
+    /// Runs the chain in `ram`. `reported` is called in every stage when its
+    /// kernel has reported, before it loads the next one.
+    pub(crate) fn run(
+        &self,
+        ram: &Ram,
+        reported: impl FnMut(u32) -> Result<()>,
+    ) -> Result<Outcome> {
+        self.run_with(ram, reported, |_| Ok(()))
+    }
+
+    /// As `run`; `loaded` is called in every stage but the last when the next
+    /// kernel is loaded, before it is entered.
+    pub(crate) fn run_with(
+        &self,
+        ram: &Ram,
+        mut reported: impl FnMut(u32) -> Result<()>,
+        mut loaded: impl FnMut(u32) -> Result<()>,
+    ) -> Result<Outcome> {
+        let script = self.script();
+        let mut overlay = Archive::new();
+        for stage in 2..=self.trips + 1 {
+            overlay.file(&format!("test/stage-{stage}"), 0o644, script.as_bytes());
+        }
+        let initrd = initramfs::initrd(overlay)?;
+        let image = std::fs::read(self.kernel.image())?;
+        let pages = |bytes: &[u8]| bytes.len().div_ceil(PAGE);
+        let sizes = format!(
+            "image={} image_pages={} initrd={} initrd_pages={}\n",
+            image.len(),
+            pages(&image),
+            initrd.len(),
+            pages(&initrd)
+        );
+        let room = SUPPLIES as usize / PAGE;
+        ensure!(1 + pages(&image) + pages(&initrd) <= room, "no room");
+        let mut at = self.supplies;
+        for bytes in [sizes.as_bytes(), &image, &initrd] {
+            ram.file().write_all_at(bytes, at)?;
+            at += (pages(bytes) * PAGE) as u64;
+        }
+
+        let mut guest = ram
+            .attach(Guest::new(&self.name, self.kernel))
+            .timeout(Duration::from_secs(60 * u64::from(self.trips + 2)))
+            .append(&format!(
+                "iomem=relaxed memmap={}M${:#x} {}",
+                SUPPLIES >> 20,
+                self.supplies,
+                self.first_words
+            ))
+            .script(&script);
+        for (path, content) in &self.files {
+            guest = guest.file(path, content);
+        }
+        let mut guest = guest.start()?;
+        for stage in 1..=self.trips + 1 {
+            // What /init reports last.
+            guest.wait_for(stage, "dmesg")?;
+            reported(stage)?;
+            guest.say("go")?;
+            if stage <= self.trips {
+                guest.wait_for(stage, "loaded")?;
+                loaded(stage)?;
+                guest.say("exec")?;
+            }
+        }
+        guest.finish()
+    }
+
+    /// The script of every stage.
+    fn script(&self) -> String {
+        let Self {
+            trips,
+            first_options,
+            options,
+            ..
+        } = self;
+        let page = self.supplies / PAGE as u64;
+        let load = trip::load_script("/next/initrd", &self.cmdline("'$next'"), "$options");
+        format!(
+            "from_host | record go
+            if [ $stage -gt 1 ]; then refused report rkexec report --output json; fi
+            if [ $stage -le {trips} ]; then
+              page() {{ dd if=/dev/mem bs={PAGE} skip=$(({page} + $1)) count=$2 2>/dev/null; }}
+              eval $(page 0 1 | tr -d '\\000')
+              mkdir -p /next
+              page 1 $image_pages >/next/vmlinuz
+              truncate -s $image /next/vmlinuz
+              page $((1 + image_pages)) $initrd_pages >/next/initrd
+              truncate -s $initrd /next/initrd
+              options='{options}'
+              if [ $stage = 1 ]; then options='{options} {first_options}'; fi
+              {load}
+              from_host | record entered
+              try exec rkexec exec
+            fi\n"
+        )
+    }
+}

@@ -1,0 +1,263 @@
+//! What is in a pool: the host writes a pattern while one kernel runs, and
+//! finds it whole when the next one does. The next kernel says how it was kept.
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::{Value, json};
+
+use crate::chain::Chain;
+use crate::lab::Kernel;
+use crate::qemu::Outcome;
+use crate::ram::Ram;
+use crate::trip::Plan;
+use crate::witness::{Row, Stage, show};
+
+const MIB: u64 = 1 << 20;
+/// setup_data types: see asm/setup_data.h.
+const SETUP_INDIRECT: u64 = 1 << 31;
+
+/// Pools of a chain of kexecs, and what is done for them.
+struct Test<'a> {
+    name: &'a str,
+    kernel: &'a str,
+    memory: u64,
+    pool: (u64, u64),
+    supplies: u64,
+    trips: u32,
+    /// Load options of the first stage, which names the pool; the others do not.
+    first_options: &'a str,
+    /// Load options of every stage.
+    options: &'a str,
+}
+
+/// A pool of 64 MiB in 1 GiB.
+const SMALL: Test<'static> = Test {
+    name: "",
+    kernel: "",
+    memory: 1024 * MIB,
+    pool: (256 * MIB, 64 * MIB),
+    supplies: 768 * MIB,
+    trips: 5,
+    first_options: "--pool 256M,64M",
+    options: "",
+};
+
+impl Test<'_> {
+    /// Makes the trips; how many pages of the pool were damaged in all.
+    fn run(&self) -> Result<(usize, Outcome)> {
+        let kernel = Kernel::new(self.kernel)?;
+        let (start, size) = self.pool;
+        let ram = Ram::new(self.memory)?;
+        let mut damaged = 0;
+        let outcome = Chain::new(self.name, &kernel, self.trips, self.supplies)
+            // In the first kernel nobody else may use the pool.
+            .first_words(&format!("memmap={size:#x}${start:#x}"))
+            .first_options(self.first_options)
+            .options(self.options)
+            .run(&ram, |stage| {
+                if stage > 1 {
+                    damaged += ram.damaged_pages(start, size, u64::from(stage) - 1)?;
+                }
+                // A pattern of its own for every trip; the last one stays.
+                if stage <= self.trips {
+                    ram.fill(start, size, u64::from(stage))?;
+                }
+                Ok(())
+            })?;
+        damaged += ram.damaged_pages(start, size, u64::from(self.trips))?;
+        Ok((damaged, outcome))
+    }
+
+    /// Makes the trips, and holds every kernel to `protection`.
+    fn kept(&self, protection: &str) -> Result<Outcome> {
+        let (damaged, outcome) = self.run()?;
+        for stage in 1..=self.trips {
+            let (before, after) = (outcome.stage(stage)?, outcome.stage(stage + 1)?);
+            self.arrived(before, after, protection, stage == 1)
+                .with_context(|| format!("from stage {stage} to the next"))
+                .with_context(|| outcome.story())?;
+        }
+        ensure!(damaged == 0, "{damaged} pages of the pool were damaged");
+        Ok(outcome)
+    }
+
+    fn row(&self, kind: &str) -> Row {
+        Row {
+            start: self.pool.0,
+            end: self.pool.0 + self.pool.1,
+            kind: kind.to_owned(),
+        }
+    }
+
+    /// Holds the plan of `before` and what `after` says to `protection`.
+    fn arrived(&self, before: Stage, after: Stage, protection: &str, first: bool) -> Result<()> {
+        let plan = Plan::of(before)?;
+        let pool = self.row("pool");
+        plan.keeps_off(std::slice::from_ref(&pool))?;
+        plan.kept(after)?;
+        let planned = &plan.json["pools"][0];
+        let address = Value::String(format!("{:#x}", pool.start));
+        for (field, value) in [
+            ("name", &json!("default_pmpool")),
+            ("start", &address),
+            ("size", &json!(self.pool.1)),
+            ("bitmap", &address),
+            ("protection", &json!(protection)),
+        ] {
+            ensure!(planned[field] == *value, "{field}: {planned}");
+        }
+        ensure!((planned["origin"] == "--pool") == first, "{planned}");
+        as_planned(after)?;
+
+        let told = after.firmware_map()?;
+        let kind = match protection {
+            "reserved" => "Reserved",
+            _ => "System RAM",
+        };
+        ensure!(
+            told.iter()
+                .any(|row| row.kind == kind && row.start <= pool.start && pool.end <= row.end),
+            "told of\n{}",
+            show(&told)
+        );
+        let indirect = after
+            .setup_data_types()
+            .iter()
+            .any(|kind| kind & SETUP_INDIRECT != 0);
+        ensure!(indirect == (protection == "indirect"), "SETUP_INDIRECT");
+        let cmdline: Vec<&str> = after.text("cmdline")?.split(' ').collect();
+        let pmpool = format!("pmpool={:#x},{:#x}", self.pool.0, self.pool.1);
+        for word in ["nokaslr", &pmpool] {
+            ensure!(
+                cmdline.contains(&word) == (protection == "kernel"),
+                "{word}: {cmdline:?}"
+            );
+        }
+        Ok(())
+    }
+
+    /// Where the kernels of stages 1 and up put themselves.
+    fn kernel_code(&self, outcome: &Outcome) -> Result<Vec<u64>> {
+        let mut places = Vec::new();
+        for stage in 1..=self.trips + 1 {
+            let iomem = outcome.stage(stage)?.iomem()?;
+            let code = iomem.iter().find(|row| row.kind == "Kernel code");
+            places.push(code.context("no Kernel code in /proc/iomem")?.start);
+        }
+        Ok(places)
+    }
+
+    /// The trips with KASLR on, and seen to be on.
+    fn kept_with_kaslr(&self, protection: &str) -> Result<()> {
+        let outcome = self.kept(protection)?;
+        let mut places = self.kernel_code(&outcome)?;
+        places.sort_unstable();
+        places.dedup();
+        ensure!(places.len() > 1, "KASLR is off: always at {places:x?}");
+        Ok(())
+    }
+}
+
+/// Holds `rkexec report` in a kernel to "as planned", with nothing left out of
+/// what can be seen there.
+pub(crate) fn as_planned(stage: Stage) -> Result<()> {
+    let text = stage.text("report.out")?;
+    let report: Value = serde_json::from_str(text).context("the report")?;
+    let status = stage.text("report.status")?;
+    ensure!(status == "0", "{}{text}", stage.text("report.err")?);
+    ensure!(report["as_planned"] == true, "{text}");
+    let items = report["items"].as_array().context("items")?;
+    for wanted in [
+        "command line",
+        "memory map",
+        "setup_data chain",
+        "pool default_pmpool",
+    ] {
+        let item = items.iter().find(|item| item["item"] == wanted);
+        let item = item.with_context(|| format!("no {wanted} in {text}"))?;
+        ensure!(item["verdict"] == "as_planned", "{item}");
+    }
+    Ok(())
+}
+
+macro_rules! kept {
+    ($($test:ident: $kernel:literal, $protection:literal;)*) => {$(
+        #[test]
+        fn $test() -> Result<()> {
+            Test {
+                name: concat!("contents-", $kernel, "-", $protection),
+                kernel: $kernel,
+                // Debian's images do not tell their configuration.
+                options: concat!("--syscall kexec_load --pool-protect ", $protection),
+                ..SMALL
+            }
+            .kept_with_kaslr($protection)
+        }
+    )*};
+}
+
+kept! {
+    a_pool_under_6_1_indirect: "6.1", "indirect";
+    a_pool_under_6_1_reserved: "6.1", "reserved";
+    a_pool_under_6_12_indirect: "6.12", "indirect";
+    a_pool_under_6_12_reserved: "6.12", "reserved";
+}
+
+/// The loader finds out by itself that this kernel understands pools. What
+/// keeps the pool then is tests/vm/pmpool.c, in the place of the real consumer.
+#[test]
+fn a_pool_under_a_kernel_that_knows_pools() -> Result<()> {
+    let test = Test {
+        name: "contents-of-kernel",
+        kernel: "of",
+        ..SMALL
+    };
+    let outcome = test.kept("kernel")?;
+    let places = test.kernel_code(&outcome)?;
+    for stage in 2..=test.trips + 1 {
+        let stage = outcome.stage(stage)?;
+        let kept = format!(
+            "pmpool: {:#018x},{:#018x} is kept",
+            test.pool.0, test.pool.1
+        );
+        let log = stage.text("dmesg")?;
+        ensure!(log.contains(&kept), "{log}");
+        // RAM, and nothing that the kernel lists lies in it.
+        let pool = test.row("pool");
+        let inside: Vec<Row> = stage
+            .iomem()?
+            .into_iter()
+            .filter(|row| row.overlaps(&pool))
+            .collect();
+        ensure!(
+            inside.len() == 1 && inside[0].kind == "System RAM",
+            "{}",
+            show(&inside)
+        );
+    }
+    ensure!(
+        places[1..].iter().all(|place| *place == places[1]),
+        "nokaslr, and the kernel was at {places:x?}"
+    );
+    Ok(())
+}
+
+/// The same, and nothing is done for the pool, which is three quarters of the
+/// RAM: the damage is seen.
+#[test]
+fn damage_is_seen_without_protection() -> Result<()> {
+    let test = Test {
+        name: "contents-unprotected",
+        kernel: "6.12",
+        memory: 2048 * MIB,
+        pool: (256 * MIB, 1536 * MIB),
+        supplies: 1792 * MIB,
+        trips: 1,
+        first_options: "",
+        // What the first command line reserves would stay reserved.
+        options: "--no-carry-pools --memory-map firmware",
+    };
+    let (damaged, outcome) = test.run()?;
+    outcome.stage(2)?;
+    ensure!(damaged > 0, "the next kernel did not touch the pool");
+    Ok(())
+}

@@ -1,0 +1,220 @@
+//! The device tree through real kernels, rkexec's report of it, and what a
+//! kernel file says of itself.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+
+use crate::chain::Chain;
+use crate::contents::as_planned;
+use crate::lab::{self, Kernel};
+use crate::ram::Ram;
+use crate::trip::Plan;
+use crate::witness::Stage;
+
+const MEMORY: u64 = 1 << 30;
+/// Where the chains keep what they load.
+const SUPPLIES: u64 = 0x3000_0000;
+
+/// Two pools, the second one with a name and a bitmap of its own.
+const POOLS: &str =
+    "--pool 0x10000000,64M --pool 0x18000000,16M,bitmap=0x18400000,name=second_pool";
+
+/// A tree that somebody else made, by dtc.
+fn foreign() -> Result<Vec<u8>> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vm/foreign.dts");
+    lab::output(Command::new("dtc").args(["-q", "-O", "dtb"]).arg(source))
+}
+
+/// What a kernel with that tree and the pools must show, from the sources
+/// above by hand.
+fn expected() -> BTreeMap<String, Vec<u8>> {
+    let cells = |cells: &[u32]| cells.iter().flat_map(|cell| cell.to_be_bytes()).collect();
+    let number = |number: u64| number.to_be_bytes().to_vec();
+    let properties: [(&str, Vec<u8>); 19] = [
+        ("/#address-cells", cells(&[2])),
+        ("/#size-cells", cells(&[2])),
+        ("/chosen/rkexec-test,note", b"beside the pools\0".to_vec()),
+        ("/chosen/default_pmpool/compatible", b"pmpool\0".to_vec()),
+        ("/chosen/default_pmpool/base", number(0x1000_0000)),
+        ("/chosen/default_pmpool/size", number(0x400_0000)),
+        ("/chosen/default_pmpool/bitmap", number(0x1000_0000)),
+        ("/chosen/second_pool/compatible", b"pmpool\0".to_vec()),
+        ("/chosen/second_pool/base", number(0x1800_0000)),
+        ("/chosen/second_pool/size", number(0x100_0000)),
+        ("/chosen/second_pool/bitmap", number(0x1840_0000)),
+        (
+            "/foreign@d0000000/compatible",
+            b"rkexec-test,foreign\0rkexec-test,first\0".to_vec(),
+        ),
+        ("/foreign@d0000000/reg", cells(&[0, 0xd000_0000, 0, 0x1000])),
+        ("/foreign@d0000000/rkexec-test,empty", Vec::new()),
+        (
+            "/foreign@d0000000/rkexec-test,bytes",
+            vec![0x00, 0xff, 0x7f, 0x80, 0x01],
+        ),
+        ("/foreign@d0000000/rkexec-test,see", cells(&[1])),
+        (
+            "/foreign@d0000000/deeper/rkexec-test,number",
+            number(0x0123_4567_89ab_cdef),
+        ),
+        ("/foreign@d0000000/deeper/phandle", cells(&[1])),
+        (
+            "/foreign@d0000000/deeper/rkexec-test,end",
+            b"end\0".to_vec(),
+        ),
+    ];
+    properties
+        .map(|(path, value)| (path.to_owned(), value))
+        .into()
+}
+
+/// The memory reservations in /sys/firmware/fdt (Devicetree Specification v0.4,
+/// 5.2 and 5.3).
+fn reservations(fdt: &[u8]) -> Result<Vec<(u64, u64)>> {
+    let cell = |at: usize| -> Result<usize> {
+        let bytes = fdt.get(at..at + 4).context("a short blob")?;
+        Ok(u32::from_be_bytes(bytes.try_into()?) as usize)
+    };
+    let start = cell(16)?;
+    let mut found = Vec::new();
+    for entry in fdt.get(start..).context("a short blob")?.chunks_exact(16) {
+        let entry = u128::from_be_bytes(entry.try_into()?);
+        if entry == 0 {
+            return Ok(found);
+        }
+        found.push(((entry >> 64) as u64, entry as u64));
+    }
+    ensure!(false, "no end of the reservations");
+    Ok(found)
+}
+
+/// A tree and two pools, named once, through three kexecs.
+#[test]
+fn tree_and_pools_travel_on_without_being_named_again() -> Result<()> {
+    let kernel = Kernel::new("of")?;
+    let ram = Ram::new(MEMORY)?;
+    let outcome = Chain::new("device-tree", &kernel, 3, SUPPLIES)
+        .file("foreign.dtb", foreign()?)
+        .first_options(&format!("--dtb /foreign.dtb {POOLS}"))
+        .run(&ram, |_| Ok(()))?;
+    let expected = expected();
+    for stage in 2..=4 {
+        let after = outcome.stage(stage)?;
+        assert_eq!(after.device_tree()?, expected, "stage {stage}");
+        assert_eq!(
+            reservations(after.bytes("fdt")?)?,
+            [(0x3800_0000, 0x1000)],
+            "stage {stage}"
+        );
+        as_planned(after).with_context(|| outcome.story())?;
+        let plan = Plan::of(outcome.stage(stage - 1)?)?;
+        let pools = plan.json["pools"].as_array().context("pools")?;
+        assert_eq!(pools.len(), 2, "{pools:?}");
+    }
+    Ok(())
+}
+
+/// What the report of `stage` says of `item`.
+fn verdict<'a>(report: &'a Value, item: &str) -> Result<&'a Value> {
+    let items = report["items"].as_array().context("items")?;
+    let found = items.iter().find(|found| found["item"] == item);
+    Ok(&found.with_context(|| format!("no {item} in {report}"))?["verdict"])
+}
+
+fn report(stage: Stage) -> Result<Value> {
+    serde_json::from_str(stage.text("report.out")?).context("the report")
+}
+
+/// The host changes the pool's bitmap in the loaded tree, wherever it is.
+#[test]
+fn a_tree_that_was_tampered_with_is_named() -> Result<()> {
+    const PLANNED: u64 = 0x1234_5000;
+    const FOUND: u64 = 0x1234_6000;
+    let kernel = Kernel::new("of")?;
+    let ram = Ram::new(MEMORY)?;
+    let mut replaced = 0;
+    let outcome = Chain::new("tampered-tree", &kernel, 1, SUPPLIES)
+        .first_options(&format!(
+            "--no-digest --pool 0x10000000,64M,bitmap={PLANNED:#x}"
+        ))
+        .run_with(
+            &ram,
+            |_| Ok(()),
+            |_| {
+                replaced = ram.replace(PLANNED.to_be_bytes(), FOUND.to_be_bytes())?;
+                Ok(())
+            },
+        )?;
+    ensure!(replaced > 0, "the tree was not found in memory");
+    let after = outcome.stage(2)?;
+    let tree = after.device_tree()?;
+    assert_eq!(
+        tree["/chosen/default_pmpool/bitmap"],
+        FOUND.to_be_bytes(),
+        "the tree arrived as it was"
+    );
+    let told = report(after)?;
+    assert_eq!(after.text("report.status")?, "1");
+    assert_eq!(told["as_planned"], false);
+    for item in ["device tree", "pool default_pmpool"] {
+        assert_eq!(*verdict(&told, item)?, "differs", "{told}");
+    }
+    for item in ["command line", "memory map"] {
+        assert_eq!(*verdict(&told, item)?, "as_planned", "{told}");
+    }
+    let message = after.text("report.err")?;
+    ensure!(message.contains("device tree"), "{message}");
+    Ok(())
+}
+
+/// With pmpool= on the line and KASLR on, a kernel soon lies in a pool of three
+/// quarters of the RAM: what protection `kernel` is for.
+#[test]
+fn with_kaslr_a_kernel_gets_into_its_pool() -> Result<()> {
+    let kernel = Kernel::new("of")?;
+    let ram = Ram::new(MEMORY)?;
+    // 768 MiB; one boot in two misses it, 12 in a row do once in thousands.
+    let pool = "pmpool=0x8000000,0x28000000";
+    let outcome = Chain::new("kaslr-in-pool", &kernel, 12, SUPPLIES)
+        .words(pool)
+        .options("--no-carry-pools")
+        .run(&ram, |_| Ok(()))?;
+    let mut taken = 0;
+    for stage in 2..=13 {
+        let log = outcome.stage(stage)?.text("dmesg")?;
+        taken += usize::from(log.contains("is taken"));
+        ensure!(log.contains("pmpool: "), "{log}");
+    }
+    ensure!(taken > 0, "KASLR kept off the pool 12 times");
+    Ok(())
+}
+
+/// `rkexec inspect` of a lab kernel that lies as an installed one would.
+fn facts(series: &str) -> Result<Value> {
+    let kernel = Kernel::new(series)?;
+    let boot = tempfile::tempdir()?;
+    let image = boot.path().join(format!("vmlinuz-{}", kernel.release));
+    std::fs::copy(kernel.image(), &image)?;
+    let config = kernel.image().with_file_name("config");
+    let beside = boot.path().join(format!("config-{}", kernel.release));
+    if series != "of" {
+        symlink(config, beside)?;
+    }
+    let mut rkexec = Command::new(lab::rkexec()?);
+    let out = lab::output(rkexec.args(["inspect", "--output", "json"]).arg(&image))?;
+    Ok(serde_json::from_slice(&out)?)
+}
+
+#[test]
+fn what_the_kernels_can_do_is_read_from_them() -> Result<()> {
+    let of = facts("of")?;
+    println!("{of:#}");
+    let debian = facts("6.12")?;
+    println!("{debian:#}");
+    Ok(())
+}
