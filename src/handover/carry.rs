@@ -11,7 +11,7 @@ use crate::memory::{E820Type, MemoryKind, MemoryMap, PhysRange};
 use crate::plan::cmdline;
 
 /// Where a given blob is from, in errors.
-pub(super) const GIVEN: &str = "the device tree of --dtb";
+const GIVEN: &str = "the device tree of --dtb";
 /// Where a carried blob is from, in errors.
 pub(super) const RUNNING: &str = "the running kernel's device tree";
 /// The tree with the pools in it, in errors.

@@ -46,7 +46,7 @@ pub enum HandoverError {
         source: device_tree::TreeError,
     },
     /// A parameter `pmpool=` that is none.
-    #[error("pmpool= on the {line} command line: {source}")]
+    #[error("pmpool= on the {line} command line names no pool")]
     Parameter {
         /// Which command line: `running` or `new`.
         line: &'static str,
@@ -151,7 +151,7 @@ impl HandoverError {
             Self::Moved { .. } | Self::Record(_) => {
                 Some("--no-carry-pools forgets what the running kernel carries")
             }
-            Self::Tree { origin, .. } if *origin != carry::GIVEN => {
+            Self::Tree { origin, .. } if *origin == carry::RUNNING => {
                 Some("--no-carry-pools leaves the running kernel's tree behind")
             }
             _ => None,

@@ -9,9 +9,12 @@
 )]
 
 mod bad_input;
+mod blob;
 #[path = "../common/mod.rs"]
 mod common;
+mod handover;
 mod output;
+mod report;
 mod usage;
 
 use std::fs;

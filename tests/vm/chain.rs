@@ -14,7 +14,7 @@ use crate::ram::Ram;
 use crate::trip;
 
 /// Room for the kernel and the initrd, bytes.
-pub(crate) const SUPPLIES: u64 = 96 << 20;
+pub(crate) const SUPPLIES: usize = 96 << 20;
 
 const PAGE: usize = 4096;
 
@@ -30,6 +30,7 @@ pub(crate) struct Chain<'a> {
     first_options: String,
     options: String,
     files: Vec<(String, Vec<u8>)>,
+    until: Option<String>,
 }
 
 impl<'a> Chain<'a> {
@@ -45,6 +46,7 @@ impl<'a> Chain<'a> {
             first_options: String::new(),
             options: String::new(),
             files: Vec::new(),
+            until: None,
         }
     }
 
@@ -75,6 +77,12 @@ impl<'a> Chain<'a> {
     /// A file for the first stage.
     pub(crate) fn file(mut self, path: &str, content: Vec<u8>) -> Self {
         self.files.push((path.to_owned(), content));
+        self
+    }
+
+    /// Ends the chain in the stage whose kernel logs `message`.
+    pub(crate) fn until(mut self, message: &str) -> Self {
+        self.until = Some(message.to_owned());
         self
     }
 
@@ -116,7 +124,7 @@ impl<'a> Chain<'a> {
             initrd.len(),
             pages(&initrd)
         );
-        let room = SUPPLIES as usize / PAGE;
+        let room = SUPPLIES / PAGE;
         ensure!(1 + pages(&image) + pages(&initrd) <= room, "no room");
         let mut at = self.supplies;
         for bytes in [sizes.as_bytes(), &image, &initrd] {
@@ -137,11 +145,16 @@ impl<'a> Chain<'a> {
         for (path, content) in &self.files {
             guest = guest.file(path, content);
         }
-        let mut guest = guest.start()?;
+        let mut guest = guest.start_reported()?;
         for stage in 1..=self.trips + 1 {
             // What /init reports last.
-            guest.wait_for(stage, "dmesg")?;
+            let log = guest.wait_for(stage, "dmesg")?;
+            let log = String::from_utf8_lossy(&log);
             reported(stage)?;
+            if self.until.as_ref().is_some_and(|end| log.contains(end)) {
+                guest.say("stop")?;
+                break;
+            }
             guest.say("go")?;
             if stage <= self.trips {
                 guest.wait_for(stage, "loaded")?;
@@ -161,11 +174,15 @@ impl<'a> Chain<'a> {
             ..
         } = self;
         let page = self.supplies / PAGE as u64;
-        let load = trip::load_script("/next/initrd", &self.cmdline("'$next'"), "$options");
+        let load = trip::load_script(&trip::request(
+            "/next/initrd",
+            &self.cmdline("'$next'"),
+            "$options",
+        ));
         format!(
-            "from_host | record go
+            "go=$(from_host)
             if [ $stage -gt 1 ]; then refused report rkexec report --output json; fi
-            if [ $stage -le {trips} ]; then
+            if [ $stage -le {trips} ] && [ $go = go ]; then
               page() {{ dd if=/dev/mem bs={PAGE} skip=$(({page} + $1)) count=$2 2>/dev/null; }}
               eval $(page 0 1 | tr -d '\\000')
               mkdir -p /next

@@ -1,7 +1,7 @@
 //! A segment that changes after its digest was taken: the purgatory says so on
 //! the serial console and stops there.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::thread;
 use std::time::Duration;
@@ -10,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::lab::Kernel;
 use crate::qemu::{End, Guest};
+use crate::ram::Ram;
 use crate::trip::{Plan, Trip};
 
 const PAGE: usize = 4096;
@@ -39,19 +40,9 @@ fn damaged(name: &str, role: &str) -> Result<()> {
     let kernel = Kernel::new("6.12")?;
     let trip = Trip::to(&kernel);
     let initrd = trip.initrd()?;
-    let ram = tempfile::NamedTempFile::new()?;
-    let file = OpenOptions::new().read(true).write(true).open(ram.path())?;
-    file.set_len(MEMORY)?;
-    let backend = format!(
-        "memory-backend-file,id=m,size=512M,mem-path={},share=on",
-        ram.path().display()
-    );
-    let guest = Guest::new(name, &kernel).memory("512M").args([
-        "-object",
-        &backend,
-        "-machine",
-        "memory-backend=m",
-    ]);
+    let ram = Ram::new(MEMORY)?;
+    let file = ram.file();
+    let guest = ram.attach(Guest::new(name, &kernel));
     let mut guest = trip
         .prepare(guest, &initrd)?
         .script(". /test/load\nfrom_host | record go\ntry exec rkexec exec\n")
@@ -61,12 +52,12 @@ fn damaged(name: &str, role: &str) -> Result<()> {
     // In the middle of the part that is loaded; a page of the kernel's segment
     // is a page of the file, as the setup sectors in front are skipped whole.
     let copies = match role {
-        "initrd" => damage(&file, &initrd, initrd.len() / 2 / PAGE * PAGE + 2000)?,
+        "initrd" => damage(file, &initrd, initrd.len() / 2 / PAGE * PAGE + 2000)?,
         _ => {
             let image = std::fs::read(kernel.image())?;
             let setup = (usize::from(image[0x1f1]) + 1) * 512;
             let body = &image[setup..];
-            damage(&file, body, body.len() / 2 / PAGE * PAGE + 2000)?
+            damage(file, body, body.len() / 2 / PAGE * PAGE + 2000)?
         }
     };
     ensure!(copies >= 1, "no page of the {role} in memory");

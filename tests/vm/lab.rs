@@ -1,4 +1,5 @@
-//! What `tests/vm/setup` prepared: Debian kernels, unpacked and not installed.
+//! What `tests/vm/setup` prepared: Debian kernels, unpacked and not installed,
+//! and the CONFIG_OF kernel that it built.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -30,7 +31,7 @@ pub(crate) fn rkexec() -> Result<PathBuf> {
         .context("no rkexec beside this example: cargo build it first")
 }
 
-/// One Debian kernel.
+/// One kernel of the lab.
 #[derive(Debug, Clone)]
 pub(crate) struct Kernel {
     /// `uname -r`.
@@ -39,7 +40,7 @@ pub(crate) struct Kernel {
 }
 
 impl Kernel {
-    /// The lab's kernel of `series`, for instance `6.12`.
+    /// The lab's kernel of `series`: `6.1`, `6.12` or `of`.
     pub(crate) fn new(series: &str) -> Result<Self> {
         let dir = dir().join(series);
         let Ok(release) = fs::read_to_string(dir.join("release")) else {

@@ -2,13 +2,13 @@
 //! stays so, and no segment lies there.
 
 use std::fmt::Write as _;
-use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt as _;
 
 use anyhow::{Result, ensure};
 
 use crate::lab::Kernel;
 use crate::qemu::Guest;
+use crate::ram::Ram;
 use crate::trip::{self, Trip};
 use crate::witness::{Row, Stage};
 
@@ -161,25 +161,18 @@ fn a_reservation_and_what_is_in_it_survive() -> Result<()> {
     const START: u64 = 0x2000_0000;
     const SIZE: u64 = 64 << 20;
     let pattern = trip::noise("reservation", 64 << 20);
-    let ram = tempfile::NamedTempFile::new()?;
-    let file = OpenOptions::new().write(true).read(true).open(ram.path())?;
-    file.set_len(1 << 30)?;
-    file.write_all_at(&pattern, START)?;
+    let ram = Ram::new(1 << 30)?;
+    ram.file().write_all_at(&pattern, START)?;
 
     // dd reads Reserved memory in spite of CONFIG_STRICT_DEVMEM.
     let look = "dd if=/dev/mem bs=1M skip=512 count=64 2>/dev/null | sha256sum | record pattern\n";
-    let backend = format!(
-        "memory-backend-file,id=m,size=1G,mem-path={},share=on",
-        ram.path().display()
-    );
     let guest = Guest::new("reservation", &Kernel::new("6.12")?)
-        .append("memmap=64M$0x20000000 iomem=relaxed")
-        .args(["-object", &backend, "-machine", "memory-backend=m"]);
+        .append("memmap=64M$0x20000000 iomem=relaxed");
     let arrival = Trip::to(&Kernel::new("6.12")?)
         .append("iomem=relaxed")
         .before(look)
         .after(look)
-        .run(guest)?;
+        .run(ram.attach(guest))?;
     let reservation = Row {
         start: START,
         end: START + SIZE,
@@ -195,7 +188,7 @@ fn a_reservation_and_what_is_in_it_survive() -> Result<()> {
     assert!(after.iomem()?.contains(&reservation));
 
     let mut end = vec![0; pattern.len()];
-    file.read_exact_at(&mut end, START)?;
+    ram.file().read_exact_at(&mut end, START)?;
     assert!(end == pattern, "the pattern changed in the next kernel");
     Ok(())
 }

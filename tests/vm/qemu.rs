@@ -170,15 +170,35 @@ impl Guest {
     /// given a second try.
     pub(crate) fn run(self) -> Result<Outcome> {
         let outcome = self.clone().start()?.finish()?;
-        if outcome.end != End::Reset || !outcome.records.is_empty() {
+        if !outcome.never_came_up() {
             return Ok(outcome);
         }
+        self.say_second_try(&outcome);
+        self.start()?.finish()
+    }
+
+    /// Starts the guest, and waits until the first kernel has reported; with
+    /// the second try of `run`.
+    pub(crate) fn start_reported(self) -> Result<Running> {
+        // What /init reports last.
+        const LAST: &str = "dmesg";
+        let mut guest = self.clone().start()?;
+        if guest.wait_for(1, LAST).is_err() {
+            let outcome = guest.finish()?;
+            ensure!(outcome.never_came_up(), "{}", outcome.story());
+            self.say_second_try(&outcome);
+            guest = self.start()?;
+            guest.wait_for(1, LAST)?;
+        }
+        Ok(guest)
+    }
+
+    fn say_second_try(&self, outcome: &Outcome) {
         eprintln!(
             "{}: the first kernel did not come up, second try\n{}",
             self.name,
             outcome.story()
         );
-        self.start()?.finish()
     }
 
     /// Starts the guest, when there is a place for it.
@@ -450,6 +470,11 @@ impl Outcome {
     /// What stage `number` reported, however the guest ended.
     pub(crate) fn stage_of_any_end(&self, number: u32) -> Result<Stage<'_>> {
         self.records.stage(number)
+    }
+
+    /// Whether the guest broke down before the first kernel reported anything.
+    fn never_came_up(&self) -> bool {
+        self.end == End::Reset && self.records.is_empty()
     }
 
     /// Where the logs are, and the console's last lines.

@@ -9,7 +9,7 @@ use anyhow::Result;
 use crate::qemu::Guest;
 
 /// Unit of a pattern, bytes.
-const CHUNK: u64 = 1 << 20;
+const CHUNK: usize = 1 << 20;
 
 /// Memory of a guest, which the host reads and writes while it runs.
 #[derive(Debug)]
@@ -40,9 +40,10 @@ impl Ram {
 
     /// Fills whole megabytes from `start` on with the pattern of `seed`.
     pub(crate) fn fill(&self, start: u64, size: u64, seed: u64) -> Result<()> {
-        for number in 0..size / CHUNK {
+        for number in 0..size / CHUNK as u64 {
             let bytes = chunk(seed, number);
-            self.file().write_all_at(&bytes, start + number * CHUNK)?;
+            self.file()
+                .write_all_at(&bytes, start + number * CHUNK as u64)?;
         }
         Ok(())
     }
@@ -51,10 +52,10 @@ impl Ram {
     pub(crate) fn damaged_pages(&self, start: u64, size: u64, seed: u64) -> Result<usize> {
         const PAGE: usize = 4096;
         let mut damaged = 0;
-        let mut found = vec![0; CHUNK as usize];
-        for number in 0..size / CHUNK {
+        let mut found = vec![0; CHUNK];
+        for number in 0..size / CHUNK as u64 {
             self.file()
-                .read_exact_at(&mut found, start + number * CHUNK)?;
+                .read_exact_at(&mut found, start + number * CHUNK as u64)?;
             let pages = chunk(seed, number);
             let pages = pages.chunks(PAGE).zip(found.chunks(PAGE));
             damaged += pages.filter(|(planned, found)| planned != found).count();
@@ -66,8 +67,8 @@ impl Ram {
     /// the values in a device tree do; says how often.
     pub(crate) fn replace(&self, old: [u8; 8], new: [u8; 8]) -> Result<usize> {
         let mut replaced = 0;
-        let mut bytes = vec![0; CHUNK as usize];
-        for start in (0..self.size).step_by(CHUNK as usize) {
+        let mut bytes = vec![0; CHUNK];
+        for start in (0..self.size).step_by(CHUNK) {
             self.file().read_exact_at(&mut bytes, start)?;
             for at in (0..bytes.len() - 4).step_by(4) {
                 if bytes[at..at + 8] == old {
@@ -84,8 +85,8 @@ impl Ram {
 /// G. Marsaglia, "Xorshift RNGs", 2003).
 fn chunk(seed: u64, number: u64) -> Vec<u8> {
     let mut state = seed << 32 | (number + 1);
-    let mut bytes = Vec::with_capacity(CHUNK as usize);
-    while bytes.len() < CHUNK as usize {
+    let mut bytes = Vec::with_capacity(CHUNK);
+    while bytes.len() < CHUNK {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
