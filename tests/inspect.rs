@@ -56,7 +56,7 @@ fn the_configuration_and_its_source_are_shown() {
     }
     assert_eq!(json["unpacked_size"], size);
     assert_eq!(json["compression"], "zstd");
-    assert_eq!(json["setup_type_max"], serde_json::Value::Null);
+    assert_eq!(json["setup_type_max"], "0x80000009");
 
     let text = String::from_utf8(inspect(dir.path(), &[]).stdout).unwrap();
     assert!(text.contains("unpacked:      3.1 KiB\n"), "{text}");
