@@ -6,7 +6,7 @@ use std::os::fd::AsFd as _;
 
 use crate::host::Host;
 use crate::image::BzImage;
-use crate::plan::{INITRD_PAD, Plan};
+use crate::plan::{self, INITRD_PAD, Plan};
 use crate::sys::kexec::{self, WhenBusy};
 use crate::sys::{Attempt, Changed, KexecSegment, MappedFile, SysError, Syscall, Target, memfd};
 
@@ -124,7 +124,8 @@ fn file_load(
     let joined = match files.initrds.len() {
         0 | 1 => None,
         _ => Some(
-            memfd::concatenate(c"rkexec-initrd", &files.initrd_bytes()).map_err(LoadError::Join)?,
+            memfd::concatenate(c"rkexec-initrd", &files.initrd_bytes(), INITRD_PAD)
+                .map_err(LoadError::Join)?,
         ),
     };
     let initrd = match &joined {
@@ -162,16 +163,12 @@ fn unload_after_change(attempt: &Attempt<'_>, when_busy: WhenBusy) -> String {
 
 /// The facts by which a refusal is explained.
 fn attempt<'a>(plan: &Plan<'_>, host: &'a Host, image: &BzImage<'_>, files: &Files) -> Attempt<'a> {
-    let initrds = files.initrd_bytes();
-    let joined: usize = initrds
-        .iter()
-        .map(|initrd| initrd.len().next_multiple_of(INITRD_PAD))
-        .sum();
+    let joined = plan::stream_size(&files.initrd_bytes());
     let sizes = plan.segments.iter().map(|segment| segment.mem.size());
     let (bytes, largest) = match plan.syscall.name {
         Syscall::KexecLoad => (plan.total_size(), sizes.max().unwrap_or(0)),
         Syscall::KexecFileLoad => {
-            let (kernel, initrd) = (u64::from(image.header.init_size.get()), joined as u64);
+            let (kernel, initrd) = (u64::from(image.header.init_size.get()), joined);
             (kernel + initrd, kernel.max(initrd))
         }
     };
@@ -182,7 +179,7 @@ fn attempt<'a>(plan: &Plan<'_>, host: &'a Host, image: &BzImage<'_>, files: &Fil
         segments: plan.segments.len(),
         bytes,
         largest,
-        largest_file: files.kernel.bytes().len().max(joined) as u64,
+        largest_file: (files.kernel.bytes().len() as u64).max(joined),
         total_ram: host.total_ram,
         available_ram: host.available_ram,
         ..Attempt::new(

@@ -16,7 +16,7 @@ use std::collections::BTreeSet;
 
 pub use cmdline::{Cmdline, CmdlineBase, CmdlineRequest};
 pub use decide::{Decision, SyscallChoice, kernel_map};
-pub use initrd::INITRD_PAD;
+pub use initrd::{INITRD_PAD, stream_size};
 pub use validate::Violation;
 
 use crate::arch::x86_64::boot_params::E820_MAX_ENTRIES_ZEROPAGE;
