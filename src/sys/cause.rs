@@ -483,15 +483,13 @@ fn invalid(attempt: &Attempt<'_>) -> Cause {
         None => None,
     };
     match (attempt.syscall, attempt.unload, flags) {
-        (_, true, _) => Cause::new("this kernel does not know a flag of the call").hint(
-            "unload through the other system call (`rkexec kexec -c -u`, `rkexec kexec -s -u`)",
-        ),
+        (_, true, _) => Cause::new("this kernel does not know a flag of the call"),
         (Syscall::KexecLoad, false, Some(flag)) => Cause::one_of(&[
             flag,
             "two segments overlap",
             "the image takes more than half of the memory",
         ])
-        .hint("--hotplug off leaves the flag out"),
+        .hint("`rkexec plan` shows the segments; compare them with MemTotal in /proc/meminfo"),
         (Syscall::KexecLoad, false, None) => Cause::one_of(&[
             "the image takes more than half of the memory",
             "two segments overlap or one is larger than its destination (a fault of rkexec)",
