@@ -237,8 +237,18 @@ pub enum PlanError {
     /// Purgatory cannot be filled.
     #[error(transparent)]
     Purgatory(#[from] crate::purgatory::ImageError),
+    /// The kernel takes none so large.
+    #[error(
+        "an image of {size:#x} bytes: the kernel takes at most half of the RAM, {limit:#x} bytes"
+    )]
+    TooLarge {
+        /// All segments together, bytes.
+        size: u64,
+        /// Half of the RAM, bytes.
+        limit: u64,
+    },
     /// The plan breaks a rule: a fault of this program, found before any harm.
-    #[error("the plan is invalid: {0}")]
+    #[error("the plan is invalid")]
     Invalid(#[from] Violation),
 }
 
@@ -273,7 +283,7 @@ impl PlanError {
             Self::NotIncludable { .. } => {
                 Some("only --include-driver-managed kmem is possible".to_owned())
             }
-            Self::Invalid(Violation::TooLarge { .. }) => Some(
+            Self::TooLarge { .. } => Some(
                 "the kernel refuses images larger than half of the RAM: a smaller initrd is needed"
                     .to_owned(),
             ),
