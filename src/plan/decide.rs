@@ -5,7 +5,6 @@ use super::{LoadRequest, PlanError};
 use crate::arch::x86_64::boot_params::E820_MAX_ENTRIES_ZEROPAGE;
 use crate::handover::Handover;
 use crate::host::Host;
-use crate::host::security::Lockdown;
 use crate::memory::{
     E820Type, MapPolicy, MemoryKind, MemoryMap, PAGE_SIZE, PhysRange, Region, boot_e820,
 };
@@ -72,8 +71,11 @@ pub(super) fn decide(
                     harm.find(|harm| harm.severe).map(|harm| harm.what)
                 });
             match harm {
-                Some(harm) => Err(PlanError::NoSyscall { forbidden, harm }),
-                None => decision(Syscall::KexecFileLoad, forbidden),
+                Some(harm) => Err(PlanError::NoSyscall {
+                    forbidden: forbidden.to_owned(),
+                    harm,
+                }),
+                None => decision(Syscall::KexecFileLoad, forbidden.to_owned()),
             }
         }
     }
@@ -113,32 +115,12 @@ fn needs_kexec_load(
 }
 
 /// Why kexec_load cannot or must not be used here.
-fn forbids_kexec_load(host: &Host) -> Option<String> {
-    let security = &host.security;
-    let locked = security.lockdown.is_some_and(|mode| mode != Lockdown::None);
-    let secure_boot = host.efi.as_ref().and_then(|efi| efi.secure_boot) == Some(true);
-    let rules = [
-        (locked, "kernel lockdown forbids kexec_load"),
-        (
-            security.ima_appraise_kexec == Some(true),
-            "IMA appraises kexec images, and kexec_load has no file to appraise",
-        ),
-        (
-            secure_boot && security.config.kexec_sig == Some(true),
-            "Secure Boot is on, and only kexec_file_load checks a signature",
-        ),
-        (
-            security.kho,
-            "Kexec Handover (KHO) is on, and kexec_load would drop what it preserves",
-        ),
-        (
-            security.config.kexec == Some(false) && security.config.kexec_file != Some(false),
-            "the running kernel is built without CONFIG_KEXEC",
-        ),
-    ];
-    rules
-        .into_iter()
-        .find_map(|(holds, why)| holds.then(|| why.to_owned()))
+fn forbids_kexec_load(host: &Host) -> Option<&'static str> {
+    let secure_boot = host.efi.as_ref().and_then(|efi| efi.secure_boot);
+    host.security.forbids_kexec_load(secure_boot).or_else(|| {
+        let kho = "Kexec Handover (KHO) is on, and kexec_load would drop what it preserves";
+        host.security.kho.then_some(kho)
+    })
 }
 
 /// The map that the running kernel hands over in kexec_file_load: the e820 it

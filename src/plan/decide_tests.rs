@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::host::efi::Efi;
-use crate::host::security::Security;
+use crate::host::security::{Lockdown, Security};
 use crate::testing::host::{Says as _, host, range};
 
 /// A machine whose map both system calls hand over alike.
@@ -39,7 +39,7 @@ fn forced(syscall: Syscall) -> LoadRequest {
 type Fact = fn(&mut Host);
 
 /// Facts that forbid kexec_load, and the reason given.
-fn forbidden() -> [(Fact, &'static str); 6] {
+fn forbidden() -> [(Fact, &'static str); 7] {
     fn secure_boot(host: &mut Host) {
         host.efi = Some(Efi {
             secure_boot: Some(true),
@@ -66,6 +66,11 @@ fn forbidden() -> [(Fact, &'static str); 6] {
             },
             "Secure Boot is on, and only kexec_file_load checks a signature",
         ),
+        // A kernel whose configuration is not known may verify.
+        (
+            secure_boot,
+            "Secure Boot is on, and only kexec_file_load checks a signature",
+        ),
         (
             |host| host.security.kho = true,
             "Kexec Handover (KHO) is on, and kexec_load would drop what it preserves",
@@ -87,12 +92,13 @@ fn kexec_load_where_nothing_forbids_it() {
         |host| host.security.ima_appraise_kexec = Some(false),
         |host| host.security.config.kexec = Some(true),
         |host| host.security.config.kexec_sig = Some(true),
-        // Secure Boot alone, as with a firmware that does not lock the kernel down.
+        // Secure Boot, and a kernel that verifies nothing.
         |host| {
             host.efi = Some(Efi {
                 secure_boot: Some(true),
                 ..Efi::default()
             });
+            host.security.config.kexec_sig = Some(false);
         },
         |host| {
             host.efi = Some(Efi {

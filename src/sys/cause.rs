@@ -108,12 +108,9 @@ impl<'a> Attempt<'a> {
     /// Nothing known forbids a load of the same image through kexec_load, which
     /// checks no signature.
     fn kexec_load_is_open(&self) -> bool {
-        let secure =
-            self.efi_secure_boot == Some(true) && self.security.config.kexec_sig != Some(false);
-        self.security.config.kexec != Some(false)
-            && self.security.ima_appraise_kexec != Some(true)
-            && self.lockdown().is_none()
-            && !secure
+        self.security
+            .forbids_kexec_load(self.efi_secure_boot)
+            .is_none()
     }
 
     /// The page tables and tables aside, half of the memory is the limit.
