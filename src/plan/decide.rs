@@ -5,6 +5,8 @@ use super::{LoadRequest, PlanError};
 use crate::arch::x86_64::boot_params::E820_MAX_ENTRIES_ZEROPAGE;
 use crate::handover::Handover;
 use crate::host::Host;
+use crate::image::BzImage;
+use crate::image::bzimage::xloadflags;
 use crate::memory::{
     E820Type, MapPolicy, MemoryKind, MemoryMap, PAGE_SIZE, PhysRange, Region, boot_e820,
 };
@@ -33,27 +35,26 @@ pub struct Decision {
 ///
 /// # Errors
 /// When the request contradicts the choice, or kexec_load is forbidden and
-/// kexec_file_load would do harm that nobody asked for.
+/// kexec_file_load would refuse, or do harm that nobody asked for.
 pub(super) fn decide(
     request: &LoadRequest,
     host: &Host,
+    image: &BzImage<'_>,
     map: &MemoryMap,
     handover: &Handover,
 ) -> Result<Decision, PlanError> {
     let decision = |name, reason: String| Ok(Decision { name, reason });
     let needs_load = needs_kexec_load(request, handover);
-    match (request.syscall, needs_load) {
-        (SyscallChoice::Only(Syscall::KexecLoad), _) => {
-            decision(Syscall::KexecLoad, "asked for with --syscall".to_owned())
-        }
-        (SyscallChoice::Only(Syscall::KexecFileLoad), Some((option, reason))) => {
-            Err(PlanError::NotWithFileLoad { option, reason })
-        }
-        (SyscallChoice::Only(Syscall::KexecFileLoad), None) => decision(
-            Syscall::KexecFileLoad,
-            "asked for with --syscall".to_owned(),
-        ),
-        (SyscallChoice::Auto, needs_load) => {
+    let refuses = file_load_refuses(host, image);
+    let asked_for = "asked for with --syscall".to_owned();
+    match request.syscall {
+        SyscallChoice::Only(Syscall::KexecLoad) => decision(Syscall::KexecLoad, asked_for),
+        SyscallChoice::Only(Syscall::KexecFileLoad) => match (needs_load, refuses) {
+            (Some((option, reason)), _) => Err(PlanError::NotWithFileLoad { option, reason }),
+            (None, Some(reason)) => Err(PlanError::FileLoadRefuses { reason }),
+            (None, None) => decision(Syscall::KexecFileLoad, asked_for),
+        },
+        SyscallChoice::Auto => {
             let Some(forbidden) = forbids_kexec_load(host) else {
                 let because = needs_load.map_or_else(
                     || {
@@ -64,20 +65,43 @@ pub(super) fn decide(
                 );
                 return decision(Syscall::KexecLoad, because);
             };
-            let harm = needs_load
-                .map(|(option, reason)| format!("cannot do {option} ({reason})"))
-                .or_else(|| {
-                    let mut harm = harm(host, map, &kernel_map(host)).into_iter();
-                    harm.find(|harm| harm.severe).map(|harm| harm.what)
-                });
-            match harm {
-                Some(harm) => Err(PlanError::NoSyscall {
-                    forbidden: forbidden.to_owned(),
-                    harm,
-                }),
+            let neither = |harm: String, way_out: Option<String>| PlanError::NoSyscall {
+                forbidden: forbidden.to_owned(),
+                harm,
+                way_out,
+            };
+            if let Some(reason) = refuses {
+                return Err(neither(format!("refuses this image: {reason}"), None));
+            }
+            if let Some((option, reason)) = needs_load {
+                // A pool carried over is there without any option.
+                let way_out = option
+                    .starts_with("--")
+                    .then(|| format!("leave {option} out: only kexec_load can do it"));
+                return Err(neither(format!("cannot do {option} ({reason})"), way_out));
+            }
+            let mut harm = harm(host, map, &kernel_map(host)).into_iter();
+            match harm.find(|harm| harm.severe) {
+                Some(harm) => Err(neither(
+                    harm.what,
+                    Some("--syscall kexec_file_load loads all the same".to_owned()),
+                )),
                 None => decision(Syscall::KexecFileLoad, forbidden.to_owned()),
             }
         }
+    }
+}
+
+/// Why kexec_file_load answers ENOEXEC to an image that kexec_load can start
+/// (`bzImage64_probe` of arch/x86/kernel/kexec-bzimage64.c).
+fn file_load_refuses(host: &Host, image: &BzImage<'_>) -> Option<&'static str> {
+    let efi32 = host.efi.as_ref().is_some_and(|efi| efi.platform_bits == 32);
+    if !image.has(xloadflags::CAN_BE_LOADED_ABOVE_4G) {
+        Some("it cannot be loaded above 4 GiB (XLF_CAN_BE_LOADED_ABOVE_4G)")
+    } else if efi32 {
+        Some("this machine's EFI is a 32-bit one")
+    } else {
+        None
     }
 }
 

@@ -222,6 +222,14 @@ pub enum PlanError {
         forbidden: String,
         /// What kexec_file_load would do.
         harm: String,
+        /// What to do about it, where something can be done.
+        way_out: Option<String>,
+    },
+    /// kexec_file_load was asked for, and it does not take this image here.
+    #[error("kexec_file_load refuses this image: {reason}")]
+    FileLoadRefuses {
+        /// Why.
+        reason: &'static str,
     },
     /// A driver whose memory cannot be handed over.
     #[error("memory of the driver {driver} cannot be handed over as RAM: {reason}")]
@@ -266,8 +274,9 @@ impl PlanError {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::NoSyscall { .. } => {
-                Some("--syscall kexec_file_load loads all the same".to_owned())
+            Self::NoSyscall { way_out, .. } => way_out.clone(),
+            Self::FileLoadRefuses { .. } => {
+                Some("without --syscall, rkexec takes kexec_load where it may".to_owned())
             }
             Self::FiveLevel => {
                 Some("boot once with no5lvl, or take a kernel with CONFIG_X86_5LEVEL".to_owned())
@@ -313,7 +322,7 @@ pub fn plan<'a>(
     handover.check_places(&memory_map, &host.iomem.crash_kernel())?;
 
     let warnings = general_warnings(request, host, &memory_map);
-    let syscall = decide::decide(request, host, &memory_map, &handover)?;
+    let syscall = decide::decide(request, host, image, &memory_map, &handover)?;
     if host.cpu.la57 && !image.has(crate::image::bzimage::xloadflags::FIVE_LEVEL) {
         return Err(PlanError::FiveLevel);
     }

@@ -557,7 +557,10 @@ fn not_executable(attempt: &Attempt<'_>) -> Cause {
         "this machine runs with 5-level paging and the image cannot (XLF_5LEVEL)",
     ]);
     if attempt.kexec_load_is_open() {
-        cause.hint("`rkexec inspect KERNEL` and `dmesg` tell which; --syscall kexec_load takes other formats")
+        cause.hint(
+            "`rkexec inspect KERNEL` and `dmesg` tell which; --syscall kexec_load does not mind the \
+             4 GiB and the 32-bit EFI",
+        )
     } else {
         cause.hint("`rkexec inspect KERNEL` and `dmesg` tell which")
     }
