@@ -398,6 +398,10 @@ fn general_warnings(request: &LoadRequest, host: &Host, map: &MemoryMap) -> Vec<
              withheld; --memory-map firmware hands them over"
         ));
     }
+    // Unasked, kexec_load is not taken there.
+    if host.security.kho && request.syscall == SyscallChoice::Only(Syscall::KexecLoad) {
+        warnings.push("Kexec Handover is on: kexec_load drops what it preserves".to_owned());
+    }
     if let Some(flag) = host.cpu.confidential {
         warnings.push(format!(
             "this is a confidential guest ({flag}): few kernels survive a kexec there"
