@@ -29,7 +29,7 @@ pub enum LoadError {
     #[error("joining the initrds in memory failed")]
     Join(#[source] std::io::Error),
     /// A file changed while it was loaded.
-    #[error("{changed}; {after}")]
+    #[error("load failed: {changed}; {after}")]
     Changed {
         /// What changed.
         changed: Changed,
@@ -113,8 +113,9 @@ pub fn load(
         .map_err(|what| changed(what, unload_after_change(&attempt, when_busy)))
 }
 
-/// The kernel reads the files itself and holds them against writers: there is
-/// no moment at which a change would go unseen.
+/// The kernel reads the files itself and holds them against writers while it
+/// does: what it loads of a file given as it is, is what it read. Joined initrds
+/// were read here before, so their files are looked at once more.
 fn file_load(
     plan: &Plan<'_>,
     files: &Files,
@@ -128,6 +129,12 @@ fn file_load(
                 .map_err(LoadError::Join)?,
         ),
     };
+    if joined.is_some() {
+        files.unchanged().map_err(|what| LoadError::Changed {
+            changed: what,
+            after: "nothing was loaded".to_owned(),
+        })?;
+    }
     let initrd = match &joined {
         Some(joined) => Some(joined.as_fd()),
         None => files.initrds.first().map(MappedFile::fd),
