@@ -6,6 +6,7 @@ use std::os::fd::AsFd as _;
 
 use crate::host::Host;
 use crate::image::BzImage;
+use crate::image::signature::is_signed;
 use crate::plan::{self, INITRD_PAD, Plan};
 use crate::sys::kexec::{self, WhenBusy};
 use crate::sys::{Attempt, Changed, KexecSegment, MappedFile, SysError, Syscall, Target, memfd};
@@ -179,7 +180,12 @@ fn attempt<'a>(plan: &Plan<'_>, host: &'a Host, image: &BzImage<'_>, files: &Fil
             (kernel + initrd, kernel.max(initrd))
         }
     };
+    let signed = match plan.syscall.name {
+        Syscall::KexecLoad => None,
+        Syscall::KexecFileLoad => is_signed(files.kernel.bytes()),
+    };
     Attempt {
+        signed,
         efi_secure_boot: host.efi.as_ref().and_then(|efi| efi.secure_boot),
         cmdline_size: plan.cmdline.as_str().len() as u64 + 1,
         cmdline_limit: Some(u64::from(image.header.cmdline_size.get())),
