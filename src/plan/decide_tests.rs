@@ -194,6 +194,22 @@ fn what_is_asked_for_is_taken() {
 }
 
 #[test]
+fn kexec_load_under_kexec_handover_is_warned_of() {
+    let warns = |request: &LoadRequest, kho| {
+        let mut host = plain();
+        host.security.kho = kho;
+        let map = MemoryMap::reconcile(&host, request.memory_map, &BTreeSet::new());
+        crate::plan::general_warnings(request, &host, &map)
+            .iter()
+            .any(|warning| warning == "Kexec Handover is on: kexec_load drops what it preserves")
+    };
+    assert!(warns(&forced(Syscall::KexecLoad), true));
+    assert!(!warns(&forced(Syscall::KexecLoad), false));
+    assert!(!warns(&forced(Syscall::KexecFileLoad), true));
+    assert!(!warns(&LoadRequest::default(), true));
+}
+
+#[test]
 fn wishes_that_only_kexec_load_fulfils() {
     let placing = "the running kernel places the segments itself";
     let mapping = "the running kernel hands over its own map";
