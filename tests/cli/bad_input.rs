@@ -324,7 +324,7 @@ fn neither_system_call() {
         lab.fails(1, &["plan", "--root", "m", "vmlinuz", "--no-digest"]),
         "rkexec: planning failed: neither system call will do: kernel lockdown forbids kexec_load; \
          and kexec_file_load cannot do --no-digest (the running kernel's purgatory always verifies)\n\
-         hint: --syscall kexec_file_load loads all the same\n"
+         hint: leave --no-digest out: only kexec_load can do it\n"
     );
 }
 
