@@ -6,7 +6,8 @@ use std::os::fd::AsFd as _;
 
 use crate::host::Host;
 use crate::image::BzImage;
-use crate::plan::{INITRD_PAD, Plan};
+use crate::image::signature::is_signed;
+use crate::plan::{self, INITRD_PAD, Plan};
 use crate::sys::kexec::{self, WhenBusy};
 use crate::sys::{Attempt, Changed, KexecSegment, MappedFile, SysError, Syscall, Target, memfd};
 
@@ -29,7 +30,7 @@ pub enum LoadError {
     #[error("joining the initrds in memory failed")]
     Join(#[source] std::io::Error),
     /// A file changed while it was loaded.
-    #[error("{changed}; {after}")]
+    #[error("load failed: {changed}; {after}")]
     Changed {
         /// What changed.
         changed: Changed,
@@ -113,8 +114,9 @@ pub fn load(
         .map_err(|what| changed(what, unload_after_change(&attempt, when_busy)))
 }
 
-/// The kernel reads the files itself and holds them against writers: there is
-/// no moment at which a change would go unseen.
+/// The kernel reads the files itself and holds them against writers while it
+/// does: what it loads of a file given as it is, is what it read. Joined initrds
+/// were read here before, so their files are looked at once more.
 fn file_load(
     plan: &Plan<'_>,
     files: &Files,
@@ -124,9 +126,16 @@ fn file_load(
     let joined = match files.initrds.len() {
         0 | 1 => None,
         _ => Some(
-            memfd::concatenate(c"rkexec-initrd", &files.initrd_bytes()).map_err(LoadError::Join)?,
+            memfd::concatenate(c"rkexec-initrd", &files.initrd_bytes(), INITRD_PAD)
+                .map_err(LoadError::Join)?,
         ),
     };
+    if joined.is_some() {
+        files.unchanged().map_err(|what| LoadError::Changed {
+            changed: what,
+            after: "nothing was loaded".to_owned(),
+        })?;
+    }
     let initrd = match &joined {
         Some(joined) => Some(joined.as_fd()),
         None => files.initrds.first().map(MappedFile::fd),
@@ -162,27 +171,28 @@ fn unload_after_change(attempt: &Attempt<'_>, when_busy: WhenBusy) -> String {
 
 /// The facts by which a refusal is explained.
 fn attempt<'a>(plan: &Plan<'_>, host: &'a Host, image: &BzImage<'_>, files: &Files) -> Attempt<'a> {
-    let initrds = files.initrd_bytes();
-    let joined: usize = initrds
-        .iter()
-        .map(|initrd| initrd.len().next_multiple_of(INITRD_PAD))
-        .sum();
+    let joined = plan::stream_size(&files.initrd_bytes());
     let sizes = plan.segments.iter().map(|segment| segment.mem.size());
     let (bytes, largest) = match plan.syscall.name {
         Syscall::KexecLoad => (plan.total_size(), sizes.max().unwrap_or(0)),
         Syscall::KexecFileLoad => {
-            let (kernel, initrd) = (u64::from(image.header.init_size.get()), joined as u64);
+            let (kernel, initrd) = (u64::from(image.header.init_size.get()), joined);
             (kernel + initrd, kernel.max(initrd))
         }
     };
+    let signed = match plan.syscall.name {
+        Syscall::KexecLoad => None,
+        Syscall::KexecFileLoad => is_signed(files.kernel.bytes()),
+    };
     Attempt {
+        signed,
         efi_secure_boot: host.efi.as_ref().and_then(|efi| efi.secure_boot),
         cmdline_size: plan.cmdline.as_str().len() as u64 + 1,
         cmdline_limit: Some(u64::from(image.header.cmdline_size.get())),
         segments: plan.segments.len(),
         bytes,
         largest,
-        largest_file: files.kernel.bytes().len().max(joined) as u64,
+        largest_file: (files.kernel.bytes().len() as u64).max(joined),
         total_ram: host.total_ram,
         available_ram: host.available_ram,
         ..Attempt::new(

@@ -152,8 +152,23 @@ struct Usage(String);
 
 /// `exec` without a loaded kernel.
 #[derive(Debug, thiserror::Error)]
-#[error("no kernel is loaded")]
-struct NothingLoaded;
+enum NothingLoaded {
+    /// The kernel says so in sysfs.
+    #[error("exec failed: no kernel is loaded")]
+    Known,
+    /// sysfs does not tell, and the call answered as it does without one.
+    #[error("{0}")]
+    Answered(SysError),
+}
+
+impl NothingLoaded {
+    fn hint(&self) -> Option<&str> {
+        match self {
+            Self::Known => Some("rkexec load KERNEL loads one"),
+            Self::Answered(error) => error.hint(),
+        }
+    }
+}
 
 /// Runs the command and says how it ended.
 #[must_use]
@@ -215,8 +230,8 @@ fn hint(error: &anyhow::Error) -> Option<String> {
         let host = cause.downcast_ref::<HostError>().and_then(HostError::hint);
         let plan = cause.downcast_ref::<PlanError>().and_then(PlanError::hint);
         let nothing = cause
-            .is::<NothingLoaded>()
-            .then_some("rkexec load KERNEL loads one");
+            .downcast_ref::<NothingLoaded>()
+            .and_then(NothingLoaded::hint);
         sys.or(load)
             .or(host)
             .or(nothing)

@@ -3,8 +3,9 @@
 use clap::Args;
 
 use super::Context;
+use crate::host::efi;
 use crate::host::loaded::Loaded;
-use crate::host::security::{Lockdown, Security};
+use crate::host::security::Security;
 use crate::sys::kexec::{self, WhenBusy};
 use crate::sys::{Attempt, SysError, Syscall, Target};
 
@@ -25,9 +26,12 @@ pub(super) fn run(context: &Context, args: &UnloadArgs) -> anyhow::Result<()> {
     };
     let security = Security::read(&context.root)?;
     let loaded = Loaded::read(&context.root)?;
+    let secure_boot = efi::secure_boot(&context.root);
+    let syscall = syscall(&security, secure_boot);
     let attempt = Attempt {
         unload: true,
-        ..Attempt::new(syscall(&security), target, &security, &loaded)
+        efi_secure_boot: secure_boot,
+        ..Attempt::new(syscall, target, &security, &loaded)
     };
     if let Some(error) = SysError::forbidden(&attempt) {
         return Err(error.into());
@@ -49,15 +53,33 @@ pub(super) fn run(context: &Context, args: &UnloadArgs) -> anyhow::Result<()> {
     )
 }
 
-/// Lockdown and IMA forbid an unload through kexec_load, not the one through
-/// kexec_file_load.
-fn syscall(security: &Security) -> Syscall {
-    let locked = security.lockdown.is_some_and(|mode| mode != Lockdown::None);
-    let file_only =
-        locked || security.ima_appraise_kexec == Some(true) || security.config.kexec == Some(false);
+/// What forbids a load through kexec_load forbids an unload through it, and not
+/// the one through kexec_file_load.
+fn syscall(security: &Security, secure_boot: Option<bool>) -> Syscall {
+    let file_only = security.forbids_kexec_load(secure_boot).is_some();
     if file_only || security.config.kexec_file == Some(true) {
         Syscall::KexecFileLoad
     } else {
         Syscall::KexecLoad
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::security::Lockdown;
+
+    #[test]
+    fn the_call_that_may_unload() {
+        let mut security = Security::default();
+        assert_eq!(syscall(&security, None), Syscall::KexecLoad);
+        assert_eq!(syscall(&security, Some(true)), Syscall::KexecFileLoad);
+        security.config.kexec_sig = Some(false);
+        assert_eq!(syscall(&security, Some(true)), Syscall::KexecLoad);
+        // What Kexec Handover preserves survives an unload.
+        security.kho = true;
+        assert_eq!(syscall(&security, None), Syscall::KexecLoad);
+        security.lockdown = Some(Lockdown::Integrity);
+        assert_eq!(syscall(&security, None), Syscall::KexecFileLoad);
     }
 }

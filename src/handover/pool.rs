@@ -71,14 +71,14 @@ pub enum PoolError {
         text: String,
     },
     /// A number that is none.
-    #[error("{what} {text:?} of the pool: {source}")]
+    #[error("{what} {text:?} of the pool: {why}")]
     Number {
         /// `base`, `size` or `bitmap`.
         what: &'static str,
         /// The text given.
         text: String,
         /// What is wrong with it.
-        source: SizeError,
+        why: SizeError,
     },
     /// A field of --pool that does not exist.
     #[error("{field:?} is no field of a pool: wanted BASE,SIZE[,bitmap=ADDR][,name=NODE]")]
@@ -178,10 +178,10 @@ impl Pool {
             text: value.to_owned(),
         })?;
         let parse = |what, text: &str| {
-            memparse(text).map_err(|source| PoolError::Number {
+            memparse(text).map_err(|why| PoolError::Number {
                 what,
                 text: text.to_owned(),
-                source,
+                why,
             })
         };
         let range = PhysRange::new(parse("base", base)?, parse("size", size)?)?;
@@ -248,10 +248,10 @@ fn is_node_name(name: &str) -> bool {
 }
 
 fn number(what: &'static str, text: &str) -> Result<u64, PoolError> {
-    parse_size(text).map_err(|source| PoolError::Number {
+    parse_size(text).map_err(|why| PoolError::Number {
         what,
         text: text.to_owned(),
-        source,
+        why,
     })
 }
 

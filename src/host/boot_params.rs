@@ -7,17 +7,13 @@ use zerocopy::{FromBytes as _, IntoBytes as _};
 
 use super::{HostError, Root, text};
 use crate::arch::x86_64::boot_params::{BOOT_PARAMS_SIZE, BootParams, E820Entry};
+use crate::arch::x86_64::setup_data::{SETUP_E820_EXT, SETUP_INDIRECT};
 
 /// Where the files may be, best first.
 const PATHS: [&str; 2] = [
     "/sys/kernel/boot_params",
     "/sys/kernel/debug/x86/boot_params",
 ];
-
-/// SETUP_E820_EXT: more entries of the e820 table (asm/setup_data.h).
-const SETUP_E820_EXT: u32 = 1;
-/// SETUP_INDIRECT: the payload lies elsewhere (asm/setup_data.h).
-const SETUP_INDIRECT: u32 = 1 << 31;
 
 /// One node of the setup_data chain that the running kernel received.
 #[derive(Debug, Clone, PartialEq, Eq)]

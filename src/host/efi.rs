@@ -152,7 +152,7 @@ fn descriptor(root: &Root, entry: &str) -> Result<Option<EfiDescriptor>, HostErr
 
 /// efivarfs shows 4 bytes of attributes, then the value: one byte, 0 or 1. The
 /// firmware answers here, so whatever goes wrong means only that it is not known.
-fn secure_boot(root: &Root) -> Option<bool> {
+pub(crate) fn secure_boot(root: &Root) -> Option<bool> {
     match root.read_optional(SECURE_BOOT).ok()??.as_slice() {
         [_, _, _, _, 0] => Some(false),
         [_, _, _, _, 1] => Some(true),

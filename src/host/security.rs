@@ -80,6 +80,38 @@ impl Security {
             config: RunningConfig::read(root)?,
         })
     }
+
+    /// Why kexec_load, which shows the kernel no file, cannot or must not be
+    /// used, even to unload; `None` when nothing known forbids it.
+    ///
+    /// Secure Boot counts unless this kernel is known to verify no signatures:
+    /// IMA's rules for it refuse kexec_load (`ima_load_data`). Kexec Handover is
+    /// not asked here: it forbids a load, not an unload.
+    #[must_use]
+    pub fn forbids_kexec_load(&self, secure_boot: Option<bool>) -> Option<&'static str> {
+        let config = &self.config;
+        let rules = [
+            (
+                self.lockdown.is_some_and(|mode| mode != Lockdown::None),
+                "kernel lockdown forbids kexec_load",
+            ),
+            (
+                self.ima_appraise_kexec == Some(true),
+                "IMA appraises kexec images, and kexec_load has no file to appraise",
+            ),
+            (
+                secure_boot == Some(true) && config.kexec_sig != Some(false),
+                "Secure Boot is on, and only kexec_file_load checks a signature",
+            ),
+            (
+                config.kexec == Some(false) && config.kexec_file != Some(false),
+                "the running kernel is built without CONFIG_KEXEC",
+            ),
+        ];
+        rules
+            .into_iter()
+            .find_map(|(holds, why)| holds.then_some(why))
+    }
 }
 
 fn lockdown(root: &Root) -> Result<Option<Lockdown>, HostError> {

@@ -5,7 +5,8 @@ use super::{LoadRequest, PlanError};
 use crate::arch::x86_64::boot_params::E820_MAX_ENTRIES_ZEROPAGE;
 use crate::handover::Handover;
 use crate::host::Host;
-use crate::host::security::Lockdown;
+use crate::image::BzImage;
+use crate::image::bzimage::xloadflags;
 use crate::memory::{
     E820Type, MapPolicy, MemoryKind, MemoryMap, PAGE_SIZE, PhysRange, Region, boot_e820,
 };
@@ -34,27 +35,26 @@ pub struct Decision {
 ///
 /// # Errors
 /// When the request contradicts the choice, or kexec_load is forbidden and
-/// kexec_file_load would do harm that nobody asked for.
+/// kexec_file_load would refuse, or do harm that nobody asked for.
 pub(super) fn decide(
     request: &LoadRequest,
     host: &Host,
+    image: &BzImage<'_>,
     map: &MemoryMap,
     handover: &Handover,
 ) -> Result<Decision, PlanError> {
     let decision = |name, reason: String| Ok(Decision { name, reason });
     let needs_load = needs_kexec_load(request, handover);
-    match (request.syscall, needs_load) {
-        (SyscallChoice::Only(Syscall::KexecLoad), _) => {
-            decision(Syscall::KexecLoad, "asked for with --syscall".to_owned())
-        }
-        (SyscallChoice::Only(Syscall::KexecFileLoad), Some((option, reason))) => {
-            Err(PlanError::NotWithFileLoad { option, reason })
-        }
-        (SyscallChoice::Only(Syscall::KexecFileLoad), None) => decision(
-            Syscall::KexecFileLoad,
-            "asked for with --syscall".to_owned(),
-        ),
-        (SyscallChoice::Auto, needs_load) => {
+    let refuses = file_load_refuses(host, image);
+    let asked_for = "asked for with --syscall".to_owned();
+    match request.syscall {
+        SyscallChoice::Only(Syscall::KexecLoad) => decision(Syscall::KexecLoad, asked_for),
+        SyscallChoice::Only(Syscall::KexecFileLoad) => match (needs_load, refuses) {
+            (Some((option, reason)), _) => Err(PlanError::NotWithFileLoad { option, reason }),
+            (None, Some(reason)) => Err(PlanError::FileLoadRefuses { reason }),
+            (None, None) => decision(Syscall::KexecFileLoad, asked_for),
+        },
+        SyscallChoice::Auto => {
             let Some(forbidden) = forbids_kexec_load(host) else {
                 let because = needs_load.map_or_else(
                     || {
@@ -65,17 +65,43 @@ pub(super) fn decide(
                 );
                 return decision(Syscall::KexecLoad, because);
             };
-            let harm = needs_load
-                .map(|(option, reason)| format!("cannot do {option} ({reason})"))
-                .or_else(|| {
-                    let mut harm = harm(host, map, &kernel_map(host)).into_iter();
-                    harm.find(|harm| harm.severe).map(|harm| harm.what)
-                });
-            match harm {
-                Some(harm) => Err(PlanError::NoSyscall { forbidden, harm }),
-                None => decision(Syscall::KexecFileLoad, forbidden),
+            let neither = |harm: String, way_out: Option<String>| PlanError::NoSyscall {
+                forbidden: forbidden.to_owned(),
+                harm,
+                way_out,
+            };
+            if let Some(reason) = refuses {
+                return Err(neither(format!("refuses this image: {reason}"), None));
+            }
+            if let Some((option, reason)) = needs_load {
+                // A pool carried over is there without any option.
+                let way_out = option
+                    .starts_with("--")
+                    .then(|| format!("leave {option} out: only kexec_load can do it"));
+                return Err(neither(format!("cannot do {option} ({reason})"), way_out));
+            }
+            let mut harm = harm(host, map, &kernel_map(host)).into_iter();
+            match harm.find(|harm| harm.severe) {
+                Some(harm) => Err(neither(
+                    harm.what,
+                    Some("--syscall kexec_file_load loads all the same".to_owned()),
+                )),
+                None => decision(Syscall::KexecFileLoad, forbidden.to_owned()),
             }
         }
+    }
+}
+
+/// Why kexec_file_load answers ENOEXEC to an image that kexec_load can start
+/// (`bzImage64_probe` of arch/x86/kernel/kexec-bzimage64.c).
+fn file_load_refuses(host: &Host, image: &BzImage<'_>) -> Option<&'static str> {
+    let efi32 = host.efi.as_ref().is_some_and(|efi| efi.platform_bits == 32);
+    if !image.has(xloadflags::CAN_BE_LOADED_ABOVE_4G) {
+        Some("it cannot be loaded above 4 GiB (XLF_CAN_BE_LOADED_ABOVE_4G)")
+    } else if efi32 {
+        Some("this machine's EFI is a 32-bit one")
+    } else {
+        None
     }
 }
 
@@ -113,32 +139,12 @@ fn needs_kexec_load(
 }
 
 /// Why kexec_load cannot or must not be used here.
-fn forbids_kexec_load(host: &Host) -> Option<String> {
-    let security = &host.security;
-    let locked = security.lockdown.is_some_and(|mode| mode != Lockdown::None);
-    let secure_boot = host.efi.as_ref().and_then(|efi| efi.secure_boot) == Some(true);
-    let rules = [
-        (locked, "kernel lockdown forbids kexec_load"),
-        (
-            security.ima_appraise_kexec == Some(true),
-            "IMA appraises kexec images, and kexec_load has no file to appraise",
-        ),
-        (
-            secure_boot && security.config.kexec_sig == Some(true),
-            "Secure Boot is on, and only kexec_file_load checks a signature",
-        ),
-        (
-            security.kho,
-            "Kexec Handover (KHO) is on, and kexec_load would drop what it preserves",
-        ),
-        (
-            security.config.kexec == Some(false) && security.config.kexec_file != Some(false),
-            "the running kernel is built without CONFIG_KEXEC",
-        ),
-    ];
-    rules
-        .into_iter()
-        .find_map(|(holds, why)| holds.then(|| why.to_owned()))
+fn forbids_kexec_load(host: &Host) -> Option<&'static str> {
+    let secure_boot = host.efi.as_ref().and_then(|efi| efi.secure_boot);
+    host.security.forbids_kexec_load(secure_boot).or_else(|| {
+        let kho = "Kexec Handover (KHO) is on, and kexec_load would drop what it preserves";
+        host.security.kho.then_some(kho)
+    })
 }
 
 /// The map that the running kernel hands over in kexec_file_load: the e820 it

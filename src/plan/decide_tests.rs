@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::host::efi::Efi;
-use crate::host::security::Security;
+use crate::host::security::{Lockdown, Security};
+use crate::testing::bzimage::{TinyBzImage, field};
 use crate::testing::host::{Says as _, host, range};
 
 /// A machine whose map both system calls hand over alike.
@@ -22,10 +23,18 @@ fn with_legacy_pmem() -> Host {
 }
 
 fn decided(request: &LoadRequest, host: &Host) -> Result<(Syscall, String), String> {
+    decided_for(&TinyBzImage::new(0x1000).build(), request, host).map_err(|error| error.to_string())
+}
+
+fn decided_for(
+    kernel: &[u8],
+    request: &LoadRequest,
+    host: &Host,
+) -> Result<(Syscall, String), PlanError> {
     let map = MemoryMap::reconcile(host, request.memory_map, &request.include_driver_managed);
-    decide(request, host, &map, &Handover::default())
+    let image = BzImage::parse(kernel).unwrap().unwrap();
+    decide(request, host, &image, &map, &Handover::default())
         .map(|decision| (decision.name, decision.reason))
-        .map_err(|error| error.to_string())
 }
 
 fn forced(syscall: Syscall) -> LoadRequest {
@@ -39,7 +48,7 @@ fn forced(syscall: Syscall) -> LoadRequest {
 type Fact = fn(&mut Host);
 
 /// Facts that forbid kexec_load, and the reason given.
-fn forbidden() -> [(Fact, &'static str); 6] {
+fn forbidden() -> [(Fact, &'static str); 7] {
     fn secure_boot(host: &mut Host) {
         host.efi = Some(Efi {
             secure_boot: Some(true),
@@ -66,6 +75,11 @@ fn forbidden() -> [(Fact, &'static str); 6] {
             },
             "Secure Boot is on, and only kexec_file_load checks a signature",
         ),
+        // A kernel whose configuration is not known may verify.
+        (
+            secure_boot,
+            "Secure Boot is on, and only kexec_file_load checks a signature",
+        ),
         (
             |host| host.security.kho = true,
             "Kexec Handover (KHO) is on, and kexec_load would drop what it preserves",
@@ -87,12 +101,13 @@ fn kexec_load_where_nothing_forbids_it() {
         |host| host.security.ima_appraise_kexec = Some(false),
         |host| host.security.config.kexec = Some(true),
         |host| host.security.config.kexec_sig = Some(true),
-        // Secure Boot alone, as with a firmware that does not lock the kernel down.
+        // Secure Boot, and a kernel that verifies nothing.
         |host| {
             host.efi = Some(Efi {
                 secure_boot: Some(true),
                 ..Efi::default()
             });
+            host.security.config.kexec_sig = Some(false);
         },
         |host| {
             host.efi = Some(Efi {
@@ -179,6 +194,22 @@ fn what_is_asked_for_is_taken() {
 }
 
 #[test]
+fn kexec_load_under_kexec_handover_is_warned_of() {
+    let warns = |request: &LoadRequest, kho| {
+        let mut host = plain();
+        host.security.kho = kho;
+        let map = MemoryMap::reconcile(&host, request.memory_map, &BTreeSet::new());
+        crate::plan::general_warnings(request, &host, &map)
+            .iter()
+            .any(|warning| warning == "Kexec Handover is on: kexec_load drops what it preserves")
+    };
+    assert!(warns(&forced(Syscall::KexecLoad), true));
+    assert!(!warns(&forced(Syscall::KexecLoad), false));
+    assert!(!warns(&forced(Syscall::KexecFileLoad), true));
+    assert!(!warns(&LoadRequest::default(), true));
+}
+
+#[test]
 fn wishes_that_only_kexec_load_fulfils() {
     let placing = "the running kernel places the segments itself";
     let mapping = "the running kernel hands over its own map";
@@ -248,6 +279,73 @@ fn wishes_that_only_kexec_load_fulfils() {
             Err(format!(
                 "{option} cannot be had with kexec_file_load: {reason}"
             ))
+        );
+    }
+}
+
+#[test]
+fn hints_of_neither_fit_the_reason() {
+    let hint = |request: &LoadRequest, mut host: Host, kernel: &[u8]| {
+        host.security.lockdown = Some(Lockdown::Integrity);
+        let error = decided_for(kernel, request, &host).unwrap_err();
+        assert!(matches!(error, PlanError::NoSyscall { .. }), "{error}");
+        assert!(!error.is_usage());
+        error.hint()
+    };
+    let kernel = TinyBzImage::new(0x1000);
+    let wish = LoadRequest {
+        mem_min: Some(1 << 20),
+        ..LoadRequest::default()
+    };
+    assert_eq!(
+        hint(&wish, plain(), &kernel.clone().build()).as_deref(),
+        Some("leave --mem-min out: only kexec_load can do it")
+    );
+    let none = LoadRequest::default();
+    assert_eq!(
+        hint(&none, with_legacy_pmem(), &kernel.clone().build()).as_deref(),
+        Some("--syscall kexec_file_load loads all the same")
+    );
+    let low = kernel.u16(field::XLOADFLAGS, 0x7d).build();
+    assert_eq!(hint(&none, plain(), &low), None);
+}
+
+#[test]
+fn images_that_kexec_file_load_refuses() {
+    let kernel = TinyBzImage::new(0x1000);
+    let low = kernel.clone().u16(field::XLOADFLAGS, 0x7d).build();
+    let mut efi32 = plain();
+    efi32.efi = Some(Efi {
+        platform_bits: 32,
+        ..Efi::default()
+    });
+    let cases = [
+        (
+            low,
+            plain(),
+            "it cannot be loaded above 4 GiB (XLF_CAN_BE_LOADED_ABOVE_4G)",
+        ),
+        (kernel.build(), efi32, "this machine's EFI is a 32-bit one"),
+    ];
+    for (kernel, mut host, reason) in cases {
+        let decided = |request: &LoadRequest, host: &Host| decided_for(&kernel, request, host);
+        let taken = decided(&LoadRequest::default(), &host).unwrap();
+        assert_eq!(taken.0, Syscall::KexecLoad);
+        let error = decided(&forced(Syscall::KexecFileLoad), &host).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!("kexec_file_load refuses this image: {reason}")
+        );
+        assert!(!error.is_usage());
+        host.security.lockdown = Some(Lockdown::Integrity);
+        assert_eq!(
+            decided(&LoadRequest::default(), &host)
+                .unwrap_err()
+                .to_string(),
+            format!(
+                "neither system call will do: kernel lockdown forbids kexec_load; \
+                 and kexec_file_load refuses this image: {reason}"
+            )
         );
     }
 }

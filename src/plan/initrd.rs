@@ -5,12 +5,13 @@ use std::borrow::Cow;
 use crate::memory::PAGE_SIZE;
 
 /// Every initrd is padded to this, bytes: the unpacker looks for the next
-/// archive at a multiple of 4 (init/initramfs.c).
+/// archive at a multiple of 4 (init/initramfs.c,
+/// Documentation/driver-api/early-userspace/buffer-format.rst).
 pub const INITRD_PAD: usize = 4;
 
 /// Size of the stream that `files` make, bytes.
 #[must_use]
-pub(super) fn stream_size(files: &[&[u8]]) -> u64 {
+pub fn stream_size(files: &[&[u8]]) -> u64 {
     files
         .iter()
         .map(|file| file.len().next_multiple_of(INITRD_PAD) as u64)

@@ -16,7 +16,7 @@ use std::collections::BTreeSet;
 
 pub use cmdline::{Cmdline, CmdlineBase, CmdlineRequest};
 pub use decide::{Decision, SyscallChoice, kernel_map};
-pub use initrd::INITRD_PAD;
+pub use initrd::{INITRD_PAD, stream_size};
 pub use validate::Violation;
 
 use crate::arch::x86_64::boot_params::E820_MAX_ENTRIES_ZEROPAGE;
@@ -222,6 +222,14 @@ pub enum PlanError {
         forbidden: String,
         /// What kexec_file_load would do.
         harm: String,
+        /// What to do about it, where something can be done.
+        way_out: Option<String>,
+    },
+    /// kexec_file_load was asked for, and it does not take this image here.
+    #[error("kexec_file_load refuses this image: {reason}")]
+    FileLoadRefuses {
+        /// Why.
+        reason: &'static str,
     },
     /// A driver whose memory cannot be handed over.
     #[error("memory of the driver {driver} cannot be handed over as RAM: {reason}")]
@@ -237,8 +245,18 @@ pub enum PlanError {
     /// Purgatory cannot be filled.
     #[error(transparent)]
     Purgatory(#[from] crate::purgatory::ImageError),
+    /// The kernel takes none so large.
+    #[error(
+        "an image of {size:#x} bytes: the kernel takes at most half of the RAM, {limit:#x} bytes"
+    )]
+    TooLarge {
+        /// All segments together, bytes.
+        size: u64,
+        /// Half of the RAM, bytes.
+        limit: u64,
+    },
     /// The plan breaks a rule: a fault of this program, found before any harm.
-    #[error("the plan is invalid: {0}")]
+    #[error("the plan is invalid")]
     Invalid(#[from] Violation),
 }
 
@@ -256,8 +274,9 @@ impl PlanError {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::NoSyscall { .. } => {
-                Some("--syscall kexec_file_load loads all the same".to_owned())
+            Self::NoSyscall { way_out, .. } => way_out.clone(),
+            Self::FileLoadRefuses { .. } => {
+                Some("without --syscall, rkexec takes kexec_load where it may".to_owned())
             }
             Self::FiveLevel => {
                 Some("boot once with no5lvl, or take a kernel with CONFIG_X86_5LEVEL".to_owned())
@@ -273,7 +292,7 @@ impl PlanError {
             Self::NotIncludable { .. } => {
                 Some("only --include-driver-managed kmem is possible".to_owned())
             }
-            Self::Invalid(Violation::TooLarge { .. }) => Some(
+            Self::TooLarge { .. } => Some(
                 "the kernel refuses images larger than half of the RAM: a smaller initrd is needed"
                     .to_owned(),
             ),
@@ -303,7 +322,7 @@ pub fn plan<'a>(
     handover.check_places(&memory_map, &host.iomem.crash_kernel())?;
 
     let warnings = general_warnings(request, host, &memory_map);
-    let syscall = decide::decide(request, host, &memory_map, &handover)?;
+    let syscall = decide::decide(request, host, image, &memory_map, &handover)?;
     if host.cpu.la57 && !image.has(crate::image::bzimage::xloadflags::FIVE_LEVEL) {
         return Err(PlanError::FiveLevel);
     }
@@ -398,6 +417,10 @@ fn general_warnings(request: &LoadRequest, host: &Host, map: &MemoryMap) -> Vec<
             "{withheld:#x} bytes are RAM by the firmware and not used by the running kernel (mem=?): they are \
              withheld; --memory-map firmware hands them over"
         ));
+    }
+    // Unasked, kexec_load is not taken there.
+    if host.security.kho && request.syscall == SyscallChoice::Only(Syscall::KexecLoad) {
+        warnings.push("Kexec Handover is on: kexec_load drops what it preserves".to_owned());
     }
     if let Some(flag) = host.cpu.confidential {
         warnings.push(format!(

@@ -1,7 +1,7 @@
 //! What must hold of every plan, checked against the facts and not against
 //! what the planner meant to do.
 
-use super::{Plan, Role};
+use super::{Plan, PlanError, Role};
 use crate::host::Host;
 use crate::memory::{Holes, PAGE_SIZE, PhysRange, Placement};
 use crate::sys::{SEGMENT_MAX, Syscall};
@@ -42,23 +42,20 @@ pub enum Violation {
         range: PhysRange,
         name: String,
     },
-    #[error(
-        "{what} of {size:#x} bytes: the kernel takes at most half of the RAM, {limit:#x} bytes"
-    )]
-    TooLarge {
-        what: &'static str,
-        size: u64,
-        limit: u64,
-    },
     #[error("the entry point {0:#x} lies in no purgatory segment")]
     Entry(u64),
 }
 
 /// Checks the plan.
-pub(super) fn validate(plan: &Plan<'_>, host: &Host) -> Result<(), Violation> {
+pub(super) fn validate(plan: &Plan<'_>, host: &Host) -> Result<(), PlanError> {
     if plan.syscall.name == Syscall::KexecFileLoad {
         return Ok(()); // the running kernel places and checks
     }
+    rules(plan)?;
+    half_of_ram(plan.total_size(), host)
+}
+
+fn rules(plan: &Plan<'_>) -> Result<(), Violation> {
     let count = plan.segments.len();
     if count > SEGMENT_MAX {
         return Err(Violation::TooManySegments { count });
@@ -97,7 +94,6 @@ pub(super) fn validate(plan: &Plan<'_>, host: &Host) -> Result<(), Violation> {
             });
         }
     }
-    half_of_ram(plan.total_size(), host)?;
     let inside = |entry| {
         plan.segments
             .iter()
@@ -111,14 +107,10 @@ pub(super) fn validate(plan: &Plan<'_>, host: &Host) -> Result<(), Violation> {
 
 /// kexec_core.c: neither one segment nor all together may exceed half of the RAM
 /// (`totalram_pages`).
-pub(super) fn half_of_ram(size: u64, host: &Host) -> Result<(), Violation> {
+pub(super) fn half_of_ram(size: u64, host: &Host) -> Result<(), PlanError> {
     let limit = host.total_ram / 2;
     if host.total_ram != 0 && size > limit {
-        return Err(Violation::TooLarge {
-            what: "an image",
-            size,
-            limit,
-        });
+        return Err(PlanError::TooLarge { size, limit });
     }
     Ok(())
 }

@@ -108,12 +108,9 @@ impl<'a> Attempt<'a> {
     /// Nothing known forbids a load of the same image through kexec_load, which
     /// checks no signature.
     fn kexec_load_is_open(&self) -> bool {
-        let secure =
-            self.efi_secure_boot == Some(true) && self.security.config.kexec_sig != Some(false);
-        self.security.config.kexec != Some(false)
-            && self.security.ima_appraise_kexec != Some(true)
-            && self.lockdown().is_none()
-            && !secure
+        self.security
+            .forbids_kexec_load(self.efi_secure_boot)
+            .is_none()
     }
 
     /// The page tables and tables aside, half of the memory is the limit.
@@ -483,15 +480,13 @@ fn invalid(attempt: &Attempt<'_>) -> Cause {
         None => None,
     };
     match (attempt.syscall, attempt.unload, flags) {
-        (_, true, _) => Cause::new("this kernel does not know a flag of the call").hint(
-            "unload through the other system call (`rkexec kexec -c -u`, `rkexec kexec -s -u`)",
-        ),
+        (_, true, _) => Cause::new("this kernel does not know a flag of the call"),
         (Syscall::KexecLoad, false, Some(flag)) => Cause::one_of(&[
             flag,
             "two segments overlap",
             "the image takes more than half of the memory",
         ])
-        .hint("--hotplug off leaves the flag out"),
+        .hint("`rkexec plan` shows the segments; compare them with MemTotal in /proc/meminfo"),
         (Syscall::KexecLoad, false, None) => Cause::one_of(&[
             "the image takes more than half of the memory",
             "two segments overlap or one is larger than its destination (a fault of rkexec)",
@@ -562,7 +557,10 @@ fn not_executable(attempt: &Attempt<'_>) -> Cause {
         "this machine runs with 5-level paging and the image cannot (XLF_5LEVEL)",
     ]);
     if attempt.kexec_load_is_open() {
-        cause.hint("`rkexec inspect KERNEL` and `dmesg` tell which; --syscall kexec_load takes other formats")
+        cause.hint(
+            "`rkexec inspect KERNEL` and `dmesg` tell which; --syscall kexec_load does not mind the \
+             4 GiB and the 32-bit EFI",
+        )
     } else {
         cause.hint("`rkexec inspect KERNEL` and `dmesg` tell which")
     }

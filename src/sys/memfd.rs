@@ -13,27 +13,23 @@ use nix::errno::Errno;
 use nix::fcntl::{F_ADD_SEALS, FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
-/// What each piece is padded to with zeroes, bytes: cpio headers of an
-/// initramfs begin at multiples of 4 (Documentation/driver-api/early-userspace/buffer-format.rst).
-const ALIGN: usize = 4;
-
 /// MFD_NOEXEC_SEAL of include/uapi/linux/memfd.h, Linux 6.3. Without it a
 /// machine with vm.memfd_noexec=2 refuses the file.
 const MFD_NOEXEC_SEAL: u32 = 0x8;
 
 /// A sealed file in memory, named `name` in /proc/PID/fd, with `pieces` one
-/// after the other, each padded with zeroes to a multiple of 4 bytes.
+/// after the other, each padded with zeroes to a multiple of `align` bytes.
 ///
 /// Nothing can change the file any more, this process included.
 ///
 /// # Errors
 /// When the kernel has no memory for it, or no memfd_create.
-pub fn concatenate(name: &CStr, pieces: &[&[u8]]) -> io::Result<OwnedFd> {
+pub fn concatenate(name: &CStr, pieces: &[&[u8]], align: usize) -> io::Result<OwnedFd> {
     let mut file = File::from(create(name)?);
     for piece in pieces {
         file.write_all(piece)?;
-        let padding = piece.len().next_multiple_of(ALIGN) - piece.len();
-        file.write_all(&[0; ALIGN][..padding])?;
+        let padding = piece.len().next_multiple_of(align) - piece.len();
+        file.write_all(&vec![0; padding])?;
     }
     let seals = SealFlag::F_SEAL_WRITE
         | SealFlag::F_SEAL_GROW
@@ -69,20 +65,20 @@ mod tests {
     }
 
     #[test]
-    fn pieces_follow_each_other_padded_to_four_bytes() {
-        let fd = concatenate(c"initrd", &[b"abcde", b"", b"1234", b"z"]).unwrap();
+    fn pieces_follow_each_other_padded() {
+        let fd = concatenate(c"initrd", &[b"abcde", b"", b"1234", b"z"], 4).unwrap();
         assert_eq!(contents(fd), b"abcde\0\0\x001234z\0\0\0");
     }
 
     #[test]
     fn no_pieces_are_an_empty_file() {
-        assert_eq!(contents(concatenate(c"initrd", &[]).unwrap()), b"");
+        assert_eq!(contents(concatenate(c"initrd", &[], 4).unwrap()), b"");
     }
 
     #[test]
     fn large_pieces_arrive_whole() {
         let big: Vec<u8> = (0..3_000_001_u32).map(|n| n.to_le_bytes()[1]).collect();
-        let bytes = contents(concatenate(c"initrd", &[&big, b"end"]).unwrap());
+        let bytes = contents(concatenate(c"initrd", &[&big, b"end"], 4).unwrap());
         assert_eq!(bytes.len(), 3_000_004 + 4);
         assert_eq!(&bytes[..big.len()], &big[..]);
         assert_eq!(&bytes[3_000_004..], b"end\0");
@@ -90,7 +86,7 @@ mod tests {
 
     #[test]
     fn nobody_writes_to_it_any_more() {
-        let file = File::from(concatenate(c"initrd", &[b"abcd"]).unwrap());
+        let file = File::from(concatenate(c"initrd", &[b"abcd"], 4).unwrap());
         for refused in [
             file.write_at(b"x", 0).map(drop),
             file.set_len(2),

@@ -192,16 +192,11 @@ fn an_image_larger_than_half_of_the_ram() {
     let lab = Lab::new();
     lab.machine("m", "00100000-3fffffff : System RAM\n");
     lab.write("m/proc/meminfo", "MemTotal: 32768 kB\n");
-    let err = lab.fails(1, &["plan", "--root", "m", "vmlinuz"]);
-    let (message, hint) = err.split_once('\n').unwrap();
-    assert!(
-        message.starts_with("rkexec: planning failed: the plan is invalid: an image of 0x18")
-            && message.ends_with("the kernel takes at most half of the RAM, 0x1000000 bytes"),
-        "{message}"
-    );
     assert_eq!(
-        hint,
-        "hint: the kernel refuses images larger than half of the RAM: a smaller initrd is needed\n"
+        lab.fails(1, &["plan", "--root", "m", "vmlinuz"]),
+        "rkexec: planning failed: an image of 0x1800000 bytes: the kernel takes at most half of \
+         the RAM, 0x1000000 bytes\n\
+         hint: the kernel refuses images larger than half of the RAM: a smaller initrd is needed\n"
     );
 }
 
@@ -329,7 +324,7 @@ fn neither_system_call() {
         lab.fails(1, &["plan", "--root", "m", "vmlinuz", "--no-digest"]),
         "rkexec: planning failed: neither system call will do: kernel lockdown forbids kexec_load; \
          and kexec_file_load cannot do --no-digest (the running kernel's purgatory always verifies)\n\
-         hint: --syscall kexec_file_load loads all the same\n"
+         hint: leave --no-digest out: only kexec_load can do it\n"
     );
 }
 

@@ -28,7 +28,7 @@ use rkexec::handover::Capability;
 use rkexec::image::{Image, probe};
 use rkexec::memory::{MapPolicy, PhysRange};
 use rkexec::plan::{
-    CmdlineBase, CmdlineRequest, LoadRequest, Plan, PlanError, Role, SyscallChoice, Violation, plan,
+    CmdlineBase, CmdlineRequest, LoadRequest, Plan, PlanError, Role, SyscallChoice, plan,
 };
 use rkexec::sys::Syscall;
 
@@ -179,7 +179,7 @@ fn every_plan_keeps_the_rules() {
                 PlanError::NoHole(_)
                 | PlanError::EmptyBounds { .. }
                 | PlanError::Unreachable { .. }
-                | PlanError::Invalid(Violation::TooLarge { .. }),
+                | PlanError::TooLarge { .. },
             ) => Ok(()),
             Err(error) => Err(TestCaseError::fail(error.to_string())),
         }

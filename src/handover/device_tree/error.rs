@@ -134,12 +134,12 @@ pub enum TreeError {
         why: String,
     },
     /// The node of a pool that can not be.
-    #[error("device tree node {path}: {source}")]
+    #[error("device tree node {path}: {why}")]
     Pool {
         /// Path of the node.
         path: String,
         /// What is wrong with the pool.
-        source: PoolError,
+        why: PoolError,
     },
     /// A pool's node would take the place of something else.
     #[error("device tree node {path} is no pool: it is compatible with \"{compatible}\"")]

@@ -307,8 +307,8 @@ fn read_pool(node: &Node) -> Result<Pool, TreeError> {
     PhysRange::new(base, size)
         .map_err(pool::PoolError::from)
         .and_then(|range| Pool::new(&node.name, range, bitmap))
-        .map_err(|source| TreeError::Pool {
+        .map_err(|why| TreeError::Pool {
             path: pool_path(&node.name),
-            source,
+            why,
         })
 }

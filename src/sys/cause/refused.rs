@@ -142,9 +142,8 @@ fn locked_down(attempt: &Attempt<'_>, mode: &str) -> Cause {
     };
     let why = format!("the kernel is locked down in {mode} mode{by}, which forbids kexec_load");
     if attempt.unload {
-        return Cause::new(why).hint(
-            "kexec_file_load may unload under lockdown: `rkexec unload`, or `rkexec kexec -s -u`",
-        );
+        return Cause::new(why)
+            .hint("kexec_file_load may unload under lockdown: `rkexec unload` takes it");
     }
     let file_load = match attempt.signed {
         Some(false) => {
@@ -228,7 +227,8 @@ pub(super) fn access_denied(attempt: &Attempt<'_>) -> Cause {
 
 fn through_file_load(attempt: &Attempt<'_>) -> &'static str {
     if attempt.unload {
-        "unload through kexec_file_load: `rkexec kexec -s -u`"
+        "`rkexec unload` takes kexec_file_load, which is not refused so, where it finds this kernel's \
+         configuration (/proc/config.gz or /boot/config-RELEASE)"
     } else {
         "--syscall kexec_file_load, with a kernel signed as the policy wants it"
     }

@@ -230,7 +230,7 @@ fn einval_is_decided_by_the_numbers() {
         };
         let cause = explain(&hotplug, Errno::new(libc::EINVAL));
         assert!(cause.why.contains("KEXEC_CRASH_HOTPLUG_SUPPORT"));
-        assert!(cause.hint.unwrap().contains("--hotplug off"));
+        assert!(cause.hint.unwrap().contains("`rkexec plan`"));
     });
 }
 

@@ -143,7 +143,7 @@ fn unloading_under_lockdown_goes_through_kexec_file_load() {
             ..attempt
         };
         let cause = forbidden(&attempt).unwrap();
-        assert!(cause.hint.unwrap().contains("kexec -s -u"));
+        assert!(cause.hint.unwrap().contains("`rkexec unload`"));
         let error = SysError::failed(&attempt, Errno::new(libc::EPERM));
         assert!(
             error
@@ -182,7 +182,7 @@ fn eacces_says_who_refused_as_far_as_known() {
             ..secure
         };
         let cause = explain(&unload, Errno::new(libc::EACCES));
-        assert!(cause.hint.unwrap().contains("kexec -s -u"));
+        assert!(cause.hint.unwrap().contains("`rkexec unload`"));
     });
 }
 
