@@ -7,6 +7,9 @@
 
 use std::collections::BTreeSet;
 
+use rkexec::arch::x86_64::boot_params::BootParams;
+use rkexec::arch::x86_64::setup_data::{SETUP_DTB, SetupData};
+use rkexec::handover::Report;
 use rkexec::handover::device_tree::{DeviceTree, MAX_BLOB, TreeError};
 use rkexec::handover::pool::Pool;
 use rkexec::host::boot_params::{self, RunningBootParams, SetupDataNode};
@@ -18,6 +21,8 @@ use rkexec::image::ikconfig::{self, KernelConfig, Symbol};
 use rkexec::image::{self, BzImage};
 use rkexec::memory::{MapPolicy, MemoryMap, Placement};
 
+/// Where the chain of the target `chain` lies: any page will do.
+const CHAIN_BASE: u64 = 0x7fff_f000;
 /// Size of the zero page, bytes.
 const ZERO_PAGE: usize = 4096;
 
@@ -34,6 +39,60 @@ pub(crate) fn iomem(data: &[u8]) -> bool {
         ..host()
     });
     true
+}
+
+/// A setup_data chain: nodes of a type (4 bytes), a length (2 bytes) and that many
+/// bytes. What is built of them is walked by its addresses alone, and what
+/// arrived of it is reported.
+pub(crate) fn chain(data: &[u8]) -> bool {
+    let mut nodes = Vec::new();
+    let mut rest = data;
+    while let Some((head, tail)) = rest.split_first_chunk::<6>() {
+        let kind = u32::from_le_bytes([head[0], head[1], head[2], head[3]]);
+        let length = usize::from(u16::from_le_bytes([head[4], head[5]]));
+        let Some((payload, tail)) = tail.split_at_checked(length) else {
+            return false;
+        };
+        nodes.push((kind, payload));
+        rest = tail;
+    }
+    let mut chain = SetupData::default();
+    for (kind, payload) in &nodes {
+        chain.push(*kind, payload.to_vec());
+    }
+    let built = chain.bytes_at(CHAIN_BASE);
+    assert_eq!(built.len(), chain.size());
+    assert_eq!(walk(&built), nodes);
+
+    let arrived = nodes.iter().map(|(kind, payload)| SetupDataNode {
+        kind: *kind,
+        data: payload.to_vec(),
+    });
+    let setup_data: Vec<SetupDataNode> = arrived.collect();
+    let fdt = setup_data.iter().rfind(|node| node.kind == SETUP_DTB);
+    let host = Host {
+        fdt: fdt.map(|node| node.data.clone()),
+        boot_params: Some(RunningBootParams {
+            params: BootParams::zeroed(),
+            setup_data,
+        }),
+        ..host()
+    };
+    Report::of(&host).is_ok_and(|report| rest.is_empty() && report.record.is_some())
+}
+
+/// The nodes of a chain, as a kernel finds them (`parse_setup_data`).
+fn walk(built: &[u8]) -> Vec<(u32, &[u8])> {
+    let mut nodes = Vec::new();
+    let mut at = if built.is_empty() { 0 } else { CHAIN_BASE };
+    while at != 0 {
+        let node = &built[usize::try_from(at - CHAIN_BASE).unwrap()..];
+        let word = |at: usize| u32::from_le_bytes(node[at..at + 4].try_into().unwrap());
+        let length = usize::try_from(word(12)).unwrap();
+        nodes.push((word(8), &node[16..16 + length]));
+        at = u64::from(word(4)) << 32 | u64::from(word(0));
+    }
+    nodes
 }
 
 /// /sys/firmware/memmap: the files `start`, `end` and `type` of entry after
@@ -54,7 +113,6 @@ pub(crate) fn memmap(data: &[u8]) -> bool {
         assert!(!region.name.is_empty() && !region.name.contains('\n'));
     }
     check_map(&Host {
-        fdt: None,
         firmware_map: Some(regions),
         ..host()
     });

@@ -3,13 +3,14 @@
 //! Shared by make_corpus.rs and tests/fuzz_corpus.rs.
 
 /// The targets and their seeds.
-pub(crate) fn all() -> [(&'static str, Vec<Vec<u8>>); 13] {
+pub(crate) fn all() -> [(&'static str, Vec<Vec<u8>>); 14] {
     [
         ("iomem", iomem()),
         ("memmap", memmap()),
         ("boot_params", boot_params()),
         ("bzimage", bzimage()),
         ("device_tree", device_tree()),
+        ("chain", chain()),
         ("kernel_config", kernel_config()),
         ("ikconfig", ikconfig()),
         ("gzip", packed(include_bytes!("../tests/data/plain.gz"))),
@@ -27,6 +28,30 @@ fn packed(file: &[u8]) -> Vec<Vec<u8>> {
     let plain = include_bytes!("../tests/data/plain").len() as u64;
     let size = &plain.to_le_bytes()[..4];
     vec![file.to_vec(), [file, size, &vec![0; file.len()]].concat()]
+}
+
+/// A chain as rkexec hands it over: E820_EXT, DTB, RNG_SEED, a pool, the record.
+fn chain() -> Vec<Vec<u8>> {
+    let record = "RKXREC1\n{\"rkexec\":\"0.1.0\",\"loaded_at\":1800000000,\"from\":\"6.1\",\
+        \"release\":null,\"cmdline\":\"quiet\",\"e820\":[[4096,8192,1]],\"e820_complete\":true,\
+        \"setup_data\":[[1,20],[9,32]],\"device_tree\":null,\"kernel\":null,\"initrd\":[],\
+        \"pools\":[{\"name\":\"p\",\"base\":4096,\"size\":4096,\"bitmap\":4096,\
+        \"protection\":\"indirect\"}]}";
+    let node = |kind: u32, payload: &[u8]| {
+        let length = u16::try_from(payload.len()).unwrap().to_le_bytes();
+        [&kind.to_le_bytes()[..], &length, payload].concat()
+    };
+    let nodes = [
+        node(1, &[7; 20]),
+        node(9, &[9; 32]),
+        node(1 << 31, &[1; 24]),
+        node(0, record.as_bytes()),
+    ];
+    let tree = device_tree().swap_remove(0);
+    vec![
+        nodes.concat(),
+        [node(2, &tree), node(0, record.as_bytes())].concat(),
+    ]
 }
 
 /// Configurations: some lines of a kernel's own, and a fragment.

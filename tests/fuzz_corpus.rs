@@ -143,6 +143,11 @@ fn device_tree() {
 }
 
 #[test]
+fn chain() {
+    run("chain", entry::chain);
+}
+
+#[test]
 fn kernel_config() {
     run("kernel_config", entry::kernel_config);
 }

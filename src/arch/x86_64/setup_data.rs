@@ -204,6 +204,8 @@ fn efi_descriptor(entry: &EfiDescriptor, size: u32) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     /// Follows the chain as the kernel does: by addresses alone.
@@ -266,6 +268,22 @@ mod tests {
         assert_eq!(chain.memmap_size(), 2 * 48);
         assert_eq!(bytes[chain.memmap_offset()], 5);
         assert_eq!(bytes[chain.memmap_offset() + 48 + 16], 7);
+    }
+
+    proptest! {
+        #[test]
+        fn any_chain_is_found_by_its_addresses(
+            nodes in proptest::collection::vec((any::<u32>(), proptest::collection::vec(any::<u8>(), 0..100)), 1..20),
+            page in 0..1_u64 << 40,
+        ) {
+            let mut chain = SetupData::default();
+            for (kind, data) in &nodes {
+                chain.push(*kind, data.clone());
+            }
+            let base = (page + 1) << 12;
+            let found = walk(&chain.bytes_at(base), base);
+            prop_assert_eq!(found, chain.nodes());
+        }
     }
 
     #[test]
