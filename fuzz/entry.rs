@@ -134,7 +134,7 @@ pub(crate) fn ikconfig(data: &[u8]) -> bool {
     if let Ok(Some(config)) = &found {
         assert!(config.symbols().next().is_some());
         // What is around the first configuration does not matter.
-        let around = [b"\x7fELF IKCFG_ST", data, b"IKCFG_ED"].concat();
+        let around = [b"\x7fELF IKCFG_ST ", data, b"IKCFG_ED"].concat();
         assert_eq!(ikconfig::find(&around), found);
     }
     matches!(found, Ok(Some(_)))

@@ -14,7 +14,7 @@ pub(crate) fn run(rkexec: &Path, _kernel: &Kernel) -> Result<()> {
     let size = std::fs::metadata(rkexec)
         .with_context(|| rkexec.display().to_string())?
         .len();
-    println!("start: the binary has {} KiB", size >> 10);
+    println!("start: {} has {} KiB", rkexec.display(), size >> 10);
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         ours.push(measure::time(Command::new(rkexec).arg("--version"))?);

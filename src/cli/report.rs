@@ -11,10 +11,16 @@ use crate::handover::report::{Report, Verdict};
 use crate::host::Host;
 use crate::plan::kernel_map;
 
-/// Something did not arrive as planned.
+/// Why `report` ends in exit code 1.
 #[derive(Debug, thiserror::Error)]
-#[error("the hand-over is not as planned: {0}")]
-struct NotAsPlanned(String);
+enum NotAsPlanned {
+    #[error("the hand-over is not as planned: {0}")]
+    Wrong(String),
+    #[error(
+        "report failed: this kernel holds no record: rkexec did not load it through kexec_load"
+    )]
+    NoRecord,
+}
 
 pub(super) fn run(context: &Context) -> anyhow::Result<()> {
     let host = Host::read(&context.root).context("reading what arrived failed")?;
@@ -27,10 +33,12 @@ pub(super) fn run(context: &Context) -> anyhow::Result<()> {
     let wrong: Vec<String> = wrong
         .map(|item| format!("{} {}", item.item, item.verdict.name()))
         .collect();
-    if wrong.is_empty() {
+    if report.record.is_none() {
+        Err(NotAsPlanned::NoRecord.into())
+    } else if wrong.is_empty() {
         Ok(())
     } else {
-        Err(NotAsPlanned(wrong.join(", ")).into())
+        Err(NotAsPlanned::Wrong(wrong.join(", ")).into())
     }
 }
 
@@ -44,9 +52,7 @@ fn text(report: &Report, host: &Host) -> String {
                 record.rkexec, record.from, record.loaded_at
             );
         }
-        None => out.push_str(
-            "no record: this kernel was not loaded by rkexec through kexec_load; nothing to compare with\n\n",
-        ),
+        None => out.push_str("no record: nothing to compare with\n\n"),
     }
     for item in &report.items {
         let _ = write!(out, "{:<20} {}", item.item, item.verdict.name());

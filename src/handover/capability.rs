@@ -14,6 +14,7 @@ use std::path::Path;
 use memchr::memmem;
 use serde::Serialize;
 
+use crate::arch::x86_64::setup_data::SETUP_INDIRECT;
 use crate::host::Root;
 use crate::image::BzImage;
 use crate::image::decompress::{self, DEFAULT_CAP, DecompressError};
@@ -25,6 +26,9 @@ const OF_ONLY: &[u8] = b"/sys/firmware/devicetree/base";
 /// Written by drivers/of/device.c (`of_device_uevent`), which every kernel with
 /// CONFIG_OF has: one without it has no CONFIG_OF.
 const OF_ALWAYS: &[u8] = b"OF_NAME=";
+
+/// Where the image's own configuration is.
+const INSIDE: &str = "IKCONFIG in the image";
 
 /// An answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -87,35 +91,61 @@ impl Capability {
         let mut notes = Vec::new();
         let kernel = decompress::decompress_payload(image.payload, DEFAULT_CAP);
         let (inside, strings) = match &kernel {
-            Ok(kernel) => (inside(kernel, &mut notes), of_by_strings(kernel)),
+            Ok(kernel) => (inside(kernel, &mut notes), Strings::of(kernel)),
             Err(error) => {
                 notes.push(format!("the kernel in the image: {error}"));
-                (None, Fact::Unknown)
+                (None, Strings::default())
             }
         };
         let unpacked = kernel.as_ref().map(Vec::len).map_err(Clone::clone);
         drop(kernel);
         let found = match inside {
-            Some(config) => Found::Certain("IKCONFIG in the image".to_owned(), config),
+            Some(config) => Found::Certain(INSIDE.to_owned(), config),
             None => match file(image.release(), image_path, root, &mut notes) {
                 Some((from, config)) => checked(from, config, strings),
                 None => Found::Nothing,
             },
         };
         Self {
-            of: match (&found, strings) {
-                (Found::Nothing, Fact::Yes | Fact::No) => ConfigFact {
-                    value: strings,
+            of: match (&found, strings.of) {
+                (Found::Nothing, of @ (Fact::Yes | Fact::No)) => ConfigFact {
+                    value: of,
                     read_from: "strings in the kernel".to_owned(),
                 },
                 _ => found.fact("CONFIG_OF"),
             },
-            pmpool: found.fact("CONFIG_PMPOOL"),
+            pmpool: match (found.fact("CONFIG_PMPOOL"), strings.pmpool) {
+                (fact, false) if fact.value == Fact::Yes && fact.read_from != INSIDE => {
+                    ConfigFact {
+                        value: Fact::Unknown,
+                        read_from: format!(
+                            "{} says yes, and nothing in the kernel does",
+                            fact.read_from
+                        ),
+                    }
+                }
+                (fact, _) => fact,
+            },
             randomize_base: found.fact("CONFIG_RANDOMIZE_BASE"),
             setup_type_max: image.setup_type_max(),
             unpacked,
             notes,
         }
+    }
+
+    /// Whether the image itself says that it never chooses its own place. A file
+    /// beside it may be of another build, and a wrong "no" would cost a pool.
+    #[must_use]
+    pub fn surely_stays_put(&self) -> bool {
+        self.randomize_base.value == Fact::No && self.randomize_base.read_from == INSIDE
+    }
+
+    /// Whether it knows SETUP_INDIRECT nodes: kernel_info names the highest type,
+    /// with that bit, since the kernel has them (Linux 5.5).
+    #[must_use]
+    pub fn knows_indirect(&self) -> bool {
+        self.setup_type_max
+            .is_some_and(|max| max & SETUP_INDIRECT != 0)
     }
 
     /// Nothing is known.
@@ -187,25 +217,46 @@ fn inside(kernel: &[u8], notes: &mut Vec<String>) -> Option<KernelConfig> {
     }
 }
 
-/// CONFIG_OF by what a kernel that has it cannot do without.
-fn of_by_strings(kernel: &[u8]) -> Fact {
-    if !kernel.starts_with(b"\x7fELF") {
-        return Fact::Unknown;
+/// What strings in the unpacked kernel tell.
+#[derive(Debug, Clone, Copy)]
+struct Strings {
+    /// CONFIG_OF, by what a kernel that has it cannot do without.
+    of: Fact,
+    /// The word `pmpool`, without which no kernel reads the parameter.
+    pmpool: bool,
+}
+
+impl Default for Strings {
+    fn default() -> Self {
+        Self {
+            of: Fact::Unknown,
+            pmpool: false,
+        }
     }
-    let has = |string| memmem::find(kernel, string).is_some();
-    match (has(OF_ONLY), has(OF_ALWAYS)) {
-        (true, true) => Fact::Yes,
-        (false, false) => Fact::No,
-        _ => Fact::Unknown,
+}
+
+impl Strings {
+    fn of(kernel: &[u8]) -> Self {
+        let is_kernel = kernel.starts_with(b"\x7fELF");
+        let has = |string: &[u8]| memmem::find(kernel, string).is_some();
+        let of = match (has(OF_ONLY), has(OF_ALWAYS)) {
+            (true, true) if is_kernel => Fact::Yes,
+            (false, false) if is_kernel => Fact::No,
+            _ => Fact::Unknown,
+        };
+        Self {
+            of,
+            pmpool: has(b"pmpool"),
+        }
     }
 }
 
 /// A file's configuration, unless the kernel itself contradicts it.
-fn checked(from: String, config: KernelConfig, strings: Fact) -> Found {
-    match (value(&config, "CONFIG_OF"), strings) {
+fn checked(from: String, config: KernelConfig, strings: Strings) -> Found {
+    match (value(&config, "CONFIG_OF"), strings.of) {
         (Fact::Yes, Fact::No) | (Fact::No, Fact::Yes) => Found::Doubtful(format!(
             "{from} is of another build: strings in the kernel say {} to CONFIG_OF",
-            strings.name()
+            strings.of.name()
         )),
         _ => Found::Certain(from, config),
     }

@@ -3,11 +3,12 @@
 
 use super::device_tree::DeviceTree;
 use super::pool::{self, Pool};
-use super::record::Record;
+use super::protect::Protection;
+use super::record::{PoolRecord, Record};
 use super::{HandoverError, HandoverRequest};
 use crate::arch::x86_64::setup_data::SETUP_NONE;
 use crate::host::Host;
-use crate::memory::{E820Type, MemoryKind, MemoryMap, PhysRange};
+use crate::memory::{E820Type, MemoryKind, MemoryMap, PhysRange, Region};
 use crate::plan::cmdline;
 
 /// Where a given blob is from, in errors.
@@ -27,6 +28,9 @@ pub struct Handover {
     pub tree: Option<DeviceTree>,
     /// The pools, in address order.
     pub pools: Vec<CarriedPool>,
+    /// Pools that the loader of the running kernel reserved in its memory map,
+    /// by rkexec's record.
+    reserved: Vec<PoolRecord>,
 }
 
 /// A pool and where it is known from.
@@ -36,8 +40,6 @@ pub struct CarriedPool {
     pub pool: Pool,
     /// `--pool`, or where it was carried over from.
     pub origin: &'static str,
-    /// Whether the running kernel knew it already.
-    pub carried: bool,
 }
 
 impl Handover {
@@ -85,11 +87,7 @@ impl Handover {
                     });
                 }
                 Some(_) => {}
-                None => pools.push(CarriedPool {
-                    pool,
-                    origin,
-                    carried: false,
-                }),
+                None => pools.push(CarriedPool { pool, origin }),
             }
         }
         pools.sort_by_key(|carried| carried.pool.range());
@@ -105,7 +103,16 @@ impl Handover {
                     })?;
             }
         }
-        Ok(Self { tree, pools })
+        let mut reserved = running_record(host)
+            .ok()
+            .flatten()
+            .map_or_else(Vec::new, |record| record.pools);
+        reserved.retain(|pool| pool.protection == Protection::Reserved);
+        Ok(Self {
+            tree,
+            pools,
+            reserved,
+        })
     }
 
     /// Whether there are pools: only then does the target's capability matter.
@@ -135,7 +142,7 @@ impl Handover {
         }
         self.pools
             .iter()
-            .try_for_each(|carried| check_place(carried, map, crash_kernel))
+            .try_for_each(|carried| self.check_place(&carried.pool, map, crash_kernel))
     }
 
     /// Checks the alignment that protection `kernel` needs.
@@ -169,7 +176,7 @@ impl Handover {
     /// `true`: it is there and right.
     ///
     /// # Errors
-    /// When it is malformed, or names another place.
+    /// When it is malformed, or names another place or no pool at all.
     pub fn check_cmdline(&self, line: &str) -> Result<bool, HandoverError> {
         let Some(value) = cmdline::value(line, "pmpool") else {
             return Ok(false);
@@ -179,13 +186,68 @@ impl Handover {
             source,
         })?;
         match self.default_pool() {
-            Some(pool) if pool.range() != named.range() => Err(HandoverError::Mismatch {
+            Some(pool) if pool.range() == named.range() => Ok(true),
+            Some(pool) => Err(HandoverError::Mismatch {
                 name: pool.name().to_owned(),
                 given: value.to_owned(),
                 pool: pool.cmdline_value(),
             }),
-            _ => Ok(true),
+            None => Err(HandoverError::NoSuchPool(value.to_owned())),
         }
+    }
+
+    /// Whether the region was set aside to be `pool`: by `memmap=nn$ss` on this
+    /// boot, or by the loader that started this kernel and left a record of it.
+    fn set_aside(&self, pool: &Pool, region: &Region) -> bool {
+        let range = pool.range();
+        let recorded =
+            |known: &PoolRecord| (known.base, known.size) == (range.start(), range.size());
+        region.sources.firmware.is_some_and(E820Type::is_ram) || self.reserved.iter().any(recorded)
+    }
+
+    fn check_place(
+        &self,
+        pool: &Pool,
+        map: &MemoryMap,
+        crash_kernel: &[PhysRange],
+    ) -> Result<(), HandoverError> {
+        let range = pool.range();
+        let name = pool.name().to_owned();
+        if let Some(crash) = crash_kernel.iter().find(|crash| crash.overlaps(range)) {
+            let what = format!("{crash} is reserved for the crash kernel");
+            return Err(HandoverError::OutsideRam { name, range, what });
+        }
+        let mut covered = range.start();
+        for region in map
+            .regions()
+            .iter()
+            .filter(|region| region.range.overlaps(range))
+        {
+            if region.range.start() > covered {
+                break;
+            }
+            covered = region.range.end();
+            match &region.kind {
+                MemoryKind::Ram | MemoryKind::HotAddedRam => {}
+                MemoryKind::Reserved if self.set_aside(pool, region) => {}
+                MemoryKind::DriverManaged(driver) => {
+                    return Err(HandoverError::DriverManaged {
+                        name,
+                        range,
+                        driver: driver.clone(),
+                    });
+                }
+                kind => {
+                    let what = format!("{} is {}", region.range, kind.name());
+                    return Err(HandoverError::OutsideRam { name, range, what });
+                }
+            }
+        }
+        if covered < range.end() {
+            let what = format!("nothing is known of {covered:#x}");
+            return Err(HandoverError::OutsideRam { name, range, what });
+        }
+        Ok(())
     }
 }
 
@@ -200,13 +262,7 @@ fn tree_pools(tree: &DeviceTree, origin: &'static str) -> Result<Vec<Pool>, Hand
 
 /// The pools that the running kernel carries.
 fn carried(tree: Option<&DeviceTree>, host: &Host) -> Result<Vec<CarriedPool>, HandoverError> {
-    let from = |origin| {
-        move |pool| CarriedPool {
-            pool,
-            origin,
-            carried: true,
-        }
-    };
+    let from = |origin| move |pool| CarriedPool { pool, origin };
     let in_tree = tree
         .map(|tree| tree_pools(tree, RUNNING))
         .transpose()?
@@ -256,52 +312,4 @@ fn describe(pool: &Pool) -> String {
         pool.cmdline_value(),
         pool.bitmap()
     )
-}
-
-fn check_place(
-    carried: &CarriedPool,
-    map: &MemoryMap,
-    crash_kernel: &[PhysRange],
-) -> Result<(), HandoverError> {
-    let (name, range) = (carried.pool.name(), carried.pool.range());
-    let outside = |what: String| {
-        Err(HandoverError::OutsideRam {
-            name: name.to_owned(),
-            range,
-            what,
-        })
-    };
-    if let Some(crash) = crash_kernel.iter().find(|crash| crash.overlaps(range)) {
-        return outside(format!("{crash} is reserved for the crash kernel"));
-    }
-    let mut covered = range.start();
-    for region in map
-        .regions()
-        .iter()
-        .filter(|region| region.range.overlaps(range))
-    {
-        if region.range.start() > covered {
-            break;
-        }
-        covered = region.range.end();
-        // RAM that was reserved to be a pool is one: by memmap=nn$ss on this
-        // boot, or by the loader that started this kernel.
-        let set_aside = region.sources.firmware.is_some_and(E820Type::is_ram) || carried.carried;
-        match &region.kind {
-            MemoryKind::Ram | MemoryKind::HotAddedRam => {}
-            MemoryKind::Reserved if set_aside => {}
-            MemoryKind::DriverManaged(driver) => {
-                return Err(HandoverError::DriverManaged {
-                    name: name.to_owned(),
-                    range,
-                    driver: driver.clone(),
-                });
-            }
-            kind => return outside(format!("{} is {}", region.range, kind.name())),
-        }
-    }
-    if covered < range.end() {
-        return outside(format!("nothing is known of {covered:#x}"));
-    }
-    Ok(())
 }

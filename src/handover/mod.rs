@@ -124,6 +124,17 @@ pub enum HandoverError {
         /// Where that was read.
         read_from: String,
     },
+    /// The target does not know the nodes of protection `indirect`.
+    #[error(
+        "the next kernel would overwrite the pools: its kernel_info names no SETUP_INDIRECT (Linux 5.5)"
+    )]
+    TargetIgnoresIndirect,
+    /// `pmpool=` names memory that is no pool of this load.
+    #[error("the new command line says pmpool={0}, and no pool is handed over there")]
+    NoSuchPool(String),
+    /// Nothing can be added to the command line so that the kernel sees it.
+    #[error("{0} cannot be added to the command line: a quote is left open")]
+    OpenQuote(String),
     /// Nothing is known of the target.
     #[error(
         "nobody knows whether the next kernel understands pools: no word of {option} was found"
@@ -148,12 +159,22 @@ impl HandoverError {
             Self::TargetIgnoresPools { .. } => {
                 Some("--pool-protect indirect or --pool-protect reserved keeps them whole")
             }
-            Self::Moved { .. } | Self::Record(_) => {
-                Some("--no-carry-pools forgets what the running kernel carries")
+            Self::TargetIgnoresIndirect => {
+                Some("--pool-protect reserved keeps them whole under every kernel")
             }
-            Self::Tree { origin, .. } if *origin == carry::RUNNING => {
-                Some("--no-carry-pools leaves the running kernel's tree behind")
-            }
+            Self::NoSuchPool(_) => Some(
+                "--pool BASE,SIZE hands it over; --remove pmpool takes it off the command line",
+            ),
+            Self::Moved { .. }
+            | Self::Record(_)
+            | Self::Parameter {
+                line: "running", ..
+            } => Some(
+                "--no-carry-pools forgets the pools of the running kernel: their contents are lost then",
+            ),
+            Self::Tree { origin, .. } if *origin == carry::RUNNING => Some(
+                "--no-carry-pools leaves that tree behind, and its pools: their contents are lost then",
+            ),
             _ => None,
         }
     }

@@ -30,12 +30,13 @@ impl fmt::Display for Protection {
 }
 
 /// The protection, and why it was taken: `kernel` where the target is known to
-/// understand pools, `indirect` where it is known not to, and an error that
-/// spells out the choice where nothing is known.
+/// understand pools, `indirect` where it is known not to (`reserved` where it
+/// does not know SETUP_INDIRECT either), and an error that spells out the choice
+/// where nothing is known.
 ///
 /// # Errors
-/// When nothing is known and nothing was wished, or when `kernel` was wished
-/// for a target that is known, or not known not, to ignore pools.
+/// When nothing is known and nothing was wished, or when the wish is one that
+/// the target is known, or not known not, to ignore.
 pub fn choose(
     wish: Option<Protection>,
     assume_pmpool: bool,
@@ -45,20 +46,30 @@ pub fn choose(
     let lacking = facts.iter().find(|(_, fact)| fact.value == Fact::No);
     let unknown = facts.iter().find(|(_, fact)| fact.value == Fact::Unknown);
     let taken = |protection, why: String| Ok((protection, why));
+    let asked = || "asked for with --pool-protect".to_owned();
     match (wish, lacking, unknown) {
-        (Some(protection @ (Protection::Reserved | Protection::Indirect)), ..) => {
-            taken(protection, "asked for with --pool-protect".to_owned())
+        (Some(Protection::Reserved), ..) => taken(Protection::Reserved, asked()),
+        (Some(Protection::Indirect), ..) if !target.knows_indirect() => {
+            Err(HandoverError::TargetIgnoresIndirect)
         }
+        (Some(Protection::Indirect), ..) => taken(Protection::Indirect, asked()),
         (Some(Protection::Kernel), Some((option, fact)), _) => {
             Err(HandoverError::TargetIgnoresPools {
                 option,
                 read_from: fact.read_from.clone(),
             })
         }
-        (None, Some((option, fact)), _) => taken(
-            Protection::Indirect,
-            format!("the next kernel has no {option} ({})", fact.read_from),
-        ),
+        (None, Some((option, fact)), _) => {
+            let (protection, more) = if target.knows_indirect() {
+                (Protection::Indirect, "")
+            } else {
+                (Protection::Reserved, ", and does not know SETUP_INDIRECT")
+            };
+            taken(
+                protection,
+                format!("the next kernel has no {option} ({}){more}", fact.read_from),
+            )
+        }
         (None | Some(Protection::Kernel), None, Some(_)) if assume_pmpool => taken(
             Protection::Kernel,
             "the next kernel is taken to understand pools (--assume-pmpool)".to_owned(),
@@ -69,7 +80,7 @@ pub fn choose(
                 wished: wish.is_some(),
             })
         }
-        (_, None, None) => {
+        (None | Some(Protection::Kernel), None, None) => {
             let read_from = &target.pmpool.read_from;
             taken(
                 Protection::Kernel,
@@ -92,6 +103,7 @@ mod tests {
         Capability {
             of: fact(of),
             pmpool: fact(pmpool),
+            setup_type_max: Some(0x8000_0009),
             ..Capability::unknown()
         }
     }
@@ -133,6 +145,22 @@ mod tests {
             Err(HandoverError::UnknownTarget { wished: true, .. })
         ));
         assert_eq!(wish(Fact::Unknown, true).unwrap().0, Protection::Kernel);
+    }
+
+    #[test]
+    fn a_kernel_that_knows_no_indirect_nodes_gets_none() {
+        for setup_type_max in [None, Some(9)] {
+            let target = Capability {
+                setup_type_max,
+                ..target(Fact::No, Fact::No)
+            };
+            assert_eq!(
+                choose(None, false, &target).unwrap().0,
+                Protection::Reserved
+            );
+            let wish = choose(Some(Protection::Indirect), false, &target);
+            assert!(matches!(wish, Err(HandoverError::TargetIgnoresIndirect)));
+        }
     }
 
     #[test]

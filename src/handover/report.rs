@@ -8,10 +8,11 @@ use super::protect::Protection;
 use super::record::{Blob, PoolRecord, Record};
 use super::{HandoverError, Pool, carry};
 use crate::arch::x86_64::setup_data::{
-    SETUP_DTB, SETUP_INDIRECT, SETUP_NONE, SETUP_RNG_SEED, type_name,
+    INDIRECT_POOL, SETUP_DTB, SETUP_INDIRECT, SETUP_NONE, SETUP_RNG_SEED, type_name,
 };
 use crate::host::Host;
 use crate::host::boot_params::SetupDataNode;
+use crate::host::firmware_memmap::FirmwareRegion;
 use crate::memory::{E820Type, Layer, PhysRange};
 use crate::plan::{cmdline, kernel_map};
 use crate::purgatory;
@@ -163,45 +164,68 @@ fn items(record: &Record, host: &Host, pools: &[Pool]) -> Vec<Item> {
     items
 }
 
-/// The map as this kernel was given it, neighbours of one type merged.
+/// The map as this kernel was given it, neighbours of one type merged; and as it
+/// took it, by the names that it shows.
 fn memory_map(record: &Record, host: &Host) -> Item {
     const WHAT: &str = "memory map";
     if host.boot_params.is_none() && host.firmware_map.is_none() {
-        return item(
-            WHAT,
-            Verdict::CannotBeSeen,
-            "neither boot_params nor /sys/firmware/memmap is shown",
-        );
+        let why = "neither boot_params nor /sys/firmware/memmap is shown";
+        return item(WHAT, Verdict::CannotBeSeen, why);
     }
     let planned = record.e820.iter().filter_map(|(start, size, kind)| {
         Some((PhysRange::new(*start, *size).ok()?, E820Type(*kind)))
     });
-    let planned = Layer::from_e820(planned);
-    let found = Layer::from_e820(kernel_map(host));
-    let count = if record.e820_complete {
-        found.entries().len()
-    } else {
-        planned.entries().len()
-    };
-    let found = found.entries().get(..count).unwrap_or(found.entries());
-    if planned.entries() == found {
-        return item(WHAT, Verdict::AsPlanned, format!("{count} ranges"));
+    let planned = Layer::from_e820(planned).entries().to_vec();
+    let given = Layer::from_e820(kernel_map(host)).entries().to_vec();
+    let difference = first_difference(&planned, &given, record.e820_complete)
+        .or_else(|| not_taken(&planned, host.firmware_map.as_deref()?));
+    match difference {
+        None => item(
+            WHAT,
+            Verdict::AsPlanned,
+            format!("{} ranges", planned.len()),
+        ),
+        Some(detail) => item(WHAT, Verdict::Differs, detail),
     }
-    let pairs = planned.entries().iter().zip(found);
-    let first = pairs.into_iter().find(|(planned, found)| planned != found);
-    let detail = first.map_or_else(
-        || {
-            format!(
-                "planned {} ranges, found {}",
-                planned.entries().len(),
-                found.len()
-            )
-        },
-        |((a, kind_a), (b, kind_b))| {
-            format!("first difference: planned {a} {kind_a}, found {b} {kind_b}")
-        },
-    );
-    item(WHAT, Verdict::Differs, detail)
+}
+
+/// The first row that this kernel does not show in /sys/firmware/memmap: it took
+/// less than it was given. Rows may be added there, by memory hotplug.
+fn not_taken(planned: &[(PhysRange, E820Type)], shown: &[FirmwareRegion]) -> Option<String> {
+    let mut taken = Layer::default();
+    for region in shown {
+        taken.push(region.range, region.name.to_ascii_lowercase());
+    }
+    let is_shown = |range: PhysRange, kind: E820Type| {
+        let name = kind.name().to_ascii_lowercase();
+        taken
+            .entries()
+            .iter()
+            .any(|(row, shown)| row.covers(range) && *shown == name)
+    };
+    let lost = planned
+        .iter()
+        .find(|(range, kind)| !is_shown(*range, *kind));
+    lost.map(|(range, kind)| format!("{range} {kind} is not in this kernel's /sys/firmware/memmap"))
+}
+
+/// What is the first row that differs; `complete`: `planned` is the whole map.
+fn first_difference<T: PartialEq + std::fmt::Display>(
+    planned: &[(PhysRange, T)],
+    found: &[(PhysRange, T)],
+    complete: bool,
+) -> Option<String> {
+    let differing = planned
+        .iter()
+        .zip(found)
+        .find(|(planned, found)| planned != found);
+    if let Some(((a, kind_a), (b, kind_b))) = differing {
+        return Some(format!(
+            "first difference: planned {a} {kind_a}, found {b} {kind_b}"
+        ));
+    }
+    let short = found.len() < planned.len() || (complete && found.len() > planned.len());
+    short.then(|| format!("planned {} ranges, found {}", planned.len(), found.len()))
 }
 
 /// The chain's types and sizes. A seed is wiped after use, and of an indirect
@@ -214,7 +238,8 @@ fn chain(record: &Record, nodes: &[SetupDataNode]) -> Item {
         .collect();
     let same = |(kind, size): &(u32, usize), node: &SetupDataNode| {
         if *kind == SETUP_INDIRECT {
-            return node.is_indirect();
+            // What it points to is shown in its place, and not read.
+            return node.kind == INDIRECT_POOL;
         }
         let wiped = *kind == SETUP_RNG_SEED && node.data.is_empty();
         *kind == node.kind && (*size == node.data.len() || wiped)
@@ -326,15 +351,20 @@ fn unprotected(
         Protection::Reserved if !told(|kind| kind == E820Type::RESERVED) => {
             Some("this kernel was not told that it is reserved")
         }
-        Protection::Indirect if !nodes.iter().any(SetupDataNode::is_indirect) => {
+        Protection::Indirect if !nodes.iter().any(|node| node.kind == INDIRECT_POOL) => {
             Some("no SETUP_INDIRECT node arrived")
         }
         Protection::Kernel if !told(E820Type::is_ram) => {
             Some("this kernel was not told that it is RAM")
         }
-        Protection::Kernel if !cmdline::has(&host.cmdline, "pmpool") => {
-            Some("pmpool= is not on the command line")
+        Protection::Kernel if !names_pool(&host.cmdline, range) => {
+            Some("pmpool= on the command line does not name it")
         }
         _ => None,
     }
+}
+
+fn names_pool(line: &str, range: PhysRange) -> bool {
+    let pool = cmdline::value(line, "pmpool").map(Pool::parse_cmdline);
+    matches!(pool, Some(Ok(pool)) if pool.range() == range)
 }

@@ -2,6 +2,7 @@
 //! rules that make one out of the running kernel's.
 
 use super::PlanError;
+use crate::handover::HandoverError;
 
 /// A command line without NUL and newline, within the image's limit.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
@@ -83,17 +84,27 @@ impl Cmdline {
         Ok(Self(line))
     }
 
-    /// The line with `parameter` added; `limit` is the image's.
+    /// The line with `parameter` added where the kernel reads it: before `--`;
+    /// `limit` is the image's.
     ///
     /// # Errors
-    /// When the line grows longer than `limit`.
+    /// When a quote is left open, or the line grows longer than `limit`.
     pub fn with(&self, parameter: &str, limit: usize) -> Result<Self, PlanError> {
-        let request = CmdlineRequest {
-            base: CmdlineBase::Given(self.0.clone()),
-            append: vec![parameter.to_owned()],
-            remove: Vec::new(),
-        };
-        Self::make(&request, "", limit)
+        let (kernels, inits) = split_at_init(&self.0);
+        if kernels.bytes().filter(|byte| *byte == b'"').count() % 2 != 0 {
+            return Err(HandoverError::OpenQuote(parameter.to_owned()).into());
+        }
+        let parts = [kernels.trim_end(), parameter, inits];
+        let parts: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+        let base = CmdlineBase::Given(parts.join(" "));
+        Self::make(
+            &CmdlineRequest {
+                base,
+                ..CmdlineRequest::default()
+            },
+            "",
+            limit,
+        )
     }
 
     /// The line.
@@ -130,6 +141,16 @@ pub fn has(line: &str, wanted: &str) -> bool {
     words(line)
         .take_while(|word| *word != "--")
         .any(|word| name(word) == wanted)
+}
+
+/// The line cut before the word `--`: what is the kernel's, and what is init's.
+fn split_at_init(line: &str) -> (&str, &str) {
+    let init = words(line).find(|word| *word == "--");
+    // `words` gives parts of `line`: the distance of their starts is an offset.
+    let at = init.map_or(line.len(), |word| {
+        word.as_ptr().addr() - line.as_ptr().addr()
+    });
+    line.split_at(at)
 }
 
 /// The name of a word: what stands before `=`, without a leading quote.
@@ -201,6 +222,28 @@ mod tests {
         assert_eq!(value("\"pmpool=1,2\"", "pmpool"), Some("1,2"));
         assert_eq!(value("xpmpool=1 pmpool", "pmpool"), None);
         assert!(has("quiet nokaslr", "nokaslr") && !has("-- nokaslr", "nokaslr"));
+    }
+
+    #[test]
+    fn a_parameter_is_added_where_the_kernel_reads_it() {
+        let with = |line: &str| {
+            let request = CmdlineRequest {
+                base: CmdlineBase::Given(line.to_owned()),
+                ..Default::default()
+            };
+            let line = Cmdline::make(&request, "", 2047).unwrap();
+            line.with("a=1", 2047).map(|line| line.as_str().to_owned())
+        };
+        assert_eq!(with("").unwrap(), "a=1");
+        assert_eq!(with("x  y").unwrap(), "x  y a=1");
+        assert_eq!(with("x -- single --").unwrap(), "x a=1 -- single --");
+        assert_eq!(with("-- s").unwrap(), "a=1 -- s");
+        assert_eq!(with("x=\"a -- b\" c").unwrap(), "x=\"a -- b\" c a=1");
+        let open = with("x=\"a b").unwrap_err();
+        assert_eq!(
+            open.to_string(),
+            "a=1 cannot be added to the command line: a quote is left open"
+        );
     }
 
     #[test]

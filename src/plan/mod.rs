@@ -22,7 +22,7 @@ pub use validate::Violation;
 use crate::arch::x86_64::boot_params::E820_MAX_ENTRIES_ZEROPAGE;
 use crate::handover::{Capability, Handover, HandoverError, HandoverRequest, Pool, Protection};
 use crate::host::Host;
-use crate::image::Image;
+use crate::image::{BzImage, Image};
 use crate::memory::{E820Type, MapPolicy, MemoryKind, MemoryMap, NoHole, PhysRange};
 use crate::sys::Syscall;
 
@@ -296,7 +296,7 @@ pub fn plan<'a>(
 ) -> Result<Plan<'a>, PlanError> {
     let Image::BzImage(image) = image;
     check_drivers(&request.include_driver_managed)?;
-    let cmdline = Cmdline::make(&request.cmdline, &host.cmdline, image.cmdline_limit())?;
+    let cmdline = command_line(request, host, image)?;
     let memory_map =
         MemoryMap::reconcile(host, request.memory_map, &request.include_driver_managed);
     let handover = Handover::gather(&request.handover, host)?;
@@ -323,6 +323,13 @@ pub fn plan<'a>(
         Syscall::KexecLoad => {
             if handover.has_pools() {
                 pools::protect(request, image, &handover, &target(), &mut plan)?;
+            } else if !request.handover.no_carry {
+                handover.check_cmdline(plan.cmdline.as_str())?;
+            } else if cmdline::has(plan.cmdline.as_str(), "pmpool") {
+                plan.warnings.push(
+                    "pmpool= on the command line names no pool that is handed over: what lies there is lost"
+                        .to_owned(),
+                );
             }
             plan.e820 = plan.memory_map.e820();
             plan.excluded = excluded(host, &plan.memory_map);
@@ -347,6 +354,19 @@ pub fn plan<'a>(
     }
     validate::validate(&plan, host)?;
     Ok(plan)
+}
+
+/// The command line. A pool that is forgotten is forgotten in the running one, too.
+fn command_line(
+    request: &LoadRequest,
+    host: &Host,
+    image: &BzImage<'_>,
+) -> Result<Cmdline, PlanError> {
+    let mut wish = request.cmdline.clone();
+    if request.handover.no_carry && wish.base == CmdlineBase::Running {
+        wish.remove.push("pmpool".to_owned());
+    }
+    Cmdline::make(&wish, &host.cmdline, image.cmdline_limit())
 }
 
 fn check_drivers(drivers: &BTreeSet<String>) -> Result<(), PlanError> {

@@ -1,8 +1,7 @@
 //! Pools in the plan: how they are protected, and what the command line says.
 
 use super::{LoadRequest, Plan, PlanError, PlannedPool, cmdline};
-use crate::handover::capability::{Capability, Fact};
-use crate::handover::{Handover, Protection, protect};
+use crate::handover::{Capability, Handover, Protection, pool, protect};
 use crate::image::BzImage;
 use crate::memory::E820Type;
 
@@ -15,28 +14,69 @@ pub(super) fn protect(
     plan: &mut Plan<'_>,
 ) -> Result<(), PlanError> {
     let wish = &request.handover;
-    let (protection, reason) = protect::choose(wish.protect, wish.assume_pmpool, target)?;
+    let (chosen, reason) = protect::choose(wish.protect, wish.assume_pmpool, target)?;
     let named = handover.check_cmdline(plan.cmdline.as_str())?;
-    let limit = image.cmdline_limit();
-    if protection == Protection::Kernel {
+    if chosen == Protection::Kernel {
         handover.check_alignment()?;
-        if let (Some(pool), false) = (handover.default_pool(), named) {
-            plan.cmdline = plan
-                .cmdline
-                .with(&format!("pmpool={}", pool.cmdline_value()), limit)?;
-        }
-        if target.randomize_base.value != Fact::No
-            && !cmdline::has(plan.cmdline.as_str(), "nokaslr")
-        {
-            plan.cmdline = plan.cmdline.with("nokaslr", limit)?;
-            plan.warnings.push(
-                "nokaslr was added: KASLR chooses the next kernel's place before anybody reads the device tree, \
-                 and could choose a pool"
-                    .to_owned(),
-            );
-        }
+        add_parameters(image, handover, target, named, plan)?;
     }
-    let (told, why) = match protection {
+    for carried in &handover.pools {
+        let pool = &carried.pool;
+        let (protection, reason) = match chosen {
+            Protection::Kernel if pool.name() != pool::DEFAULT_NAME => others(target),
+            chosen => (chosen, reason.clone()),
+        };
+        let (told, why) = told(protection);
+        plan.memory_map
+            .set_pool(pool.range(), pool.name(), told, why);
+        plan.pools.push(PlannedPool {
+            pool: pool.clone(),
+            origin: carried.origin,
+            protection,
+            reason,
+        });
+    }
+    Ok(())
+}
+
+/// The consumer keeps the one pool that `pmpool=` names; the others would be
+/// free memory to everything that runs before the tree is read.
+fn others(target: &Capability) -> (Protection, String) {
+    let why = format!("pmpool= names {} only", pool::DEFAULT_NAME);
+    if target.knows_indirect() {
+        (Protection::Indirect, why)
+    } else {
+        (Protection::Reserved, why)
+    }
+}
+
+/// What protection `kernel` needs on the command line.
+fn add_parameters(
+    image: &BzImage<'_>,
+    handover: &Handover,
+    target: &Capability,
+    named: bool,
+    plan: &mut Plan<'_>,
+) -> Result<(), PlanError> {
+    let limit = image.cmdline_limit();
+    if let (Some(pool), false) = (handover.default_pool(), named) {
+        let parameter = format!("pmpool={}", pool.cmdline_value());
+        plan.cmdline = plan.cmdline.with(&parameter, limit)?;
+    }
+    if !target.surely_stays_put() && !cmdline::has(plan.cmdline.as_str(), "nokaslr") {
+        plan.cmdline = plan.cmdline.with("nokaslr", limit)?;
+        plan.warnings.push(
+            "nokaslr was added: KASLR chooses the next kernel's place before anybody reads the \
+             device tree, and could choose a pool"
+                .to_owned(),
+        );
+    }
+    Ok(())
+}
+
+/// What the next kernel is told of a pool, and why.
+fn told(protection: Protection) -> (E820Type, &'static str) {
+    match protection {
         Protection::Kernel => (
             E820Type::RAM,
             "a pool: described to the next kernel, which takes it over",
@@ -47,19 +87,7 @@ pub(super) fn protect(
         ),
         Protection::Indirect => (
             E820Type::RAM,
-            "a pool: RAM under a SETUP_INDIRECT node, which every kernel reserves",
+            "a pool: RAM under a SETUP_INDIRECT node, which every kernel since 5.5 reserves",
         ),
-    };
-    for carried in &handover.pools {
-        let pool = &carried.pool;
-        plan.memory_map
-            .set_pool(pool.range(), pool.name(), told, why);
-        plan.pools.push(PlannedPool {
-            pool: pool.clone(),
-            origin: carried.origin,
-            protection,
-            reason: reason.clone(),
-        });
     }
-    Ok(())
 }

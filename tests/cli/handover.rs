@@ -123,6 +123,53 @@ fn another_pmpool_on_the_command_line() {
 }
 
 #[test]
+fn a_parameter_goes_where_the_kernel_reads_it() {
+    let args = ["--pool", POOL, "--cmdline", "quiet -- single"];
+    let (plan, _) = plan(&knowing(), "bios-512m", &args);
+    let line = "quiet pmpool=0x10000000,0x4000000 nokaslr -- single";
+    assert_eq!(plan["cmdline"], line);
+    let args = ["--pool", POOL, "--cmdline", "quiet x=\"y"];
+    assert!(refused(&knowing(), "bios-512m", &args).contains("a quote is left open"));
+}
+
+#[test]
+fn a_pmpool_that_is_no_pool() {
+    let line = "pmpool=0x1000000,64M";
+    let why = refused(&Lab::new(), "bios-512m", &["--cmdline", line]);
+    assert!(
+        why.starts_with(
+            "the new command line says pmpool=0x1000000,64M, and no pool is handed over there\n"
+        ),
+        "{why}"
+    );
+    // The one that is handed over has another name.
+    let named = ["--pool", "0x1000000,64M,name=other", "--cmdline", line];
+    let why = refused(&knowing(), "bios-512m", &named);
+    assert!(why.contains("no pool is handed over there"), "{why}");
+    // Forgotten on purpose: said, and done.
+    let args = ["--cmdline", line, "--no-carry-pools"];
+    let (plan, _) = plan(&Lab::new(), "bios-512m", &args);
+    let warning = plan["warnings"][0].as_str().unwrap();
+    assert!(warning.contains("what lies there is lost"), "{warning}");
+}
+
+#[test]
+fn a_pool_that_pmpool_does_not_name_is_protected_otherwise() {
+    let args = ["--pool", POOL, "--pool", "0x18000000,4M,name=second"];
+    let (plan, _) = plan(&knowing(), "bios-512m", &args);
+    let protections = [0, 1].map(|at| plan["pools"][at]["protection"].clone());
+    assert_eq!(protections, ["kernel", "indirect"]);
+    let nodes = plan["setup_data"].as_array().unwrap();
+    assert_eq!(
+        nodes
+            .iter()
+            .filter(|node| node["type"] == "INDIRECT")
+            .count(),
+        1
+    );
+}
+
+#[test]
 fn pools_that_overlap() {
     for second in ["0x13fff000,1M", "0xc000000,256M", "0x11000000,4K"] {
         let second = format!("{second},name=second");
@@ -315,6 +362,21 @@ fn a_pool_is_carried_over_by_the_command_line_alone() {
     assert_eq!(carried.len(), 1);
     assert_eq!(carried[0][1], "0x10000000");
     assert!(carried[0][3].contains("command line"), "{carried:?}");
+}
+
+#[test]
+fn what_the_firmware_reserves_is_no_pool_by_a_word_on_the_command_line() {
+    let lab = Lab::new();
+    machine(&lab, None, "pmpool=0x3ff00000,1M");
+    lab.write(
+        "m/proc/iomem",
+        "00100000-3fefffff : System RAM\n3ff00000-3fffffff : Reserved\n",
+    );
+    let err = lab.fails(1, &["plan", "--root", "m", "vmlinuz"]);
+    assert!(
+        err.contains("lies outside the RAM: 3ff00000-3fffffff is reserved"),
+        "{err}"
+    );
 }
 
 #[test]

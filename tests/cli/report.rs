@@ -187,10 +187,16 @@ fn what_did_not_arrive_is_missing() {
 fn a_machine_without_a_record() {
     let lab = arrived();
     lab.write(&format!("{SETUP_DATA}/2/data"), "of somebody else");
-    let text = lab.succeeds(&["report", "--root", "m"]);
-    assert!(text.starts_with("no record"), "{text}");
-    let json = lab.succeeds(&["report", "--root", "m", "--output", "json"]);
-    let report: Value = serde_json::from_str(&json).unwrap();
+    let ended = lab.run(&["report", "--root", "m"]);
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.out.starts_with("no record"), "{}", ended.out);
+    assert_eq!(
+        ended.err,
+        "rkexec: report failed: this kernel holds no record: rkexec did not load it through kexec_load\n"
+    );
+    let ended = lab.run(&["report", "--root", "m", "--output", "json"]);
+    assert_eq!(ended.code, Some(1));
+    let report: Value = serde_json::from_str(&ended.out).unwrap();
     assert_eq!(report["as_planned"], Value::Null);
 
     let mut cut = record().payload();

@@ -24,6 +24,7 @@ pub(crate) mod field {
     pub(crate) const SETUP_DATA: usize = 0x250;
     pub(crate) const PREF_ADDRESS: usize = 0x258;
     pub(crate) const INIT_SIZE: usize = 0x260;
+    pub(crate) const KERNEL_INFO: usize = 0x268;
     /// First byte after the header of protocol 2.15.
     pub(crate) const END: usize = 0x26c;
 }
@@ -35,9 +36,13 @@ pub(crate) const SETUP_SIZE: usize = (SETUP_SECTS as usize + 1) * 512;
 /// Where the payload starts in the protected-mode part.
 pub(crate) const PAYLOAD_OFFSET: usize = 0x300;
 /// Something that unpacks, and is no kernel.
-const PAYLOAD: &[u8] = include_bytes!("../data/plain.xz");
+const PAYLOAD: &[u8] = include_bytes!("../data/tiny.xz");
 /// What it unpacks to, bytes: the kernel's build appends this number.
-const PAYLOAD_UNPACKED: u32 = 3221;
+const PAYLOAD_UNPACKED: u32 = 42;
+/// kernel_info of Linux 6.12: "LToP", its size, its whole size, setup_type_max.
+const KERNEL_INFO: [u32; 4] = [u32::from_le_bytes(*b"LToP"), 16, 16, 0x8000_0009];
+/// Where it lies in the protected-mode part.
+const KERNEL_INFO_OFFSET: usize = 0x2c0;
 /// What the tiny kernel calls itself.
 pub(crate) const VERSION: &str = "6.12.0-tiny (builder@host) #1 SMP";
 
@@ -52,6 +57,10 @@ impl TinyBzImage {
         let mut kernel: Vec<u8> = (0..251_u8).cycle().take(kernel_size).collect();
         for (to, from) in kernel[PAYLOAD_OFFSET..].iter_mut().zip(PAYLOAD) {
             *to = *from;
+        }
+        for (at, word) in KERNEL_INFO.iter().enumerate() {
+            let at = KERNEL_INFO_OFFSET + at * 4;
+            kernel[at..at + 4].copy_from_slice(&word.to_le_bytes());
         }
         kernel[kernel_size - 4..].copy_from_slice(&PAYLOAD_UNPACKED.to_le_bytes());
         let mut file = vec![0; SETUP_SIZE];
@@ -81,6 +90,10 @@ impl TinyBzImage {
             .u32(
                 field::PAYLOAD_LENGTH,
                 u32::try_from(kernel_size - PAYLOAD_OFFSET).unwrap(),
+            )
+            .u32(
+                field::KERNEL_INFO,
+                u32::try_from(KERNEL_INFO_OFFSET).unwrap(),
             )
             .u64(field::PREF_ADDRESS, 0x100_0000)
             .u32(field::INIT_SIZE, 0x180_0000)

@@ -226,7 +226,7 @@ pub(in crate::cli) fn capability(capability: &Capability) -> String {
             None => "unknown: no kernel_info".to_owned(),
         },
     );
-    line("config:", String::new());
+    out.push_str("config:\n");
     for (symbol, fact) in capability.facts() {
         let (value, from) = (fact.value.name(), &fact.read_from);
         let _ = writeln!(out, "  {symbol:<22} {value:<8} ({from})");
