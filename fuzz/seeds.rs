@@ -38,7 +38,9 @@ fn chain() -> Vec<Vec<u8>> {
         \"pools\":[{\"name\":\"p\",\"base\":4096,\"size\":4096,\"bitmap\":4096,\
         \"protection\":\"indirect\"}]}";
     let node = |kind: u32, payload: &[u8]| {
-        let length = u16::try_from(payload.len()).unwrap().to_le_bytes();
+        let length = u16::try_from(payload.len())
+            .unwrap_or(u16::MAX)
+            .to_le_bytes();
         [&kind.to_le_bytes()[..], &length, payload].concat()
     };
     let nodes = [
