@@ -12,7 +12,7 @@ pub(super) fn run(context: &Context) -> anyhow::Result<()> {
     let host = Host::read(&context.root).context("reading the memory map failed")?;
     let map = MemoryMap::reconcile(&host, MapPolicy::FixedUp, &BTreeSet::new());
     context.print(
-        || render::text::memory_map(&map, true),
+        || render::text::memory_map(&map),
         || serde_json::json!({ "schema": 1, "memory_map": render::json::memory_map(&map) }),
     )
 }

@@ -115,22 +115,10 @@ impl Root {
         self
     }
 
-    /// The files read so far, by path on the machine.
-    #[must_use]
-    pub fn into_record(self) -> BTreeMap<String, Vec<u8>> {
-        self.into_recording().files
-    }
-
     /// The files and directories read so far.
     #[must_use]
     pub fn into_recording(self) -> Record {
         self.record.map(RefCell::into_inner).unwrap_or_default()
-    }
-
-    /// Whether this is the running machine.
-    #[must_use]
-    pub fn is_system(&self) -> bool {
-        self.dir == Path::new("/")
     }
 
     /// `path` (absolute on the machine) below the root directory.

@@ -105,7 +105,7 @@ pub(in crate::cli) fn plan(
     }
     if explain {
         out.push_str("\nmemory map, and what the next kernel is told:\n");
-        out.push_str(&memory_map(&plan.memory_map, true));
+        out.push_str(&memory_map(&plan.memory_map));
     } else {
         out.push_str("\nthe next kernel's memory map:\n");
         for (range, kind) in &plan.e820 {
@@ -129,8 +129,8 @@ pub(in crate::cli) fn plan(
     out
 }
 
-/// The reconciled map, a line for each region; `reasons` adds who says so and why.
-pub(in crate::cli) fn memory_map(map: &MemoryMap, reasons: bool) -> String {
+/// The reconciled map: a line for each region, and who says so and why.
+pub(in crate::cli) fn memory_map(map: &MemoryMap) -> String {
     let mut out = String::new();
     for region in map.regions() {
         let size = human(region.range.size());
@@ -142,14 +142,12 @@ pub(in crate::cli) fn memory_map(map: &MemoryMap, reasons: bool) -> String {
             told(region.e820),
             region.placement.name()
         );
-        if reasons {
-            let _ = writeln!(
-                out,
-                "      {} [{}]",
-                region.reason,
-                region.sources.lines().join("; ")
-            );
-        }
+        let _ = writeln!(
+            out,
+            "      {} [{}]",
+            region.reason,
+            region.sources.lines().join("; ")
+        );
     }
     out
 }
