@@ -174,8 +174,6 @@ pub struct PlannedPool {
 pub struct CrashPlan {
     /// Where it may run.
     pub reservation: Reservation,
-    /// Where its segments may lie: the kernel needs room in the reservation, too.
-    pub for_segments: PhysRange,
     /// The RAM that the dump holds.
     pub dump: Vec<PhysRange>,
     /// The flag by which the kernel updates elfcorehdr, and the size in bytes
@@ -403,7 +401,7 @@ pub fn plan<'a>(
     let Image::BzImage(image) = image;
     check_drivers(&request.include_driver_managed)?;
     let cmdline = command_line(request, host, image)?;
-    let memory_map =
+    let mut memory_map =
         MemoryMap::reconcile(host, request.memory_map, &request.include_driver_managed);
     // A crash kernel looks at the memory of the one that died, and takes nothing over.
     let handover = match request.target {
@@ -419,7 +417,7 @@ pub fn plan<'a>(
         Target::Crash => Some(crash_plan(
             request,
             host,
-            &memory_map,
+            &mut memory_map,
             &cmdline,
             image.cmdline_limit(),
             syscall.name,
@@ -462,8 +460,8 @@ pub fn plan<'a>(
         }
         Syscall::KexecFileLoad => {
             plan.excluded = excluded(host, &plan);
-            if let Some(crash) = &plan.crash {
-                plan.e820 = crash::capture_e820(&plan.memory_map, &crash.reservation, None);
+            if plan.crash.is_some() {
+                plan.e820 = plan.memory_map.e820();
                 place::fits(request, host, image, initrds, &plan)?;
                 plan.blobs = Some(Blobs::of_files(image, initrds));
             } else {
@@ -491,19 +489,16 @@ pub fn plan<'a>(
 fn crash_plan(
     request: &LoadRequest,
     host: &Host,
-    map: &MemoryMap,
+    map: &mut MemoryMap,
     cmdline: &Cmdline,
     cmdline_limit: usize,
     syscall: Syscall,
 ) -> Result<CrashPlan, PlanError> {
     let reservation = Reservation::of(host)?;
-    let for_segments = reservation
-        .for_segments(map)
-        .ok_or(CrashError::NoReservation)?;
+    reservation.restrict(map)?;
     let hotplug = crash::hotplug(host, request.hotplug)?;
     Ok(CrashPlan {
-        dump: crash::dumped(map, &reservation),
-        for_segments,
+        dump: crash::dumped(map),
         reservation,
         hotplug: hotplug.filter(|_| syscall == Syscall::KexecLoad),
         asked_cmdline: cmdline.as_str().to_owned(),
