@@ -6,7 +6,7 @@ use crate::arch::x86_64::boot_params::E820_MAX_ENTRIES_ZEROPAGE;
 use crate::handover::Handover;
 use crate::host::Host;
 use crate::image::LinuxKernel;
-use crate::image::linux::xloadflags;
+use crate::image::linux::{Format, xloadflags};
 use crate::memory::{
     E820Type, MapPolicy, MemoryKind, MemoryMap, PAGE_SIZE, PhysRange, Region, boot_e820,
 };
@@ -71,7 +71,9 @@ pub(super) fn decide(
                 way_out,
             };
             if let Some(reason) = refuses {
-                return Err(neither(format!("refuses this image: {reason}"), None));
+                let way_out = (image.format == Format::Vmlinux)
+                    .then(|| "take the bzImage of the same kernel".to_owned());
+                return Err(neither(format!("refuses this image: {reason}"), way_out));
             }
             if let Some((option, reason)) = needs_load {
                 // A pool carried over is there without any option.
@@ -96,7 +98,9 @@ pub(super) fn decide(
 /// (`bzImage64_probe` of arch/x86/kernel/kexec-bzimage64.c).
 fn file_load_refuses(host: &Host, image: &LinuxKernel<'_>) -> Option<&'static str> {
     let efi32 = host.efi.as_ref().is_some_and(|efi| efi.platform_bits == 32);
-    if !image.has(xloadflags::CAN_BE_LOADED_ABOVE_4G) {
+    if image.format == Format::Vmlinux {
+        Some("it is a vmlinux, and on x86 kexec_file_load takes bzImages only")
+    } else if !image.has(xloadflags::CAN_BE_LOADED_ABOVE_4G) {
         Some("it cannot be loaded above 4 GiB (XLF_CAN_BE_LOADED_ABOVE_4G)")
     } else if efi32 {
         Some("this machine's EFI is a 32-bit one")

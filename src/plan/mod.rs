@@ -22,6 +22,7 @@ pub use validate::Violation;
 use crate::arch::x86_64::boot_params::E820_MAX_ENTRIES_ZEROPAGE;
 use crate::handover::{Capability, Handover, HandoverError, HandoverRequest, Pool, Protection};
 use crate::host::Host;
+use crate::image::linux::Format;
 use crate::image::{Image, LinuxKernel};
 use crate::memory::{E820Type, MapPolicy, MemoryKind, MemoryMap, NoHole, PhysRange};
 use crate::sys::Syscall;
@@ -279,7 +280,7 @@ impl PlanError {
                 Some("without --syscall, rkexec takes kexec_load where it may".to_owned())
             }
             Self::FiveLevel => {
-                Some("boot once with no5lvl, or take a kernel with CONFIG_X86_5LEVEL".to_owned())
+                Some("boot once with no5lvl, or take a kernel with CONFIG_X86_5LEVEL (a bzImage is sure to tell)".to_owned())
             }
             Self::NoHole(_) => {
                 Some("rkexec memmap shows where segments may go, and why not elsewhere".to_owned())
@@ -321,7 +322,13 @@ pub fn plan<'a>(
     let handover = Handover::gather(&request.handover, host)?;
     handover.check_places(&memory_map, &host.iomem.crash_kernel())?;
 
-    let warnings = general_warnings(request, host, &memory_map);
+    let mut warnings = general_warnings(request, host, &memory_map);
+    if image.format == Format::Vmlinux {
+        warnings.push(
+            "a vmlinux is not randomized (KASLR): only the unpacker of a bzImage does that"
+                .to_owned(),
+        );
+    }
     let syscall = decide::decide(request, host, image, &memory_map, &handover)?;
     if host.cpu.la57 && !image.has(crate::image::linux::xloadflags::FIVE_LEVEL) {
         return Err(PlanError::FiveLevel);

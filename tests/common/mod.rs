@@ -9,4 +9,5 @@
 )]
 
 pub(crate) mod bzimage;
+pub(crate) mod elf;
 pub(crate) mod host;
