@@ -6,6 +6,7 @@
 mod chain;
 mod contents;
 mod damage;
+mod dmesg;
 mod handover;
 mod harness;
 mod initramfs;
