@@ -2,13 +2,14 @@
 //! capture kernel is what makedumpfile extracts there.
 
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::initramfs::{self, Archive};
-use crate::lab::Kernel;
+use crate::lab::{self, Kernel};
 use crate::qemu::{Guest, Outcome};
 
 /// Arms the crash kernel.
@@ -32,15 +33,15 @@ const CAPTURE: &str = "try text rkexec vmcore-dmesg /proc/vmcore
     rkexec vmcore-dmesg /proc/vmcore | head -n 1 | record first
     ";
 
-/// Panics `kernel`, booted with `words`, after it has run `before`, and compares
-/// what the capture kernel finds, which then runs `after`.
-fn log_of(name: &str, kernel: &Kernel, words: &str, before: &str, after: &str) -> Result<Outcome> {
+/// Panics `guest` after it has run `before`, and compares what the capture kernel
+/// finds, which then runs `after`.
+fn log_of(guest: Guest, kernel: &Kernel, before: &str, after: &str) -> Result<Outcome> {
     let mut capture = Archive::new();
     let script = format!("{CAPTURE}{after}");
     capture.file("test/stage-2", 0o644, script.as_bytes());
     capture.program(Path::new("/usr/bin/makedumpfile"), "bin/makedumpfile")?;
-    let outcome = Guest::new(name, kernel)
-        .append(&format!("crashkernel=256M printk.devkmsg=on {words}"))
+    let outcome = guest
+        .append("printk.devkmsg=on")
         .file("next/vmlinuz", &std::fs::read(kernel.image())?)
         .file("next/initrd", &initramfs::initrd(capture)?)
         .script(&format!("{LOAD}{ODD}{before}\necho c >/proc/sysrq-trigger"))
@@ -126,8 +127,8 @@ fn wrapped(series: &str) -> Result<()> {
     let kernel = Kernel::new(series)?;
     let fill =
         "i=0; while [ $i -lt 9000 ]; do echo \"filler $i $((i * i))\" >&8; i=$((i + 1)); done";
-    let name = format!("dmesg-{series}");
-    let outcome = log_of(&name, &kernel, "", &format!("{fill}\n{ODD}"), "")?;
+    let guest = Guest::new(&format!("dmesg-{series}"), &kernel).append("crashkernel=256M");
+    let outcome = log_of(guest, &kernel, &format!("{fill}\n{ODD}"), "")?;
     let log = outcome.stage(2)?.text("text.out")?;
     ensure!(!log.contains("Linux version"), "the ring did not wrap");
     ensure!(log.contains("filler 8999 "));
@@ -162,7 +163,11 @@ fn a_larger_log_and_saved_dumps() -> Result<()> {
     makedumpfile -F -l -d 31 /proc/vmcore 2>/tmp/err | head -c 8192 >/tmp/flat
     refused flattened rkexec vmcore-dmesg /tmp/flat
     ";
-    let outcome = log_of("dmesg-saved", &kernel, "log_buf_len=1M", "", saved)?;
+    // The dumps need room.
+    let guest = Guest::new("dmesg-saved", &kernel)
+        .memory("2G")
+        .append("crashkernel=512M log_buf_len=1M");
+    let outcome = log_of(guest, &kernel, "", saved)?;
     let stage = outcome.stage(2)?;
     let log = stage.bytes("text.out")?;
     ensure!(stage.text("text.out")?.contains("Linux version"));
@@ -181,5 +186,26 @@ fn a_larger_log_and_saved_dumps() -> Result<()> {
         ensure!(stage.text(&format!("{name}.status"))? == "1");
         ensure!(stage.text(&format!("{name}.err"))?.contains(what));
     }
+    Ok(())
+}
+
+/// QEMU knows physical addresses only: the ring is found by the guest's own page
+/// tables, and no kernel has panicked.
+#[test]
+fn a_dump_by_qemu() -> Result<()> {
+    let mut guest = Guest::new("dmesg-qemu", &Kernel::new("6.12")?)
+        .memory("512M")
+        .append("log_buf_len=1M")
+        .args(["-device", "vmcoreinfo"])
+        .script("modules qemu_fw_cfg; dmesg | record log; from_host")
+        .start_reported()?;
+    let log = guest.wait_for(1, "log")?;
+    let dir = tempfile::tempdir()?;
+    let dump = dir.path().join("dump");
+    guest.dump_memory(&dump)?;
+    guest.stop()?;
+    let mut rkexec = Command::new(lab::rkexec()?);
+    let found = lab::output(rkexec.arg("vmcore-dmesg").arg(&dump))?;
+    ensure!(found == log, "{}", String::from_utf8_lossy(&found));
     Ok(())
 }
