@@ -35,7 +35,7 @@ pub(super) struct VmcoreDmesgArgs {
 
 /// Why `vmcore-dmesg` ends in exit code 1 after it has printed something.
 #[derive(Debug, thiserror::Error)]
-#[error("{count} records of the log cannot be read, the first of them because")]
+#[error("records of the log that cannot be read: {count}; the first")]
 struct Unreadable {
     count: u64,
     #[source]
@@ -65,11 +65,9 @@ pub(super) fn run(context: &Context, args: &VmcoreDmesgArgs) -> anyhow::Result<(
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
         other => other.context("writing the log failed")?,
     };
-    if log.inconsistent() > 0 {
-        context.warn(&format!(
-            "{} damaged records were left out",
-            log.inconsistent()
-        ));
+    let damaged = log.inconsistent();
+    if damaged > 0 {
+        context.warn(&format!("damaged records that were left out: {damaged}"));
     }
     unreadable.map_or(Ok(()), |unreadable| Err(unreadable).with_context(reading))
 }
