@@ -2,3 +2,5 @@
 //! while memory and CPUs come and go.
 
 pub mod config;
+pub mod storm;
+pub mod watch;
