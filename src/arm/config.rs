@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use crate::crash::HotplugChoice;
 use crate::memory::parse_size;
 use crate::plan::{CmdlineBase, CmdlineRequest, SyscallChoice};
 use crate::sys::Syscall;
@@ -36,7 +37,7 @@ pub struct Config {
     pub syscall: SyscallName,
     /// Whether the kernel is to update elfcorehdr by itself.
     #[serde(default)]
-    pub hotplug: HotplugName,
+    pub hotplug: HotplugChoice,
     /// Whether purgatory verifies what was loaded.
     #[serde(default = "yes")]
     pub digest: bool,
@@ -96,17 +97,6 @@ pub enum SyscallName {
     Auto,
     KexecLoad,
     KexecFileLoad,
-}
-
-/// `auto`, `on` or `off`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
-#[expect(missing_docs, reason = "the names say it")]
-pub enum HotplugName {
-    #[default]
-    Auto,
-    On,
-    Off,
 }
 
 /// An absolute path, perhaps with `{release}` in it.

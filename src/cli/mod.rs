@@ -1,5 +1,6 @@
 //! The command line: parsing, one file per verb, and how errors are shown.
 
+mod arm;
 mod capture;
 mod exec;
 mod generate;
@@ -19,6 +20,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::arm::config::ConfigError;
 use crate::host::{HostError, Root};
 use crate::load::LoadError;
 use crate::plan::PlanError;
@@ -85,6 +87,8 @@ enum Verb {
     Inspect(inspect::InspectArgs),
     /// In the next kernel: show what arrived, and whether it is what was planned.
     Report,
+    /// Load the crash kernel that the configuration names, if it is not loaded already.
+    Arm(arm::ArmArgs),
     /// Copy what the planner reads of this machine into a directory, for --root.
     Capture(capture::CaptureArgs),
     /// Print man pages or shell completions.
@@ -207,6 +211,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Verb::Memmap => memmap::run(&context),
         Verb::Inspect(args) => inspect::run(&context, &args),
         Verb::Report => report::run(&context),
+        Verb::Arm(args) => arm::run(&context, &args),
         Verb::Capture(args) => capture::run(&context, &args),
         Verb::Generate(args) => generate::run(&args),
     }
@@ -232,10 +237,18 @@ fn hint(error: &anyhow::Error) -> Option<String> {
         let nothing = cause
             .downcast_ref::<NothingLoaded>()
             .and_then(NothingLoaded::hint);
+        let arm = cause
+            .downcast_ref::<arm::Impossible>()
+            .map(arm::Impossible::hint);
+        let config = cause
+            .downcast_ref::<ConfigError>()
+            .and_then(ConfigError::hint);
         sys.or(load)
             .or(host)
             .or(nothing)
+            .or(arm)
             .map(str::to_owned)
             .or(plan)
+            .or(config)
     })
 }
