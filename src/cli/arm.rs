@@ -1,7 +1,7 @@
 //! `rkexec arm`: the crash kernel of the configuration is loaded, if what is
 //! loaded is not already that.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::Args;
@@ -246,6 +246,7 @@ fn possible(config: &Config, loaded: &Loaded) -> Result<(), Impossible> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::Path;
 
     fn config(more: &str) -> Config {
         let text = format!("kernel = '/boot/vmlinuz-{{release}}'\n{more}");
