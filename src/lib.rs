@@ -5,6 +5,7 @@
 pub mod arch;
 pub mod arm;
 pub mod cli;
+pub mod crash;
 pub mod handover;
 pub mod host;
 pub mod image;
