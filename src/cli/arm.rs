@@ -24,6 +24,12 @@ pub(super) struct ArmArgs {
     #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
     config: PathBuf,
     /// Stay, and load anew when memory or CPUs came or went.
+    ///
+    /// Events are answered together, when there were none for two seconds, or at
+    /// the latest after 30 seconds. Nothing is loaded where what is loaded still
+    /// fits, or the kernel updates it itself. Every decision is one line on standard
+    /// output; a failure is one, too, and the next events are answered all the same.
+    /// SIGTERM and SIGINT end it with exit code 0.
     #[arg(long)]
     watch: bool,
 }
@@ -183,7 +189,9 @@ impl Machine for Arming<'_> {
         let loaded = Loaded::read(root)?;
         let hotplug = [loaded.crash_hotplug_cpu, loaded.crash_hotplug_memory];
         if loaded.crash == Some(true) && hotplug == [Some(true); 2] {
-            return Ok(State::Fits("the kernel updates what is loaded itself".to_owned()));
+            return Ok(State::Fits(
+                "the kernel updates what is loaded itself".to_owned(),
+            ));
         }
         self.plan(|_, _, differs| {
             let fits = || State::Fits("what is loaded fits the machine".to_owned());
