@@ -42,6 +42,7 @@ until grep -q watching /tmp/watch; do kill -0 $watch; sleep 0.2; done
 
 /// The host plugs memory; then come the other events of the storm.
 const STORM: &str = "
+echo offline >/sys/devices/system/memory/auto_online_blocks
 blocks() { ls -d /sys/devices/system/memory/memory[0-9]*; }
 blocks >/tmp/before
 record watching </tmp/watch
@@ -107,7 +108,7 @@ fn storm(name: &str, series: &str) -> Result<Outcome> {
 }
 
 /// The lines of the watch's log, and how many events they answer.
-fn log(before: Stage) -> Result<(Vec<&str>, u64)> {
+fn log(before: Stage<'_>) -> Result<(Vec<&str>, u64)> {
     let lines: Vec<&str> = before.text("watch")?.lines().collect();
     let answered = lines
         .iter()
