@@ -10,8 +10,9 @@ use serde_json::{Value, json};
 
 use crate::initramfs::{self, Archive};
 use crate::lab::Kernel;
-use crate::qemu::{Guest, Outcome};
+use crate::qemu::{Guest, Outcome, Running};
 use crate::trip::host_file;
+use crate::units::example;
 use crate::witness::Stage;
 
 /// What is plugged: four memory blocks of 128 MiB.
@@ -71,6 +72,7 @@ record watch-errors </tmp/watch.err
 try again rkexec arm --output json
 try check rkexec status --check
 grep sys_kexec $trace/trace | record loads
+udevadm test --action=online /sys/devices/system/memory/memory0 2>/dev/null | record udev
 echo c >/proc/sysrq-trigger
 ";
 
@@ -78,7 +80,7 @@ echo c >/proc/sysrq-trigger
 const CAPTURE: &str = "dd if=/proc/vmcore bs=4K count=16 2>/dev/null | record core\n";
 
 /// A guest that is to be armed with its own kernel.
-fn guest(name: &str, kernel: &Kernel) -> Result<Guest> {
+pub(crate) fn guest(name: &str, kernel: &Kernel) -> Result<Guest> {
     let mut overlay = Archive::new();
     overlay.file("test/stage-2", 0o644, CAPTURE.as_bytes());
     Ok(Guest::new(name, kernel)
@@ -90,21 +92,32 @@ fn guest(name: &str, kernel: &Kernel) -> Result<Guest> {
         .file("etc/rkexec.toml", CONFIG.as_bytes()))
 }
 
+/// What udev would run for an event of memory, in a guest that is armed.
+const RULE: &str = "udev/60-rkexec-rearm.rules";
+
 /// Plugs memory into an armed guest, with a storm of events, and lets it panic.
 fn storm(name: &str, series: &str) -> Result<Outcome> {
     let kernel = Kernel::new(series)?;
-    let guest = guest(name, &kernel)?.script(&format!("{WATCH}{STORM}{END}"));
+    let guest = guest(name, &kernel)?
+        .program("/bin/udevadm")?
+        .file("etc/udev/rules.d/60-rkexec-rearm.rules", &example(RULE)?)
+        .script(&format!("{WATCH}{STORM}{END}"));
     let mut guest = guest.start_reported()?;
     guest.wait_for(1, "watching")?;
+    plug(&mut guest, "more")?;
+    guest.finish()
+}
+
+/// Plugs memory in, which QEMU calls `name`.
+pub(crate) fn plug(guest: &mut Running, name: &str) -> Result<()> {
     guest.execute(
         "object-add",
-        &json!({ "qom-type": "memory-backend-ram", "id": "more", "size": PLUGGED }),
+        &json!({ "qom-type": "memory-backend-ram", "id": name, "size": PLUGGED }),
     )?;
     guest.execute(
         "device_add",
-        &json!({ "driver": "pc-dimm", "id": "dimm", "memdev": "more" }),
-    )?;
-    guest.finish()
+        &json!({ "driver": "pc-dimm", "id": format!("dimm-{name}"), "memdev": name }),
+    )
 }
 
 /// The lines of the watch's log, and how many events they answer.
@@ -127,6 +140,13 @@ fn log(before: Stage<'_>) -> Result<(Vec<&str>, u64)> {
 /// How often the kernel was asked to load something.
 fn loads(before: Stage) -> Result<usize> {
     Ok(before.text("loads")?.lines().count())
+}
+
+/// Whether the rule of examples/ would arm anew.
+fn rearmed_by_udev(before: Stage) -> Result<bool> {
+    let would = before.text("udev")?;
+    ensure!(would.contains("ACTION=online"), "{would}");
+    Ok(would.contains("run: '/bin/systemctl --no-block restart rkexec-rearm.timer'"))
 }
 
 /// A second `arm` loaded nothing, and the machine is armed.
@@ -188,6 +208,7 @@ fn a_storm_under_6_1_is_one_load() -> Result<()> {
     );
     // The first one, and the one that the storm made.
     assert_eq!(loads(before)?, 2, "{}", before.text("loads")?);
+    assert!(rearmed_by_udev(before)?);
     armed_to_the_end(before)?;
     dumped(&outcome)
 }
@@ -205,6 +226,7 @@ fn a_storm_under_6_12_is_left_to_the_kernel() -> Result<()> {
         );
     }
     assert_eq!(loads(before)?, 1, "{}", before.text("loads")?);
+    assert!(!rearmed_by_udev(before)?);
     armed_to_the_end(before)?;
     dumped(&outcome)
 }

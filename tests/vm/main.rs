@@ -18,4 +18,5 @@ mod ram;
 mod refusals;
 mod round_trip;
 mod trip;
+mod units;
 mod witness;
