@@ -1,7 +1,8 @@
 //! The examples/ for people: each is run, against fakes of what would load,
-//! mount or reboot. Their run on real kernels is tests/vm/arm.rs.
+//! mount or reboot. Their run on real kernels is tests/vm/units.rs.
 
 #![expect(
+    clippy::panic,
     clippy::unwrap_used,
     reason = "a test may stop at what it did not expect"
 )]
@@ -11,6 +12,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use rkexec::arm::config::Config;
 use serde_json::Value;
 
 const RKEXEC: &str = env!("CARGO_BIN_EXE_rkexec");
@@ -112,6 +114,13 @@ fn shell_scripts_are_clean() {
         example("initramfs-tools/scripts/local-bottom/rkexec-capture"),
     ]));
     assert_eq!((ended.code, ended.out.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn the_configuration_is_one() {
+    let config = Config::read(&example("rkexec.toml")).unwrap();
+    assert_eq!(config.kernel("r"), Path::new("/boot/vmlinuz-r"));
+    assert_eq!(config.initrds("r"), [Path::new("/boot/initrd.img-r")]);
 }
 
 /// The units as installed, but for the path of the program.
@@ -439,7 +448,7 @@ fn the_playbook_arms_and_collects() {
     assert_eq!(report["crash_loaded"], true);
 
     // The configuration that it writes is one.
-    let config = rkexec::arm::config::Config::read(&stage.path("rkexec.toml")).unwrap();
+    let config = Config::read(&stage.path("rkexec.toml")).unwrap();
     assert_eq!(config.kernel("r"), Path::new("/boot/vmlinuz-r"));
 
     // A machine that could not be armed is reported, too.

@@ -88,6 +88,11 @@ enum Verb {
     /// In the next kernel: show what arrived, and whether it is what was planned.
     Report,
     /// Load the crash kernel that the configuration names, if it is not loaded already.
+    ///
+    /// Nothing is loaded when what is loaded was made from the same kernel and
+    /// initrds, with the same command line, for the memory and the CPUs that there
+    /// are now. With --output json: `armed`, `loaded` (whether something was loaded
+    /// now), `reason` (why) and `kernel`.
     Arm(arm::ArmArgs),
     /// Copy what the planner reads of this machine into a directory, for --root.
     Capture(capture::CaptureArgs),
