@@ -14,6 +14,7 @@ pub mod memory;
 pub mod plan;
 pub mod purgatory;
 pub mod sys;
+pub mod vmcore;
 
 // What the unit tests share with the integration tests names the library from outside.
 #[cfg(test)]

@@ -12,6 +12,7 @@ mod render;
 mod report;
 mod status;
 mod unload;
+mod vmcore_dmesg;
 
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -25,6 +26,7 @@ use crate::host::{HostError, Root};
 use crate::load::LoadError;
 use crate::plan::PlanError;
 use crate::sys::SysError;
+use crate::vmcore::VmcoreError;
 
 /// Exit code: it failed.
 const FAILED: u8 = 1;
@@ -94,6 +96,8 @@ enum Verb {
     /// are now. With --output json: `armed`, `loaded` (whether something was loaded
     /// now), `reason` (why) and `kernel`.
     Arm(arm::ArmArgs),
+    /// Print the kernel log out of /proc/vmcore or an ELF dump.
+    VmcoreDmesg(vmcore_dmesg::VmcoreDmesgArgs),
     /// Copy what the planner reads of this machine into a directory, for --root.
     Capture(capture::CaptureArgs),
     /// Print man pages or shell completions.
@@ -217,6 +221,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Verb::Inspect(args) => inspect::run(&context, &args),
         Verb::Report => report::run(&context),
         Verb::Arm(args) => arm::run(&context, &args),
+        Verb::VmcoreDmesg(args) => vmcore_dmesg::run(&context, &args),
         Verb::Capture(args) => capture::run(&context, &args),
         Verb::Generate(args) => generate::run(&args),
     }
@@ -241,6 +246,9 @@ fn hint(error: &anyhow::Error) -> Option<String> {
         let load = cause.downcast_ref::<LoadError>().and_then(LoadError::hint);
         let host = cause.downcast_ref::<HostError>().and_then(HostError::hint);
         let plan = cause.downcast_ref::<PlanError>().and_then(PlanError::hint);
+        let vmcore = cause
+            .downcast_ref::<VmcoreError>()
+            .and_then(VmcoreError::hint);
         let nothing = cause
             .downcast_ref::<NothingLoaded>()
             .and_then(NothingLoaded::hint);
@@ -252,6 +260,7 @@ fn hint(error: &anyhow::Error) -> Option<String> {
             .and_then(ConfigError::hint);
         sys.or(load)
             .or(host)
+            .or(vmcore)
             .or(nothing)
             .or(arm)
             .map(str::to_owned)

@@ -17,6 +17,7 @@ mod handover;
 mod output;
 mod report;
 mod usage;
+mod vmcore_dmesg;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -8,6 +8,7 @@ mod chain;
 mod contents;
 mod crash;
 mod damage;
+mod dmesg;
 mod handover;
 mod harness;
 mod initramfs;

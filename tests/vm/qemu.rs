@@ -388,6 +388,16 @@ impl Running {
         Ok(self.port.write_all(format!("{line}\n").as_bytes())?)
     }
 
+    /// Has QEMU write the guest's memory to `path`, as an ELF core; done when QEMU
+    /// has done what comes next.
+    pub(crate) fn dump_memory(&mut self, path: &Path) -> Result<()> {
+        let command = serde_json::json!({
+            "execute": "dump-guest-memory",
+            "arguments": { "paging": false, "protocol": format!("file:{}", path.display()) },
+        });
+        Ok(writeln!(self.qmp, "{command}")?)
+    }
+
     /// Ends the guest.
     pub(crate) fn stop(mut self) -> Result<Outcome> {
         self.execute("quit", &json!({}))?;
