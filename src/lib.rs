@@ -3,6 +3,7 @@
 //! See ARCHITECTURE.md for the data flow.
 
 pub mod arch;
+pub mod arm;
 pub mod cli;
 pub mod crash;
 pub mod handover;

@@ -8,6 +8,7 @@
     reason = "a test may stop at what it did not expect"
 )]
 
+mod arm;
 mod bad_input;
 mod blob;
 #[path = "../common/mod.rs"]

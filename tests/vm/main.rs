@@ -3,6 +3,7 @@
 //! `tests/vm/setup` prepares the machine. Every guest's console, QEMU's own
 //! words and the records of every stage stay in `target/lab/logs/GUEST/`.
 
+mod arm;
 mod chain;
 mod contents;
 mod crash;
@@ -18,4 +19,5 @@ mod ram;
 mod refusals;
 mod round_trip;
 mod trip;
+mod units;
 mod witness;
