@@ -20,7 +20,14 @@ pub(crate) fn all() -> [(&'static str, Vec<Vec<u8>>); 16] {
         ("lzma", packed(include_bytes!("../tests/data/plain.lzma"))),
         ("xz", packed(include_bytes!("../tests/data/plain.xz"))),
         ("zstd", packed(include_bytes!("../tests/data/plain.zst"))),
-        ("lz4", packed(include_bytes!("../tests/data/plain.lz4"))),
+        (
+            "lz4",
+            [
+                packed(include_bytes!("../tests/data/plain.lz4")),
+                packed(include_bytes!("../tests/data/plain.frame.lz4")),
+            ]
+            .concat(),
+        ),
     ]
 }
 
