@@ -213,6 +213,8 @@ fn job(config: &Config, release: &str) -> anyhow::Result<Job> {
     Ok(Job {
         kernel: config.kernel(release),
         initrds: config.initrds(release),
+        addons: Vec::new(),
+        profile: None,
         request: LoadRequest {
             cmdline: config.cmdline(),
             syscall: config.syscall(),

@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::{Context, load, render};
 use crate::handover::Capability;
-use crate::image::Image;
+use crate::image::{Found, Image};
 use crate::sys::MappedFile;
 
 /// `rkexec inspect`.
@@ -20,19 +20,28 @@ pub(super) struct InspectArgs {
 
 pub(super) fn run(context: &Context, args: &InspectArgs) -> anyhow::Result<()> {
     let file = MappedFile::open(&args.file).context("opening the file failed")?;
-    let image = load::probe(&file)?;
+    let contents = load::contents(&file)?;
+    let Found { image, uki } = load::found(&file, &contents, None)?;
     let Image::Linux(linux) = &image;
     let capability = Capability::read(linux, &args.file, &context.root);
     for note in &capability.notes {
         context.warn(note);
     }
     context.print(
-        || render::text::image(&image) + &render::text::capability(&capability),
+        || {
+            let uki = uki.as_ref().map(|uki| render::uki::text(uki, linux));
+            render::text::image(&image)
+                + &render::text::capability(&capability)
+                + &uki.unwrap_or_default()
+        },
         || {
             let mut object = render::json::image(&image);
             if let Some(fields) = object.as_object_mut() {
                 fields.insert("schema".to_owned(), 1.into());
                 fields.extend(render::json::capability(&capability));
+                if let Some(uki) = &uki {
+                    fields.insert("uki".to_owned(), render::uki::json(uki, linux));
+                }
             }
             object
         },

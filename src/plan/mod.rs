@@ -504,10 +504,13 @@ pub fn plan<'a>(
             plan.warnings.extend(harm);
             plan.e820.truncate(E820_MAX_ENTRIES_ZEROPAGE);
             if handover.tree.is_some() {
-                plan.warnings.push(
-                    "kexec_file_load leaves the device tree of the running kernel behind"
-                        .to_owned(),
-                );
+                let whose = match request.handover.uki_dtb {
+                    Some(_) => "the UKI",
+                    None => "the running kernel",
+                };
+                plan.warnings.push(format!(
+                    "kexec_file_load leaves the device tree of {whose} behind"
+                ));
             }
         }
     }

@@ -53,7 +53,7 @@ pub(in crate::cli) fn plan(
         out,
         "kernel:    {}, {release} ({}, protocol {major}.{minor:02})",
         kernel.display(),
-        linux.format.name()
+        linux.format_name()
     );
     let _ = writeln!(out, "cmdline:   {}", plan.cmdline.as_str());
     let _ = writeln!(
@@ -214,7 +214,7 @@ pub(in crate::cli) fn image(image: &Image<'_>) -> String {
     let mut line = |name: &str, value: String| {
         let _ = writeln!(out, "{name:<14} {value}");
     };
-    line("format:", format!("{} (x86_64)", image.format.name()));
+    line("format:", format!("{} (x86_64)", image.format_name()));
     line("version:", image.version.unwrap_or("unknown").to_owned());
     line("protocol:", format!("{major}.{minor:02}"));
     line(
