@@ -3,6 +3,7 @@
 pub mod bzimage;
 pub mod decompress;
 pub mod ikconfig;
+pub mod multiboot;
 pub mod signature;
 
 pub use bzimage::BzImage;

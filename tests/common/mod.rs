@@ -10,3 +10,4 @@
 
 pub(crate) mod bzimage;
 pub(crate) mod host;
+pub(crate) mod multiboot;
