@@ -127,6 +127,7 @@ pub(super) fn place<'a>(
     let params = purgatory::Request {
         entry,
         boot_params: boot_params.start(),
+        mode: purgatory::Mode::Long,
         serial_port: host.serial.as_ref().map(|serial| serial.port),
         sha_ni: host.cpu.sha_ni,
         verify: !request.no_digest,
