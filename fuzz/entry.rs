@@ -19,7 +19,7 @@ use rkexec::host::iomem::{self, Iomem, Resource};
 use rkexec::host::{Host, cpu, loaded, security};
 use rkexec::image::decompress::{self, DecompressError};
 use rkexec::image::ikconfig::{self, KernelConfig, Symbol};
-use rkexec::image::{self, BzImage};
+use rkexec::image::{self, bzimage};
 use rkexec::memory::{MapPolicy, MemoryMap, Placement};
 
 /// Where the chain of the target `chain` lies: any page will do.
@@ -151,21 +151,22 @@ pub(crate) fn boot_params(data: &[u8]) -> bool {
 
 /// A kernel file.
 pub(crate) fn bzimage(data: &[u8]) -> bool {
-    let parsed = BzImage::parse(data);
+    let parsed = bzimage::parse(data);
     assert_eq!(image::probe(data).is_ok(), matches!(parsed, Ok(Some(_))));
     let Ok(Some(image)) = parsed else {
         return false;
     };
-    assert!(data.ends_with(image.kernel) && image.kernel.len() < data.len());
-    assert!(image.payload.len() <= image.kernel.len());
-    assert!(u64::from(image.header.init_size.get()) >= image.kernel.len() as u64);
+    let kernel = image.loads[0].bytes;
+    assert!(data.ends_with(kernel) && kernel.len() < data.len());
+    assert!(image.payload.len() <= kernel.len());
+    assert!(u64::from(image.header.init_size.get()) >= kernel.len() as u64);
     assert!(image.header.kernel_alignment.get().is_power_of_two());
     assert!(image.cmdline_limit() > 0);
     assert!(image.protocol() >= (2, 12));
     if let Some(version) = image.version {
         assert!(!version.chars().any(char::is_control));
     }
-    let _ = (image.release(), image.compression(), image.setup_type_max());
+    let _ = (image.release(), image.compression(), image.setup_type_max);
     true
 }
 

@@ -40,8 +40,8 @@ pub(super) fn load(context: &Context, args: &LoadArgs) -> anyhow::Result<()> {
     for warning in &plan.warnings {
         context.warn(warning);
     }
-    let Image::BzImage(bzimage) = &image;
-    crate::load::load(&plan, &host, bzimage, &files)?;
+    let Image::Linux(linux) = &image;
+    crate::load::load(&plan, &host, linux, &files)?;
     let kernel = args.kernel.as_path();
     context.print(
         || render::text::loaded(&plan, &image, kernel, context.global.verbose),
@@ -101,8 +101,8 @@ fn make<'a>(
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default();
     let request = args.request(dtb, random_seed()?, time.as_secs());
-    let Image::BzImage(bzimage) = image;
-    let target = || Capability::read(bzimage, files.kernel.path(), &context.root);
+    let Image::Linux(linux) = image;
+    let target = || Capability::read(linux, files.kernel.path(), &context.root);
     plan::plan(&request, host, image, &files.initrd_bytes(), target).context("planning failed")
 }
 

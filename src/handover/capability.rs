@@ -16,8 +16,8 @@ use serde::Serialize;
 
 use crate::arch::x86_64::setup_data::SETUP_INDIRECT;
 use crate::host::Root;
-use crate::image::BzImage;
-use crate::image::decompress::{self, DEFAULT_CAP, DecompressError};
+use crate::image::LinuxKernel;
+use crate::image::decompress::DecompressError;
 use crate::image::ikconfig::{self, KernelConfig, MAX_CONFIG, Symbol};
 
 /// Written by drivers/of/base.c (`of_core_init`) and nothing else, since Linux
@@ -72,7 +72,7 @@ pub struct Capability {
     pub pmpool: ConfigFact,
     /// CONFIG_RANDOMIZE_BASE: it chooses its own place in memory.
     pub randomize_base: ConfigFact,
-    /// The highest setup_data type it knows, see [`BzImage::setup_type_max`].
+    /// The highest setup_data type it knows, see [`LinuxKernel`].
     pub setup_type_max: Option<u32>,
     /// Size of the unpacked kernel, bytes; or why it could not be unpacked.
     pub unpacked: Result<usize, DecompressError>,
@@ -87,9 +87,9 @@ impl Capability {
     ///
     /// Nothing here fails: what cannot be read is a note, and a fact unknown.
     #[must_use]
-    pub fn read(image: &BzImage<'_>, image_path: &Path, root: &Root) -> Self {
+    pub fn read(image: &LinuxKernel<'_>, image_path: &Path, root: &Root) -> Self {
         let mut notes = Vec::new();
-        let kernel = decompress::decompress_payload(image.payload, DEFAULT_CAP);
+        let kernel = image.unpacked();
         let (inside, strings) = match &kernel {
             Ok(kernel) => (inside(kernel, &mut notes), Strings::of(kernel)),
             Err(error) => {
@@ -97,7 +97,10 @@ impl Capability {
                 (None, Strings::default())
             }
         };
-        let unpacked = kernel.as_ref().map(Vec::len).map_err(Clone::clone);
+        let unpacked = kernel
+            .as_ref()
+            .map(|kernel| kernel.len())
+            .map_err(Clone::clone);
         drop(kernel);
         let found = match inside {
             Some(config) => Found::Certain(INSIDE.to_owned(), config),
@@ -127,7 +130,7 @@ impl Capability {
                 (fact, _) => fact,
             },
             randomize_base: found.fact("CONFIG_RANDOMIZE_BASE"),
-            setup_type_max: image.setup_type_max(),
+            setup_type_max: image.setup_type_max,
             unpacked,
             notes,
         }

@@ -3,16 +3,17 @@
 pub mod bzimage;
 pub mod decompress;
 pub mod ikconfig;
+pub mod linux;
 pub mod multiboot;
 pub mod signature;
 
-pub use bzimage::BzImage;
+pub use linux::LinuxKernel;
 
 /// A kernel file, by format.
 #[derive(Debug, Clone)]
 pub enum Image<'a> {
-    /// x86 bzImage with a 64-bit entry.
-    BzImage(BzImage<'a>),
+    /// x86_64 Linux.
+    Linux(LinuxKernel<'a>),
 }
 
 /// Why a file is not a kernel that can be loaded.
@@ -25,8 +26,13 @@ pub enum ImageError {
     #[error("{0}")]
     Unsupported(String),
     /// It is a kernel image, and damaged.
-    #[error("malformed bzImage: {0}")]
-    Malformed(String),
+    #[error("malformed {format}: {what}")]
+    Malformed {
+        /// The format.
+        format: &'static str,
+        /// What is wrong with it.
+        what: String,
+    },
 }
 
 /// Formats that are told by their first bytes, for the message that says what
@@ -42,8 +48,8 @@ const MAGICS: [(&[u8], &str); 3] = [
 /// # Errors
 /// When it is no kernel, one of a kind that cannot be loaded, or damaged.
 pub fn probe(file: &[u8]) -> Result<Image<'_>, ImageError> {
-    if let Some(image) = BzImage::parse(file)? {
-        return Ok(Image::BzImage(image));
+    if let Some(image) = bzimage::parse(file)? {
+        return Ok(Image::Linux(image));
     }
     if let Some((_, what)) = MAGICS.iter().find(|(magic, _)| file.starts_with(magic)) {
         return Err(ImageError::NotAKernel(format!("this is {what}")));

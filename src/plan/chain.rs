@@ -6,7 +6,7 @@ use crate::arch::x86_64::zero_page::{self, EfiHandover};
 use crate::handover::record::{Blob, MAX_E820, PoolRecord, Record};
 use crate::handover::{Handover, HandoverError, Protection, carry};
 use crate::host::Host;
-use crate::image::BzImage;
+use crate::image::LinuxKernel;
 use crate::memory::PhysRange;
 use crate::purgatory::{self, Digest};
 
@@ -68,7 +68,7 @@ pub(super) fn build(
 pub(super) fn record(
     time: u64,
     host: &Host,
-    image: &BzImage<'_>,
+    image: &LinuxKernel<'_>,
     plan: &Plan<'_>,
     chain: &SetupData,
     files: &[Segment<'_>],

@@ -5,8 +5,8 @@ use super::{LoadRequest, PlanError};
 use crate::arch::x86_64::boot_params::E820_MAX_ENTRIES_ZEROPAGE;
 use crate::handover::Handover;
 use crate::host::Host;
-use crate::image::BzImage;
-use crate::image::bzimage::xloadflags;
+use crate::image::LinuxKernel;
+use crate::image::linux::xloadflags;
 use crate::memory::{
     E820Type, MapPolicy, MemoryKind, MemoryMap, PAGE_SIZE, PhysRange, Region, boot_e820,
 };
@@ -39,7 +39,7 @@ pub struct Decision {
 pub(super) fn decide(
     request: &LoadRequest,
     host: &Host,
-    image: &BzImage<'_>,
+    image: &LinuxKernel<'_>,
     map: &MemoryMap,
     handover: &Handover,
 ) -> Result<Decision, PlanError> {
@@ -94,7 +94,7 @@ pub(super) fn decide(
 
 /// Why kexec_file_load answers ENOEXEC to an image that kexec_load can start
 /// (`bzImage64_probe` of arch/x86/kernel/kexec-bzimage64.c).
-fn file_load_refuses(host: &Host, image: &BzImage<'_>) -> Option<&'static str> {
+fn file_load_refuses(host: &Host, image: &LinuxKernel<'_>) -> Option<&'static str> {
     let efi32 = host.efi.as_ref().is_some_and(|efi| efi.platform_bits == 32);
     if !image.has(xloadflags::CAN_BE_LOADED_ABOVE_4G) {
         Some("it cannot be loaded above 4 GiB (XLF_CAN_BE_LOADED_ABOVE_4G)")

@@ -32,7 +32,7 @@ fn decided_for(
     host: &Host,
 ) -> Result<(Syscall, String), PlanError> {
     let map = MemoryMap::reconcile(host, request.memory_map, &request.include_driver_managed);
-    let image = BzImage::parse(kernel).unwrap().unwrap();
+    let image = crate::image::bzimage::parse(kernel).unwrap().unwrap();
     decide(request, host, &image, &map, &Handover::default())
         .map(|decision| (decision.name, decision.reason))
 }

@@ -22,7 +22,7 @@ pub use validate::Violation;
 use crate::arch::x86_64::boot_params::E820_MAX_ENTRIES_ZEROPAGE;
 use crate::handover::{Capability, Handover, HandoverError, HandoverRequest, Pool, Protection};
 use crate::host::Host;
-use crate::image::{BzImage, Image};
+use crate::image::{Image, LinuxKernel};
 use crate::memory::{E820Type, MapPolicy, MemoryKind, MemoryMap, NoHole, PhysRange};
 use crate::sys::Syscall;
 
@@ -313,7 +313,7 @@ pub fn plan<'a>(
     initrds: &[&'a [u8]],
     target: impl FnOnce() -> Capability,
 ) -> Result<Plan<'a>, PlanError> {
-    let Image::BzImage(image) = image;
+    let Image::Linux(image) = image;
     check_drivers(&request.include_driver_managed)?;
     let cmdline = command_line(request, host, image)?;
     let memory_map =
@@ -323,7 +323,7 @@ pub fn plan<'a>(
 
     let warnings = general_warnings(request, host, &memory_map);
     let syscall = decide::decide(request, host, image, &memory_map, &handover)?;
-    if host.cpu.la57 && !image.has(crate::image::bzimage::xloadflags::FIVE_LEVEL) {
+    if host.cpu.la57 && !image.has(crate::image::linux::xloadflags::FIVE_LEVEL) {
         return Err(PlanError::FiveLevel);
     }
     let mut plan = Plan {
@@ -379,7 +379,7 @@ pub fn plan<'a>(
 fn command_line(
     request: &LoadRequest,
     host: &Host,
-    image: &BzImage<'_>,
+    image: &LinuxKernel<'_>,
 ) -> Result<Cmdline, PlanError> {
     let mut wish = request.cmdline.clone();
     if request.handover.no_carry && wish.base == CmdlineBase::Running {

@@ -52,7 +52,7 @@ impl fmt::Debug for Wish {
         let sizes: Vec<usize> = self.initrds.iter().map(Vec::len).collect();
         writeln!(f, "\ninitrds {sizes:?}\n{:#?}", self.request)?;
         match probe(&self.image) {
-            Ok(Image::BzImage(image)) => writeln!(f, "{:?}", image.header),
+            Ok(Image::Linux(image)) => writeln!(f, "{:?}", image.header),
             Err(error) => writeln!(f, "{error}"),
         }
     }
@@ -197,7 +197,7 @@ fn check(
     wish: &Wish,
     image: &Image<'_>,
 ) -> Result<(), TestCaseError> {
-    let Image::BzImage(image) = image;
+    let Image::Linux(image) = image;
     let request = &wish.request;
     let firmware = request.memory_map == MapPolicy::Firmware;
     let kmem = !request.include_driver_managed.is_empty();
@@ -215,7 +215,7 @@ fn check(
         request.mem_min.unwrap_or(0).max(0x10_0000),
         request.mem_max.unwrap_or(u64::MAX),
     );
-    let above_4g = image.has(rkexec::image::bzimage::xloadflags::CAN_BE_LOADED_ABOVE_4G);
+    let above_4g = image.has(rkexec::image::linux::xloadflags::CAN_BE_LOADED_ABOVE_4G);
     for segment in &plan.segments {
         let mem = segment.mem;
         prop_assert_eq!((mem.start() % 4096, mem.end() % 4096), (0, 0));

@@ -14,6 +14,7 @@ pub mod v2;
 
 pub use pieces::{Piece, pieces};
 
+use super::ImageError;
 use crate::memory::PhysRange;
 
 /// First address that the 32-bit entry cannot reach.
@@ -165,25 +166,20 @@ pub struct Multiboot<'a> {
     pub asks_bios: bool,
 }
 
-/// Why a file with a multiboot header is not loaded.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum MultibootError {
-    /// The header, or the ELF file around it, contradicts itself or the file.
-    #[error("malformed {} kernel: {what}", version.name())]
-    Malformed {
-        /// By its magic.
-        version: Version,
-        /// What is wrong.
-        what: String,
-    },
-    /// It wants what this program, or any loader that comes after a firmware, cannot do.
-    #[error("this {} kernel cannot be loaded: {what}", version.name())]
-    Unsupported {
-        /// By its magic.
-        version: Version,
-        /// What it wants.
-        what: String,
-    },
+/// The header, or the ELF file around it, contradicts itself or the file.
+fn malformed(version: Version, what: String) -> ImageError {
+    let format = match version {
+        Version::One => "multiboot 1 kernel",
+        Version::Two => "multiboot 2 kernel",
+    };
+    ImageError::Malformed { format, what }
+}
+
+/// The kernel wants what this program, or any loader that comes after the firmware,
+/// cannot do.
+fn unsupported(version: Version, what: &str) -> ImageError {
+    let name = version.name();
+    ImageError::Unsupported(format!("this {name} kernel cannot be loaded: {what}"))
 }
 
 impl<'a> Multiboot<'a> {
@@ -192,7 +188,7 @@ impl<'a> Multiboot<'a> {
     ///
     /// # Errors
     /// When there is one, and the kernel is damaged or wants what cannot be.
-    pub fn parse(file: &'a [u8]) -> Result<Option<Self>, MultibootError> {
+    pub fn parse(file: &'a [u8]) -> Result<Option<Self>, ImageError> {
         if let Some(at) = v2::find(file) {
             return v2::parse(file, at).map(Some);
         }

@@ -1,8 +1,9 @@
 //! The header of Multiboot 1: section 3.1.1 of its specification.
 
 use super::{
-    Addresses, Console, Multiboot, MultibootError, Version, elf, find_header, is_xen, span, u32_at,
+    Addresses, Console, Multiboot, Version, elf, find_header, is_xen, span, u32_at, unsupported,
 };
+use crate::image::ImageError;
 
 /// Modules begin on pages.
 const PAGE_ALIGN: u32 = 1 << 0;
@@ -21,9 +22,9 @@ pub(super) fn find(file: &[u8]) -> Option<usize> {
 }
 
 /// Reads the header at `at`, where [`find`] found it.
-pub(super) fn parse(file: &[u8], at: usize) -> Result<Multiboot<'_>, MultibootError> {
+pub(super) fn parse(file: &[u8], at: usize) -> Result<Multiboot<'_>, ImageError> {
     let version = Version::One;
-    let malformed = |what| MultibootError::Malformed { version, what };
+    let malformed = |what| super::malformed(version, what);
     let field = |offset: usize| {
         let cut = || malformed("the file ends inside its header".to_owned());
         u32_at(file, at + offset).ok_or_else(cut)
@@ -34,7 +35,7 @@ pub(super) fn parse(file: &[u8], at: usize) -> Result<Multiboot<'_>, MultibootEr
         let what = format!(
             "it requires what the bits {unknown:#x} of its flags mean, and the specification gives them no meaning"
         );
-        return Err(MultibootError::Unsupported { version, what });
+        return Err(unsupported(version, &what));
     }
     let (loads, entry) = if flags & ADDRESS_FIELDS == 0 {
         elf::loads(file).map_err(malformed)?

@@ -1,9 +1,10 @@
 //! The header of Multiboot 2: section 3.1 of its specification.
 
 use super::{
-    Addresses, Console, InformationRequest, Multiboot, MultibootError, Preference, Relocatable,
-    Version, elf, find_header, is_xen, span, u32_at,
+    Addresses, Console, InformationRequest, Multiboot, Preference, Relocatable, Version, elf,
+    find_header, is_xen, span, u32_at, unsupported,
 };
+use crate::image::ImageError;
 
 /// Architecture: i386 in 32-bit protected mode.
 const I386: u32 = 0;
@@ -72,16 +73,16 @@ struct Tags {
 }
 
 /// Reads the header at `at`, where [`find`] found it.
-pub(super) fn parse(file: &[u8], at: usize) -> Result<Multiboot<'_>, MultibootError> {
+pub(super) fn parse(file: &[u8], at: usize) -> Result<Multiboot<'_>, ImageError> {
     let version = Version::Two;
-    let malformed = |what| MultibootError::Malformed { version, what };
+    let malformed = |what| super::malformed(version, what);
     let field = |offset| u32_at(file, at + offset).unwrap_or_default();
     match field(4) {
         I386 => {}
         other => {
             let name = if other == MIPS { " (MIPS)" } else { "" };
             let what = format!("it is for architecture {other}{name}, not for the i386 (0)");
-            return Err(MultibootError::Unsupported { version, what });
+            return Err(unsupported(version, &what));
         }
     }
     let length = field(8);
@@ -127,9 +128,9 @@ pub(super) fn parse(file: &[u8], at: usize) -> Result<Multiboot<'_>, MultibootEr
 }
 
 /// Reads the tags up to the one that ends them.
-fn read_tags(header: &[u8]) -> Result<Tags, MultibootError> {
+fn read_tags(header: &[u8]) -> Result<Tags, ImageError> {
     let version = Version::Two;
-    let malformed = |what| Err(MultibootError::Malformed { version, what });
+    let malformed = |what| Err(super::malformed(version, what));
     let mut tags = Tags::default();
     let mut at = FIXED;
     loop {
@@ -160,12 +161,12 @@ fn read_tags(header: &[u8]) -> Result<Tags, MultibootError> {
 
 impl Tags {
     /// Takes in one tag; `body` is what follows its size.
-    fn read(&mut self, kind: u16, optional: bool, body: &[u8]) -> Result<(), MultibootError> {
+    fn read(&mut self, kind: u16, optional: bool, body: &[u8]) -> Result<(), ImageError> {
         let version = Version::Two;
         let field = |number: usize| {
-            u32_at(body, 4 * number).ok_or_else(|| MultibootError::Malformed {
-                version,
-                what: format!("header tag {kind} has only {} bytes", TAG_HEAD + body.len()),
+            u32_at(body, 4 * number).ok_or_else(|| {
+                let size = TAG_HEAD + body.len();
+                super::malformed(version, format!("header tag {kind} has only {size} bytes"))
             })
         };
         match kind {
@@ -204,23 +205,18 @@ impl Tags {
             }
             _ if optional => {}
             _ => {
-                return Err(MultibootError::Unsupported {
-                    version,
-                    what: format!(
-                        "it requires header tag {kind}, which version 2.0 of the specification does not have"
-                    ),
-                });
+                let what = format!(
+                    "it requires header tag {kind}, which version 2.0 of the specification does not have"
+                );
+                return Err(unsupported(version, &what));
             }
         }
         Ok(())
     }
 }
 
-fn relocatable([min, max, align, preference]: [u32; 4]) -> Result<Relocatable, MultibootError> {
-    let malformed = |what| {
-        let version = Version::Two;
-        Err(MultibootError::Malformed { version, what })
-    };
+fn relocatable([min, max, align, preference]: [u32; 4]) -> Result<Relocatable, ImageError> {
+    let malformed = |what| Err(super::malformed(Version::Two, what));
     // 0 and 1 both say that any address will do.
     let align = align.max(1);
     if !align.is_power_of_two() {
