@@ -10,6 +10,7 @@ pub mod cpu;
 pub mod devicetree;
 pub mod efi;
 pub mod firmware_memmap;
+pub mod firmware_tables;
 pub mod iomem;
 pub mod loaded;
 pub mod root;
