@@ -19,6 +19,7 @@ use crate::host::Root;
 use crate::image::LinuxKernel;
 use crate::image::decompress::DecompressError;
 use crate::image::ikconfig::{self, KernelConfig, MAX_CONFIG, Symbol};
+use crate::image::linux::Format;
 
 /// Written by drivers/of/base.c (`of_core_init`) and nothing else, since Linux
 /// 3.15: a kernel that has it has CONFIG_OF.
@@ -76,6 +77,8 @@ pub struct Capability {
     pub setup_type_max: Option<u32>,
     /// Size of the unpacked kernel, bytes; or why it could not be unpacked.
     pub unpacked: Result<usize, DecompressError>,
+    /// It is a vmlinux, whose place nothing changes.
+    pub is_vmlinux: bool,
     /// What was found and could not be used.
     pub notes: Vec<String>,
 }
@@ -131,6 +134,7 @@ impl Capability {
             },
             randomize_base: found.fact("CONFIG_RANDOMIZE_BASE"),
             setup_type_max: image.setup_type_max,
+            is_vmlinux: image.format == Format::Vmlinux,
             unpacked,
             notes,
         }
@@ -140,7 +144,8 @@ impl Capability {
     /// beside it may be of another build, and a wrong "no" would cost a pool.
     #[must_use]
     pub fn surely_stays_put(&self) -> bool {
-        self.randomize_base.value == Fact::No && self.randomize_base.read_from == INSIDE
+        let fact = &self.randomize_base;
+        self.is_vmlinux || (fact.value == Fact::No && fact.read_from == INSIDE)
     }
 
     /// Whether it knows SETUP_INDIRECT nodes: kernel_info names the highest type,
@@ -161,6 +166,7 @@ impl Capability {
             randomize_base: fact(),
             setup_type_max: None,
             unpacked: Ok(0),
+            is_vmlinux: false,
             notes: Vec::new(),
         }
     }

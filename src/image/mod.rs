@@ -3,9 +3,11 @@
 pub mod bzimage;
 pub mod decompress;
 pub mod ikconfig;
+pub mod initramfs;
 pub mod linux;
 pub mod multiboot;
 pub mod signature;
+pub mod vmlinux;
 
 pub use linux::LinuxKernel;
 
@@ -49,6 +51,9 @@ const MAGICS: [(&[u8], &str); 3] = [
 /// When it is no kernel, one of a kind that cannot be loaded, or damaged.
 pub fn probe(file: &[u8]) -> Result<Image<'_>, ImageError> {
     if let Some(image) = bzimage::parse(file)? {
+        return Ok(Image::Linux(image));
+    }
+    if let Some(image) = vmlinux::parse(file)? {
         return Ok(Image::Linux(image));
     }
     if let Some((_, what)) = MAGICS.iter().find(|(magic, _)| file.starts_with(magic)) {

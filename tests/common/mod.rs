@@ -9,5 +9,6 @@
 )]
 
 pub(crate) mod bzimage;
+pub(crate) mod elf;
 pub(crate) mod host;
 pub(crate) mod multiboot;
