@@ -7,7 +7,6 @@ use clap::Args;
 
 use super::{Context, load, render};
 use crate::handover::Capability;
-use crate::image::Image;
 use crate::sys::MappedFile;
 
 /// `rkexec inspect`.
@@ -21,18 +20,20 @@ pub(super) struct InspectArgs {
 pub(super) fn run(context: &Context, args: &InspectArgs) -> anyhow::Result<()> {
     let file = MappedFile::open(&args.file).context("opening the file failed")?;
     let image = load::probe(&file)?;
-    let Image::Linux(linux) = &image;
-    let capability = Capability::read(linux, &args.file, &context.root);
-    for note in &capability.notes {
+    let capability = image
+        .linux()
+        .map(|linux| Capability::read(linux, &args.file, &context.root));
+    for note in capability.iter().flat_map(|capability| &capability.notes) {
         context.warn(note);
     }
+    let text = capability.as_ref().map(render::text::capability);
     context.print(
-        || render::text::image(&image) + &render::text::capability(&capability),
+        || render::text::image(&image) + text.as_deref().unwrap_or_default(),
         || {
             let mut object = render::json::image(&image);
             if let Some(fields) = object.as_object_mut() {
                 fields.insert("schema".to_owned(), 1.into());
-                fields.extend(render::json::capability(&capability));
+                fields.extend(capability.iter().flat_map(render::json::capability));
             }
             object
         },

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use clap::Args;
 
 use super::options::LoadArgs;
-use super::{Context, render};
+use super::{Context, multiboot, render};
 use crate::handover::Capability;
 use crate::host::Host;
 use crate::host::loaded::Loaded;
@@ -88,6 +88,7 @@ fn job(args: &LoadArgs) -> anyhow::Result<Job> {
     Ok(Job {
         kernel: args.kernel.clone(),
         initrds: args.initrd.clone(),
+        modules: args.module.clone(),
         request: args.request(dtb, random_seed()?, now()),
     })
 }
@@ -103,11 +104,15 @@ pub(super) fn with_plan<T>(
     let files = Files {
         kernel: open_file(&job.kernel, "kernel")?,
         initrds: initrds.collect::<Result<_, _>>()?,
+        modules: multiboot::open(&job.modules)?,
     };
-    let image = probe(&files.kernel)?;
-    let Image::Linux(linux) = &image;
-    let target = || Capability::read(linux, files.kernel.path(), &context.root);
-    let plan = plan::plan(&job.request, host, &image, &files.initrd_bytes(), target)
+    let mut image = probe(&files.kernel)?;
+    let request = multiboot::complete(context, host, job, &files, &mut image)?;
+    let target = || match image.linux() {
+        Some(linux) => Capability::read(linux, files.kernel.path(), &context.root),
+        None => Capability::unknown(),
+    };
+    let plan = plan::plan(&request, host, &image, &files.initrd_bytes(), target)
         .context("planning failed")?;
     let record = LoadRecord::of(&context.root, job, host, &image, &plan)?;
     then(&Planned {
@@ -143,8 +148,7 @@ fn call(context: &Context, host: &Host, planned: &Planned<'_>) -> anyhow::Result
         files,
         record,
     } = planned;
-    let Image::Linux(linux) = image;
-    crate::load::load(plan, host, linux, files)?;
+    crate::load::load(plan, host, image, files)?;
     if let Err(error) = record.write(&context.root) {
         context.warn(&format!(
             "what was loaded is not recorded: {:#}",
@@ -201,7 +205,7 @@ pub(super) fn now() -> u64 {
         .as_secs()
 }
 
-fn open_file(path: &Path, what: &str) -> anyhow::Result<MappedFile> {
+pub(super) fn open_file(path: &Path, what: &str) -> anyhow::Result<MappedFile> {
     MappedFile::open(path).with_context(|| format!("opening the {what} failed"))
 }
 

@@ -10,12 +10,41 @@ pub mod signature;
 pub mod vmlinux;
 
 pub use linux::LinuxKernel;
+pub use multiboot::Multiboot;
 
 /// A kernel file, by format.
 #[derive(Debug, Clone)]
 pub enum Image<'a> {
     /// x86_64 Linux.
     Linux(LinuxKernel<'a>),
+    /// Another kernel, of a format that Xen and many small ones have.
+    Multiboot(Multiboot<'a>),
+}
+
+impl<'a> Image<'a> {
+    /// The kernel, if it is a Linux.
+    #[must_use]
+    pub const fn linux(&self) -> Option<&LinuxKernel<'a>> {
+        match self {
+            Self::Linux(kernel) => Some(kernel),
+            Self::Multiboot(_) => None,
+        }
+    }
+
+    /// `uname -r` of the kernel, when its file tells.
+    #[must_use]
+    pub fn release(&self) -> Option<&'a str> {
+        self.linux().and_then(LinuxKernel::release)
+    }
+
+    /// Memory that the kernel takes to start, bytes.
+    #[must_use]
+    pub fn memory_size(&self) -> u64 {
+        match self {
+            Self::Linux(kernel) => u64::from(kernel.header.init_size.get()),
+            Self::Multiboot(kernel) => kernel.span.size(),
+        }
+    }
 }
 
 /// Why a file is not a kernel that can be loaded.
@@ -53,8 +82,14 @@ pub fn probe(file: &[u8]) -> Result<Image<'_>, ImageError> {
     if let Some(image) = bzimage::parse(file)? {
         return Ok(Image::Linux(image));
     }
+    if let Some(image) = Multiboot::parse(file)? {
+        return Ok(Image::Multiboot(image));
+    }
     if let Some(image) = vmlinux::parse(file)? {
         return Ok(Image::Linux(image));
+    }
+    if let Some(what) = multiboot::near_miss(file) {
+        return Err(ImageError::NotAKernel(what));
     }
     if let Some((_, what)) = MAGICS.iter().find(|(magic, _)| file.starts_with(magic)) {
         return Err(ImageError::NotAKernel(format!("this is {what}")));

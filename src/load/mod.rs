@@ -7,7 +7,7 @@ use std::ffi::CString;
 use std::os::fd::AsFd as _;
 
 use crate::host::Host;
-use crate::image::LinuxKernel;
+use crate::image::Image;
 use crate::image::signature::is_signed;
 use crate::plan::{self, INITRD_PAD, Plan};
 use crate::sys::kexec::{self, WhenBusy};
@@ -20,6 +20,8 @@ pub struct Files {
     pub kernel: MappedFile,
     /// The initrds, in order.
     pub initrds: Vec<MappedFile>,
+    /// A multiboot kernel's modules, in order.
+    pub modules: Vec<MappedFile>,
 }
 
 /// Why a plan was not carried out.
@@ -63,6 +65,7 @@ impl Files {
     fn unchanged(&self) -> Result<(), Changed> {
         std::iter::once(&self.kernel)
             .chain(&self.initrds)
+            .chain(&self.modules)
             .try_for_each(MappedFile::unchanged)
     }
 }
@@ -76,7 +79,7 @@ impl Files {
 pub fn load(
     plan: &Plan<'_>,
     host: &Host,
-    image: &LinuxKernel<'_>,
+    image: &Image<'_>,
     files: &Files,
 ) -> Result<(), LoadError> {
     let attempt = attempt(plan, host, image, files);
@@ -172,18 +175,13 @@ fn unload_after_change(attempt: &Attempt<'_>, when_busy: WhenBusy) -> String {
 }
 
 /// The facts by which a refusal is explained.
-fn attempt<'a>(
-    plan: &Plan<'_>,
-    host: &'a Host,
-    image: &LinuxKernel<'_>,
-    files: &Files,
-) -> Attempt<'a> {
+fn attempt<'a>(plan: &Plan<'_>, host: &'a Host, image: &Image<'_>, files: &Files) -> Attempt<'a> {
     let joined = plan::stream_size(&files.initrd_bytes());
     let sizes = plan.segments.iter().map(|segment| segment.mem.size());
     let (bytes, largest) = match plan.syscall.name {
         Syscall::KexecLoad => (plan.total_size(), sizes.max().unwrap_or(0)),
         Syscall::KexecFileLoad => {
-            let (kernel, initrd) = (u64::from(image.header.init_size.get()), joined);
+            let (kernel, initrd) = (image.memory_size(), joined);
             (kernel + initrd, kernel.max(initrd))
         }
     };
@@ -195,7 +193,7 @@ fn attempt<'a>(
         signed,
         efi_secure_boot: host.efi.as_ref().and_then(|efi| efi.secure_boot),
         cmdline_size: plan.cmdline.as_str().len() as u64 + 1,
-        cmdline_limit: Some(u64::from(image.header.cmdline_size.get())),
+        cmdline_limit: image.linux().map(|linux| linux.cmdline_limit() as u64),
         segments: plan.segments.len(),
         bytes,
         largest,

@@ -141,7 +141,16 @@ pub struct InformationRequest {
     pub required: bool,
 }
 
-/// A multiboot kernel that was checked.
+/// A file that a multiboot kernel is given.
+#[derive(Debug, Clone)]
+pub struct Module<'a> {
+    /// What is in it.
+    pub bytes: &'a [u8],
+    /// Its command line, which begins with the file's name.
+    pub cmdline: String,
+}
+
+/// A multiboot kernel that was checked, and what goes with it.
 #[derive(Debug, Clone)]
 pub struct Multiboot<'a> {
     /// Which specification its header follows.
@@ -164,6 +173,11 @@ pub struct Multiboot<'a> {
     pub requests: Vec<InformationRequest>,
     /// It calls the BIOS for a memory map unless told not to: Xen does.
     pub asks_bios: bool,
+    /// The first word of its command line, the name of its file; empty for none.
+    /// The file itself does not have it.
+    pub name: String,
+    /// Its modules, in order. The file itself has none.
+    pub modules: Vec<Module<'a>>,
 }
 
 /// The header, or the ELF file around it, contradicts itself or the file.

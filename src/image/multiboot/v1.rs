@@ -65,5 +65,7 @@ pub(super) fn parse(file: &[u8], at: usize) -> Result<Multiboot<'_>, ImageError>
         },
         requests: Vec::new(),
         asks_bios: is_xen(file),
+        name: String::new(),
+        modules: Vec::new(),
     })
 }
