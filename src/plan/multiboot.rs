@@ -222,7 +222,8 @@ fn place<'a>(
         role: Role::BootParams,
         buf: Cow::Owned(bytes(low(at.start()))),
         mem: at,
-        rule: "lowest place left above the kernel: the boot information".to_owned(),
+        rule: "lowest place left, above the kernel if it fits there: the boot information"
+            .to_owned(),
     });
     let purgatory = places.low("purgatory", purgatory::size(), end)?;
 
@@ -246,7 +247,7 @@ fn place<'a>(
         role: Role::Purgatory,
         buf: Cow::Owned(purgatory::image(&params, &digests)?),
         mem: purgatory,
-        rule: "lowest place left above the kernel; it leaves long mode, and must lie below 4 GiB for that".to_owned(),
+        rule: "lowest place left, above the kernel if it fits there; it leaves long mode, and must lie below 4 GiB for that".to_owned(),
     });
     segments.sort_by_key(|segment| segment.mem);
     places.warn_of_last_choice(plan);
@@ -430,7 +431,7 @@ fn segment(buf: Cow<'_, [u8]>, mem: PhysRange) -> Segment<'_> {
         role: Role::Module,
         buf,
         mem,
-        rule: "lowest place left above the kernel, on whole pages".to_owned(),
+        rule: "lowest place left, above the kernel if it fits there, on whole pages".to_owned(),
     }
 }
 

@@ -12,6 +12,7 @@ mod harness;
 mod initramfs;
 mod lab;
 mod memory;
+mod multiboot;
 mod qemu;
 mod ram;
 mod refusals;
