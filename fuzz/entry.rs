@@ -20,7 +20,7 @@ use rkexec::host::{Host, cpu, loaded, security};
 use rkexec::image::decompress::{self, DecompressError};
 use rkexec::image::ikconfig::{self, KernelConfig, Symbol};
 use rkexec::image::uki::{Addon, Uki};
-use rkexec::image::{self, Contents, Found, Image, bzimage, vmlinux};
+use rkexec::image::{self, Contents, Found, bzimage, vmlinux};
 use rkexec::memory::{MapPolicy, MemoryMap, Placement};
 use rkexec::vmcore::Vmcore;
 
@@ -213,7 +213,7 @@ pub(crate) fn uki(data: &[u8]) -> bool {
     if let Ok(contents) = Contents::of(data)
         && let Ok(Found { image, uki }) = image::open(&contents, None)
     {
-        let Image::Linux(kernel) = image;
+        let kernel = image.linux().unwrap();
         assert!(uki.is_some() && kernel.format_name().starts_with("UKI of "));
     }
     true

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use clap::Args;
 
 use super::options::LoadArgs;
-use super::{Context, render};
+use super::{Context, multiboot, render};
 use crate::handover::Capability;
 use crate::host::Host;
 use crate::host::loaded::Loaded;
@@ -99,6 +99,7 @@ fn job(args: &LoadArgs) -> anyhow::Result<Job> {
         initrds: args.initrd.clone(),
         profile: args.profile.clone(),
         addons: args.addon.clone(),
+        modules: args.module.clone(),
         request: args.request(dtb, random_seed()?, now()),
     })
 }
@@ -116,19 +117,30 @@ pub(super) fn with_plan<T>(
         kernel: open_file(&job.kernel, "kernel")?,
         initrds: initrds.collect::<Result<_, _>>()?,
         addons: addons.collect::<Result<_, _>>()?,
+        modules: multiboot::open(&job.modules)?,
     };
     let contents = contents(&files.kernel)?;
-    let found = found(&files.kernel, &contents, job.profile.as_deref())?;
+    let mut found = found(&files.kernel, &contents, job.profile.as_deref())?;
     let addons: Vec<Addon<'_>> = files
         .addons
         .iter()
         .map(|file| Addon::parse(file.bytes()).with_context(|| reading(file)))
         .collect::<Result<_, _>>()?;
-    let parts = Parts::of(&job.request, &found, &addons, &files.initrd_bytes())
+    let mut parts = Parts::of(&job.request, &found, &addons, &files.initrd_bytes())
         .with_context(|| reading(&files.kernel))?;
+    multiboot::complete(
+        context,
+        host,
+        job,
+        &files,
+        &mut found.image,
+        &mut parts.request,
+    )?;
     let image = &found.image;
-    let Image::Linux(linux) = image;
-    let target = || Capability::read(linux, files.kernel.path(), &context.root);
+    let target = || match image.linux() {
+        Some(linux) => Capability::read(linux, files.kernel.path(), &context.root),
+        None => Capability::unknown(),
+    };
     let mut plan = plan::plan(&parts.request, host, image, &parts.initrds, target)
         .context("planning failed")?;
     plan.warnings.extend(parts.warnings);
@@ -172,8 +184,7 @@ fn call(context: &Context, host: &Host, planned: &Planned<'_>) -> anyhow::Result
         record,
         ..
     } = planned;
-    let Image::Linux(linux) = image;
-    crate::load::load(plan, host, linux, initrds, files)?;
+    crate::load::load(plan, host, image, initrds, files)?;
     if let Err(error) = record.write(&context.root) {
         context.warn(&format!(
             "what was loaded is not recorded: {:#}",
@@ -230,7 +241,7 @@ pub(super) fn now() -> u64 {
         .as_secs()
 }
 
-fn open_file(path: &Path, what: &str) -> anyhow::Result<MappedFile> {
+pub(super) fn open_file(path: &Path, what: &str) -> anyhow::Result<MappedFile> {
     MappedFile::open(path).with_context(|| format!("opening the {what} failed"))
 }
 

@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 
 use crate::crash::HotplugChoice;
 use crate::handover::{HandoverRequest, Pool, Protection};
+use crate::host::firmware_tables::FirmwareTables;
 use crate::memory::{MapPolicy, parse_size};
 use crate::plan::{CmdlineBase, CmdlineRequest, LoadRequest, SyscallChoice};
 use crate::sys::{Syscall, Target};
@@ -25,6 +26,9 @@ pub(super) struct LoadArgs {
     /// An addon to a UKI: a PE file with a command line, an initrd or microcode; repeatable.
     #[arg(long, value_name = "FILE")]
     pub(super) addon: Vec<PathBuf>,
+    /// A module for a multiboot kernel: its file, and after a space its command line; repeatable.
+    #[arg(long, value_name = "\"FILE ARGS\"")]
+    pub(super) module: Vec<String>,
     /// The whole command line.
     #[arg(long, value_name = "STRING", conflicts_with = "reuse_cmdline")]
     cmdline: Option<String>,
@@ -171,6 +175,7 @@ impl LoadArgs {
                 assume_pmpool: self.assume_pmpool,
             },
             time,
+            firmware_tables: FirmwareTables::default(),
             target: if self.panic {
                 Target::Crash
             } else {

@@ -23,7 +23,9 @@ fn refused(image: TinyBzImage) -> String {
 #[test]
 fn a_good_image() {
     let file = tiny().build();
-    let Image::Linux(image) = probe(&file).unwrap();
+    let Ok(Image::Linux(image)) = probe(&file) else {
+        panic!("not a Linux");
+    };
     assert_eq!(image.protocol(), (2, 15));
     assert_eq!(image.version, Some(VERSION));
     assert_eq!(image.release(), Some("6.12.0-tiny"));

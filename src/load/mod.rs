@@ -8,7 +8,7 @@ use std::ffi::CString;
 use std::os::fd::AsFd as _;
 
 use crate::host::Host;
-use crate::image::LinuxKernel;
+use crate::image::Image;
 use crate::image::signature::is_signed;
 use crate::image::uki;
 use crate::plan::{self, INITRD_PAD, Plan};
@@ -24,6 +24,8 @@ pub struct Files {
     pub initrds: Vec<MappedFile>,
     /// The addons of a UKI, in order.
     pub addons: Vec<MappedFile>,
+    /// A multiboot kernel's modules, in order.
+    pub modules: Vec<MappedFile>,
 }
 
 /// Why a plan was not carried out.
@@ -74,6 +76,7 @@ impl Files {
         std::iter::once(&self.kernel)
             .chain(&self.initrds)
             .chain(&self.addons)
+            .chain(&self.modules)
             .try_for_each(MappedFile::unchanged)
     }
 }
@@ -88,7 +91,7 @@ impl Files {
 pub fn load(
     plan: &Plan<'_>,
     host: &Host,
-    image: &LinuxKernel<'_>,
+    image: &Image<'_>,
     initrds: &[&[u8]],
     files: &Files,
 ) -> Result<(), LoadError> {
@@ -122,7 +125,7 @@ pub fn load(
             )
         }
         (Syscall::KexecFileLoad, _) => {
-            return file_load(plan, image, initrds, files, &attempt, when_busy);
+            return file_load(plan, image.file(), initrds, files, &attempt, when_busy);
         }
     };
     called.map_err(|errno| SysError::failed(&attempt, errno))?;
@@ -137,7 +140,7 @@ pub fn load(
 /// looked at once more.
 fn file_load(
     plan: &Plan<'_>,
-    image: &LinuxKernel<'_>,
+    kernel: &[u8],
     initrds: &[&[u8]],
     files: &Files,
     attempt: &Attempt<'_>,
@@ -146,9 +149,9 @@ fn file_load(
     let copy = |what, name, pieces: &[&[u8]], align| {
         memfd::concatenate(name, pieces, align).map_err(|source| LoadError::Copy { what, source })
     };
-    let kernel = match whole(image.file, std::slice::from_ref(&files.kernel)) {
+    let kernel = match whole(kernel, std::slice::from_ref(&files.kernel)) {
         Some(_) => None,
-        None => Some(copy("the kernel", c"rkexec-kernel", &[image.file], 1)?),
+        None => Some(copy("the kernel", c"rkexec-kernel", &[kernel], 1)?),
     };
     let single = match initrds {
         [initrd] => whole(initrd, &files.initrds),
@@ -207,7 +210,7 @@ fn unload_after_change(attempt: &Attempt<'_>, when_busy: WhenBusy) -> String {
 fn attempt<'a>(
     plan: &Plan<'_>,
     host: &'a Host,
-    image: &LinuxKernel<'_>,
+    image: &Image<'_>,
     initrds: &[&[u8]],
 ) -> Attempt<'a> {
     let joined = plan::stream_size(initrds);
@@ -215,24 +218,26 @@ fn attempt<'a>(
     let (bytes, largest) = match plan.syscall.name {
         Syscall::KexecLoad => (plan.total_size(), sizes.max().unwrap_or(0)),
         Syscall::KexecFileLoad => {
-            let (kernel, initrd) = (u64::from(image.header.init_size.get()), joined);
+            let (kernel, initrd) = (image.memory_size(), joined);
             (kernel + initrd, kernel.max(initrd))
         }
     };
     let signed = match plan.syscall.name {
         Syscall::KexecLoad => None,
-        Syscall::KexecFileLoad => is_signed(image.file),
+        Syscall::KexecFileLoad => is_signed(image.file()),
     };
     Attempt {
         signed,
         efi_secure_boot: host.efi.as_ref().and_then(|efi| efi.secure_boot),
         cmdline_size: plan.cmdline.as_str().len() as u64 + 1,
-        cmdline_limit: Some(u64::from(image.header.cmdline_size.get())),
+        cmdline_limit: image.linux().map(|linux| linux.cmdline_limit() as u64),
         segments: plan.segments.len(),
         bytes,
         largest,
-        largest_file: (image.file.len() as u64).max(joined),
-        in_uki: image.around.contains(&uki::NAME),
+        largest_file: (image.file().len() as u64).max(joined),
+        in_uki: image
+            .linux()
+            .is_some_and(|linux| linux.around.contains(&uki::NAME)),
         total_ram: host.total_ram,
         available_ram: host.available_ram,
         hotplug: plan.crash.as_ref().and_then(|c| Some(c.hotplug?.0)),

@@ -2,7 +2,7 @@
 //! the files and options that were given.
 
 use crate::image::uki::{Addon, Uki};
-use crate::image::{Found, Image, ImageError, signature};
+use crate::image::{Found, ImageError, signature};
 use crate::plan::{CmdlineBase, LoadRequest};
 use crate::sys::{Syscall, Target};
 
@@ -127,7 +127,7 @@ fn same_kernel(uki: &Uki<'_>, addon: &Uki<'_>) -> Result<(), PartsError> {
 /// Which signature is lost, for a plan; `None` when there was none to lose.
 #[must_use]
 pub fn lost_signature(found: &Found<'_>, syscall: Syscall) -> Option<String> {
-    let Image::Linux(kernel) = &found.image;
+    let kernel = found.image.linux()?;
     found
         .uki
         .as_ref()

@@ -80,6 +80,8 @@ pub struct Job {
     pub profile: Option<String>,
     /// Addons to a UKI, in order.
     pub addons: Vec<PathBuf>,
+    /// A multiboot kernel's modules, each a file and, behind a space, its arguments.
+    pub modules: Vec<String>,
     /// The rest.
     pub request: LoadRequest,
 }
@@ -121,7 +123,6 @@ impl LoadRecord {
         image: &Image<'_>,
         plan: &Plan<'_>,
     ) -> Result<Self, HostError> {
-        let Image::Linux(linux) = image;
         let real = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let asked = plan
             .crash
@@ -135,7 +136,7 @@ impl LoadRecord {
             target: job.request.target,
             syscall: plan.syscall.name,
             kernel: real(&job.kernel),
-            release: linux.release().map(str::to_owned),
+            release: image.release().map(str::to_owned),
             initrds: job.initrds.iter().map(|path| real(path)).collect(),
             profile: job.profile.clone(),
             addons: job.addons.iter().map(|path| real(path)).collect(),
@@ -145,7 +146,7 @@ impl LoadRecord {
             hotplug: job.request.hotplug,
             mem_min: job.request.mem_min,
             mem_max: job.request.mem_max,
-            init_size: u64::from(linux.header.init_size.get()),
+            init_size: image.memory_size(),
             fit: plan.crash.as_ref().map(|crash| Fit::of(plan, crash, host)),
         })
     }
@@ -212,6 +213,7 @@ impl LoadRecord {
             initrds: self.initrds.clone(),
             profile: self.profile.clone(),
             addons: self.addons.clone(),
+            modules: Vec::new(),
             request: LoadRequest {
                 cmdline: CmdlineRequest {
                     base: CmdlineBase::Given(self.cmdline.clone()),

@@ -14,6 +14,7 @@ mod harness;
 mod initramfs;
 mod lab;
 mod memory;
+mod multiboot;
 mod qemu;
 mod ram;
 mod refusals;

@@ -85,6 +85,11 @@ impl<'a> Trip<'a> {
         format!("{CMDLINE}2{}", self.words)
     }
 
+    /// The next kernel.
+    pub(crate) fn next(&self) -> &Kernel {
+        self.next
+    }
+
     /// What follows `rkexec plan` or `rkexec load` in the first kernel.
     pub(crate) fn request(&self) -> String {
         request("/next/initrd", &self.cmdline(), &self.options)
