@@ -8,11 +8,11 @@ use goblin::elf::Elf;
 use goblin::elf::program_header::PT_LOAD;
 use serde_json::{Value, json};
 
+use crate::examples::example;
 use crate::initramfs::{self, Archive};
 use crate::lab::Kernel;
 use crate::qemu::{Guest, Outcome, Running};
 use crate::trip::host_file;
-use crate::units::example;
 use crate::witness::Stage;
 
 /// What is plugged: four memory blocks of 128 MiB.
@@ -79,10 +79,16 @@ echo c >/proc/sysrq-trigger
 /// As much of the dump as holds its program headers.
 const CAPTURE: &str = "dd if=/proc/vmcore bs=4K count=16 2>/dev/null | record core\n";
 
-/// A guest that is to be armed with its own kernel.
+/// A guest that is to be armed with its own kernel, which only shows the dump's headers.
 pub(crate) fn guest(name: &str, kernel: &Kernel) -> Result<Guest> {
     let mut overlay = Archive::new();
     overlay.file("test/stage-2", 0o644, CAPTURE.as_bytes());
+    armed_with(name, kernel, overlay)
+}
+
+/// A guest that is to be armed with its own kernel; `overlay` is what the capture
+/// kernel's initramfs has besides what all have.
+pub(crate) fn armed_with(name: &str, kernel: &Kernel, overlay: Archive) -> Result<Guest> {
     Ok(Guest::new(name, kernel)
         .memory("1G,slots=4,maxmem=4G")
         .append("crashkernel=256M")
