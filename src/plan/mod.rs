@@ -466,6 +466,10 @@ pub fn plan<'a>(
         blobs: None,
         warnings,
     };
+    if let Some(crash) = &plan.crash {
+        plan.warnings
+            .extend(crash_warnings(host, crash, plan.cmdline.as_str()));
+    }
     match plan.syscall.name {
         Syscall::KexecLoad => {
             if handover.has_pools() {
@@ -591,6 +595,33 @@ fn general_warnings(request: &LoadRequest, host: &Host, map: &MemoryMap) -> Vec<
     {
         warnings.push(
             "no RAM below 640 KiB: the next kernel cannot start other CPUs or switch paging levels"
+                .to_owned(),
+        );
+    }
+    warnings
+}
+
+fn crash_warnings(host: &Host, crash: &CrashPlan, cmdline: &str) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if !cmdline::has(cmdline, "reset_devices") {
+        warnings.push(
+            "the command line has no reset_devices: drivers of the capture kernel may trust devices in a state \
+             that a panic left (Documentation/admin-guide/kdump/kdump.rst)"
+                .to_owned(),
+        );
+    }
+    let present = host.crash.cpus.len() as u64;
+    let possible = host.crash.possible_cpus.unwrap_or(present);
+    if possible > present && crash.hotplug.is_none() && host.loaded.crash_elfcorehdr_size.is_none()
+    {
+        warnings.push(format!(
+            "{present} of {possible} possible CPUs are there: the registers of one that comes later are in the \
+             dump only when the crash kernel is loaded again (rkexec arm --watch)"
+        ));
+    }
+    if crash::version(&host.release).is_some_and(|version| version < (5, 5)) {
+        warnings.push(
+            "the running kernel may use memory below 1 MiB (Linux before 5.5), and the dump does not hold it"
                 .to_owned(),
         );
     }
