@@ -248,6 +248,19 @@ fn truncated_anywhere() {
 }
 
 #[test]
+fn the_last_paragraph_of_memtest_is_not_filled() {
+    let mut file = tiny().u32(field::PAYLOAD_LENGTH, 0).build();
+    let whole = file.len();
+    file.truncate(whole - 8);
+    assert!(parse(&file).unwrap().is_some());
+    file.truncate(whole - 16);
+    assert!(parse(&file).is_err());
+    let mut linux = tiny().build();
+    linux.truncate(whole - 8);
+    assert!(parse(&linux).is_err());
+}
+
+#[test]
 fn truncated_where_the_header_hides_it() {
     // Even a syssize of 0 does not hide that the payload is gone.
     let file = tiny().u32(field::SYSSIZE, 0).build();
