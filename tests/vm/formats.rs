@@ -380,3 +380,91 @@ fn a_large_vmlinux_runs_above_4_gib_with_uefi() -> Result<()> {
     ensure!(!before.text(map)?.is_empty());
     Ok(())
 }
+
+/// Signs a PE file with the key that Debian's ovmf package has for tests, and
+/// whose certificate is in the `db` of the variables that lie beside it.
+fn signed(ukify: &Ukify, name: &str, file: &Path) -> Result<PathBuf> {
+    const OVMF: &str = "/usr/share/ovmf/PkKek-1-snakeoil";
+    let key = lab::output(
+        Command::new("openssl")
+            .args(["rsa", "-passin", "pass:snakeoil", "-in"])
+            .arg(format!("{OVMF}.key")),
+    )?;
+    let key = ukify.file("key", &key)?;
+    let out = ukify.0.path().join(name);
+    lab::output(
+        Command::new("sbsign")
+            .arg("--key")
+            .arg(key)
+            .args(["--cert", &format!("{OVMF}.pem"), "--output"])
+            .arg(&out)
+            .arg(file),
+    )?;
+    Ok(out)
+}
+
+/// Under lockdown a UKI is loaded by the signature of the kernel inside; its own
+/// does not help.
+#[test]
+fn under_lockdown_the_signature_of_the_kernel_inside_counts() -> Result<()> {
+    let (first, next) = (Kernel::new("6.12")?, Kernel::new("of")?);
+    let ukify = Ukify::new()?;
+    let mut overlay = Archive::new();
+    overlay.file("payload", 0o644, &trip::payload(&next));
+    let initrd = initramfs::initrd(overlay)?;
+    let line = trip::chain_cmdline("2");
+    let initrd_path = ukify.file("initrd", &initrd)?;
+    let uki = |name: &str, kernel: &Path| -> Result<Vec<u8>> {
+        let options = [
+            "--linux",
+            text(kernel)?,
+            "--initrd",
+            text(&initrd_path)?,
+            "--cmdline",
+            &line,
+            "--uname",
+            &next.release,
+        ];
+        let file = ukify.build(name, "linuxx64.efi.stub", &options)?;
+        Ok(fs::read(signed(&ukify, &format!("{name}-signed"), &file)?)?)
+    };
+    let kernel = signed(&ukify, "kernel", &next.image())?;
+    let vars = ukify.file(
+        "vars",
+        &trip::host_file(Path::new("/usr/share/OVMF/OVMF_VARS_4M.snakeoil.fd"))?,
+    )?;
+    let code = "/usr/share/OVMF/OVMF_CODE_4M.fd";
+    let outcome = Guest::new("lockdown-uki", &first)
+        .args([
+            "-drive",
+            &format!("if=pflash,format=raw,unit=0,readonly=on,file={code}"),
+            "-drive",
+            &format!("if=pflash,format=raw,unit=1,file={}", text(&vars)?),
+        ])
+        .append("lockdown=integrity")
+        .file("next/outside", &uki("outside", &next.image())?)
+        .file("next/both", &uki("both", &kernel)?)
+        .script(
+            "refused outside rkexec load /next/outside
+            record loaded </sys/kernel/kexec_loaded
+            try plan rkexec plan /next/both --output json
+            try load rkexec load /next/both
+            try exec rkexec exec",
+        )
+        .run()?;
+    let before = outcome.stage(1)?;
+    let message = before.text("outside.err")?;
+    let why = "the kernel inside the UKI has no signature";
+    ensure!(message.contains(why), "no {why:?} in {message:?}");
+    ensure!(before.text("outside.status")? == "1");
+    ensure!(before.text("loaded")? == "0");
+    let plan = Plan::of(before)?;
+    ensure!(plan.json["syscall"]["name"] == "kexec_file_load");
+    let warning = "the running kernel looks at the kernel's own signature";
+    ensure!(plan.json["warnings"].to_string().contains(warning));
+    let after = outcome.stage(2)?;
+    ensure!(after.text("release")? == next.release);
+    ensure!(after.text("cmdline")? == line);
+    ensure!(after.digest("initrd-digest")? == trip::sha256(&initrd));
+    Ok(())
+}
