@@ -22,6 +22,7 @@ use rkexec::image::ikconfig::{self, KernelConfig, Symbol};
 use rkexec::image::uki::{Addon, Uki};
 use rkexec::image::{self, Contents, Found, Image, bzimage, vmlinux};
 use rkexec::memory::{MapPolicy, MemoryMap, Placement};
+use rkexec::vmcore::Vmcore;
 
 /// Where the chain of the target `chain` lies: any page will do.
 const CHAIN_BASE: u64 = 0x7fff_f000;
@@ -266,6 +267,25 @@ pub(crate) fn decompress(data: &[u8]) -> bool {
         assert!(matches!(error, Err(DecompressError::TooLarge { .. })));
     }
     true
+}
+
+/// A dump of a crashed kernel.
+pub(crate) fn vmcore(data: &[u8]) -> bool {
+    let Ok(vmcore) = Vmcore::open(data) else {
+        return false;
+    };
+    let Ok(log) = vmcore.log() else {
+        return false;
+    };
+    let mut accepted = false;
+    for record in log.take(1 << 16).flatten() {
+        accepted = true;
+        assert!(record.text.len() <= usize::from(u16::MAX));
+        let line = record.to_string();
+        let newlines = record.text.iter().filter(|byte| **byte == b'\n').count();
+        assert!(line.is_ascii() && line.split('\n').count() == newlines + 1);
+    }
+    accepted
 }
 
 /// A device tree blob.

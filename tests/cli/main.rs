@@ -8,6 +8,7 @@
     reason = "a test may stop at what it did not expect"
 )]
 
+mod arm;
 mod bad_input;
 mod blob;
 #[path = "../common/mod.rs"]
@@ -17,6 +18,7 @@ mod handover;
 mod output;
 mod report;
 mod usage;
+mod vmcore_dmesg;
 
 use std::fs;
 use std::path::{Path, PathBuf};

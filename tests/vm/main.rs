@@ -3,10 +3,12 @@
 //! `tests/vm/setup` prepares the machine. Every guest's console, QEMU's own
 //! words and the records of every stage stay in `target/lab/logs/GUEST/`.
 
+mod arm;
 mod chain;
 mod contents;
 mod crash;
 mod damage;
+mod dmesg;
 mod formats;
 mod handover;
 mod harness;
@@ -18,4 +20,5 @@ mod ram;
 mod refusals;
 mod round_trip;
 mod trip;
+mod units;
 mod witness;
