@@ -10,6 +10,7 @@ mod crash;
 mod damage;
 mod dmesg;
 mod examples;
+mod formats;
 mod handover;
 mod harness;
 mod initramfs;
