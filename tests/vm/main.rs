@@ -6,6 +6,7 @@
 mod chain;
 mod contents;
 mod damage;
+mod debian;
 mod handover;
 mod harness;
 mod initramfs;
