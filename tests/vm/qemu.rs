@@ -114,8 +114,12 @@ impl Guest {
         let kernel = Kernel::new("debian12")?;
         let mut guest = Self::new(name, &kernel).append("root=/dev/vda rw");
         guest.disk = Some(kernel.file("root.img"));
-        guest.overlay.file("init", 0o755, include_bytes!("debian/init"));
-        guest.overlay.file("functions", 0o644, include_bytes!("functions"));
+        guest
+            .overlay
+            .file("init", 0o755, include_bytes!("debian/init"));
+        guest
+            .overlay
+            .file("functions", 0o644, include_bytes!("functions"));
         Ok(guest)
     }
 
@@ -247,12 +251,7 @@ impl Guest {
 
         let mut command = Command::new("qemu-system-x86_64");
         command
-            .args([
-                "-accel",
-                "tcg",
-                "-nodefaults",
-                "-no-user-config",
-            ])
+            .args(["-accel", "tcg", "-nodefaults", "-no-user-config"])
             .args(["-display", "none", "-qmp", "stdio"])
             .args(["-cpu", &self.cpu, "-m", &self.memory])
             .args(["-smp", &self.cpus.to_string()])
@@ -352,7 +351,10 @@ fn disks(system: &Path, files: &[u8], log: &Path) -> Result<Vec<String>> {
     // Nobody wants the copy when the guest is gone.
     Ok(vec![
         "-drive".to_owned(),
-        format!("file={},if=virtio,format=qcow2,cache=unsafe", copy.display()),
+        format!(
+            "file={},if=virtio,format=qcow2,cache=unsafe",
+            copy.display()
+        ),
         "-drive".to_owned(),
         format!("file={},if=virtio,format=raw,readonly=on", list.display()),
     ])
