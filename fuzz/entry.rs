@@ -19,8 +19,9 @@ use rkexec::host::iomem::{self, Iomem, Resource};
 use rkexec::host::{Host, cpu, loaded, security};
 use rkexec::image::decompress::{self, DecompressError};
 use rkexec::image::ikconfig::{self, KernelConfig, Symbol};
-use rkexec::image::{self, BzImage};
+use rkexec::image::{self, bzimage};
 use rkexec::memory::{MapPolicy, MemoryMap, Placement};
+use rkexec::vmcore::Vmcore;
 
 /// Where the chain of the target `chain` lies: any page will do.
 const CHAIN_BASE: u64 = 0x7fff_f000;
@@ -151,21 +152,22 @@ pub(crate) fn boot_params(data: &[u8]) -> bool {
 
 /// A kernel file.
 pub(crate) fn bzimage(data: &[u8]) -> bool {
-    let parsed = BzImage::parse(data);
+    let parsed = bzimage::parse(data);
     assert_eq!(image::probe(data).is_ok(), matches!(parsed, Ok(Some(_))));
     let Ok(Some(image)) = parsed else {
         return false;
     };
-    assert!(data.ends_with(image.kernel) && image.kernel.len() < data.len());
-    assert!(image.payload.len() <= image.kernel.len());
-    assert!(u64::from(image.header.init_size.get()) >= image.kernel.len() as u64);
+    let kernel = image.loads[0].bytes;
+    assert!(data.ends_with(kernel) && kernel.len() < data.len());
+    assert!(image.payload.len() <= kernel.len());
+    assert!(u64::from(image.header.init_size.get()) >= kernel.len() as u64);
     assert!(image.header.kernel_alignment.get().is_power_of_two());
     assert!(image.cmdline_limit() > 0);
     assert!(image.protocol() >= (2, 12));
     if let Some(version) = image.version {
         assert!(!version.chars().any(char::is_control));
     }
-    let _ = (image.release(), image.compression(), image.setup_type_max());
+    let _ = (image.release(), image.compression(), image.setup_type_max);
     true
 }
 
@@ -217,6 +219,25 @@ pub(crate) fn decompress(data: &[u8]) -> bool {
         assert!(matches!(error, Err(DecompressError::TooLarge { .. })));
     }
     true
+}
+
+/// A dump of a crashed kernel.
+pub(crate) fn vmcore(data: &[u8]) -> bool {
+    let Ok(vmcore) = Vmcore::open(data) else {
+        return false;
+    };
+    let Ok(log) = vmcore.log() else {
+        return false;
+    };
+    let mut accepted = false;
+    for record in log.take(1 << 16).flatten() {
+        accepted = true;
+        assert!(record.text.len() <= usize::from(u16::MAX));
+        let line = record.to_string();
+        let newlines = record.text.iter().filter(|byte| **byte == b'\n').count();
+        assert!(line.is_ascii() && line.split('\n').count() == newlines + 1);
+    }
+    accepted
 }
 
 /// A device tree blob.

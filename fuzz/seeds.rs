@@ -2,8 +2,14 @@
 //!
 //! Shared by make_corpus.rs and tests/fuzz_corpus.rs.
 
+#[path = "../tests/common/vmcore.rs"]
+#[allow(dead_code, clippy::unwrap_used, reason = "shared with the tests")]
+mod tiny_vmcore;
+
+use tiny_vmcore::{State, TinyRing};
+
 /// The targets and their seeds.
-pub(crate) fn all() -> [(&'static str, Vec<Vec<u8>>); 14] {
+pub(crate) fn all() -> [(&'static str, Vec<Vec<u8>>); 15] {
     [
         ("iomem", iomem()),
         ("memmap", memmap()),
@@ -11,6 +17,7 @@ pub(crate) fn all() -> [(&'static str, Vec<Vec<u8>>); 14] {
         ("bzimage", bzimage()),
         ("device_tree", device_tree()),
         ("chain", chain()),
+        ("vmcore", vmcore()),
         ("kernel_config", kernel_config()),
         ("ikconfig", ikconfig()),
         ("gzip", packed(include_bytes!("../tests/data/plain.gz"))),
@@ -28,6 +35,18 @@ fn packed(file: &[u8]) -> Vec<Vec<u8>> {
     let plain = include_bytes!("../tests/data/plain").len() as u64;
     let size = &plain.to_le_bytes()[..4];
     vec![file.to_vec(), [file, size, &vec![0; file.len()]].concat()]
+}
+
+/// Dumps whose ring has not yet wrapped, and has, with memory of its own.
+fn vmcore() -> Vec<Vec<u8>> {
+    let ring = |records: u8| {
+        let mut ring = TinyRing::new(3, 8).dynamic(records > 8);
+        for record in 0..records {
+            ring.write(&[b'a' + record, b'\n', 0x80], State::Finalized);
+        }
+        ring.vmcore().build()
+    };
+    vec![ring(3), ring(20)]
 }
 
 /// A chain as rkexec hands it over: E820_EXT, DTB, RNG_SEED, a pool, the record.

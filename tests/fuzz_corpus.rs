@@ -148,6 +148,11 @@ fn chain() {
 }
 
 #[test]
+fn vmcore() {
+    run("vmcore", entry::vmcore);
+}
+
+#[test]
 fn kernel_config() {
     run("kernel_config", entry::kernel_config);
 }

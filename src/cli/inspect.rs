@@ -21,8 +21,8 @@ pub(super) struct InspectArgs {
 pub(super) fn run(context: &Context, args: &InspectArgs) -> anyhow::Result<()> {
     let file = MappedFile::open(&args.file).context("opening the file failed")?;
     let image = load::probe(&file)?;
-    let Image::BzImage(bzimage) = &image;
-    let capability = Capability::read(bzimage, &args.file, &context.root);
+    let Image::Linux(linux) = &image;
+    let capability = Capability::read(linux, &args.file, &context.root);
     for note in &capability.notes {
         context.warn(note);
     }

@@ -105,8 +105,8 @@ pub(super) fn with_plan<T>(
         initrds: initrds.collect::<Result<_, _>>()?,
     };
     let image = probe(&files.kernel)?;
-    let Image::BzImage(bzimage) = &image;
-    let target = || Capability::read(bzimage, files.kernel.path(), &context.root);
+    let Image::Linux(linux) = &image;
+    let target = || Capability::read(linux, files.kernel.path(), &context.root);
     let plan = plan::plan(&job.request, host, &image, &files.initrd_bytes(), target)
         .context("planning failed")?;
     let record = LoadRecord::of(&context.root, job, host, &image, &plan)?;
@@ -143,8 +143,8 @@ fn call(context: &Context, host: &Host, planned: &Planned<'_>) -> anyhow::Result
         files,
         record,
     } = planned;
-    let Image::BzImage(bzimage) = image;
-    crate::load::load(plan, host, bzimage, files)?;
+    let Image::Linux(linux) = image;
+    crate::load::load(plan, host, linux, files)?;
     if let Err(error) = record.write(&context.root) {
         context.warn(&format!(
             "what was loaded is not recorded: {:#}",

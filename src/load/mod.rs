@@ -7,7 +7,7 @@ use std::ffi::CString;
 use std::os::fd::AsFd as _;
 
 use crate::host::Host;
-use crate::image::BzImage;
+use crate::image::LinuxKernel;
 use crate::image::signature::is_signed;
 use crate::plan::{self, INITRD_PAD, Plan};
 use crate::sys::kexec::{self, WhenBusy};
@@ -76,7 +76,7 @@ impl Files {
 pub fn load(
     plan: &Plan<'_>,
     host: &Host,
-    image: &BzImage<'_>,
+    image: &LinuxKernel<'_>,
     files: &Files,
 ) -> Result<(), LoadError> {
     let attempt = attempt(plan, host, image, files);
@@ -172,7 +172,12 @@ fn unload_after_change(attempt: &Attempt<'_>, when_busy: WhenBusy) -> String {
 }
 
 /// The facts by which a refusal is explained.
-fn attempt<'a>(plan: &Plan<'_>, host: &'a Host, image: &BzImage<'_>, files: &Files) -> Attempt<'a> {
+fn attempt<'a>(
+    plan: &Plan<'_>,
+    host: &'a Host,
+    image: &LinuxKernel<'_>,
+    files: &Files,
+) -> Attempt<'a> {
     let joined = plan::stream_size(&files.initrd_bytes());
     let sizes = plan.segments.iter().map(|segment| segment.mem.size());
     let (bytes, largest) = match plan.syscall.name {

@@ -111,7 +111,7 @@ impl LoadRecord {
         image: &Image<'_>,
         plan: &Plan<'_>,
     ) -> Result<Self, HostError> {
-        let Image::BzImage(bzimage) = image;
+        let Image::Linux(linux) = image;
         let real = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let asked = plan
             .crash
@@ -125,7 +125,7 @@ impl LoadRecord {
             target: job.request.target,
             syscall: plan.syscall.name,
             kernel: real(&job.kernel),
-            release: bzimage.release().map(str::to_owned),
+            release: linux.release().map(str::to_owned),
             initrds: job.initrds.iter().map(|path| real(path)).collect(),
             blobs: plan.blobs.clone(),
             cmdline: asked.to_owned(),
@@ -133,7 +133,7 @@ impl LoadRecord {
             hotplug: job.request.hotplug,
             mem_min: job.request.mem_min,
             mem_max: job.request.mem_max,
-            init_size: u64::from(bzimage.header.init_size.get()),
+            init_size: u64::from(linux.header.init_size.get()),
             fit: plan.crash.as_ref().map(|crash| Fit::of(plan, crash, host)),
         })
     }

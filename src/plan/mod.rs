@@ -24,7 +24,8 @@ use crate::crash::{self, CrashError, HotplugChoice, Reservation};
 use crate::handover::record::Blob;
 use crate::handover::{Capability, Handover, HandoverError, HandoverRequest, Pool, Protection};
 use crate::host::Host;
-use crate::image::{BzImage, Image};
+use crate::image::linux::Format;
+use crate::image::{Image, LinuxKernel};
 use crate::memory::{E820Type, MapPolicy, MemoryKind, MemoryMap, NoHole, PhysRange};
 use crate::purgatory::{self, Digest};
 use crate::sys::{Hotplug, Syscall, Target};
@@ -174,8 +175,6 @@ pub struct PlannedPool {
 pub struct CrashPlan {
     /// Where it may run.
     pub reservation: Reservation,
-    /// Where its segments may lie: the kernel needs room in the reservation, too.
-    pub for_segments: PhysRange,
     /// The RAM that the dump holds.
     pub dump: Vec<PhysRange>,
     /// The flag by which the kernel updates elfcorehdr, and the size in bytes
@@ -190,7 +189,7 @@ pub struct CrashPlan {
 /// What is loaded from files, by its digests.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Blobs {
-    /// The kernel's protected-mode part.
+    /// The kernel: a bzImage's protected-mode part, or the PT_LOADs of a vmlinux.
     pub kernel: Option<Blob>,
     /// The initrds as one stream, part by part.
     pub initrd: Vec<Blob>,
@@ -199,25 +198,44 @@ pub struct Blobs {
 impl Blobs {
     /// Those of `segments`, whose digests are `digests`; `None` when there are none.
     fn of(segments: &[Segment<'_>], digests: &[(PhysRange, Digest)]) -> Option<Self> {
-        let blobs = |role| {
+        let of = |role| {
             let pairs = segments.iter().zip(digests);
             pairs
                 .filter(move |(segment, _)| segment.role == role)
-                .map(|(segment, (_, digest))| Blob::new(&segment.buf, digest))
+                .map(|(segment, (_, digest))| (&*segment.buf, *digest))
         };
         (!digests.is_empty()).then(|| Self {
-            kernel: blobs(Role::Kernel).next(),
-            initrd: blobs(Role::Initrd).collect(),
+            kernel: joined(of(Role::Kernel)),
+            initrd: of(Role::Initrd)
+                .map(|(bytes, digest)| Blob::new(bytes, &digest))
+                .collect(),
         })
     }
 
     /// The same for files that no segment holds.
-    fn of_files(image: &BzImage<'_>, initrds: &[&[u8]]) -> Self {
+    fn of_files(image: &LinuxKernel<'_>, initrds: &[&[u8]]) -> Self {
         let blob = |bytes: &[u8]| Blob::new(bytes, &purgatory::digest(bytes));
+        let loads = image.loads.iter().map(|load| load.bytes);
         let parts = initrd::parts(initrds, usize::MAX);
         Self {
-            kernel: Some(blob(image.kernel)),
+            kernel: joined(loads.map(|bytes| (bytes, purgatory::digest(bytes)))),
             initrd: parts.iter().map(|part| blob(part)).collect(),
+        }
+    }
+}
+
+/// Several parts as one: their digest is that of their digests.
+fn joined<'a>(parts: impl Iterator<Item = (&'a [u8], Digest)>) -> Option<Blob> {
+    let parts: Vec<(&[u8], Digest)> = parts.collect();
+    match parts.as_slice() {
+        [] => None,
+        [(bytes, digest)] => Some(Blob::new(bytes, digest)),
+        parts => {
+            let digests: Vec<Digest> = parts.iter().map(|(_, digest)| *digest).collect();
+            Some(Blob {
+                size: parts.iter().map(|(bytes, _)| bytes.len()).sum(),
+                ..Blob::new(&[], &purgatory::digest(&digests.concat()))
+            })
         }
     }
 }
@@ -365,7 +383,7 @@ impl PlanError {
                 Some("without --syscall, rkexec takes kexec_load where it may".to_owned())
             }
             Self::FiveLevel => {
-                Some("boot once with no5lvl, or take a kernel with CONFIG_X86_5LEVEL".to_owned())
+                Some("boot once with no5lvl, or take a kernel with CONFIG_X86_5LEVEL (a bzImage is sure to tell)".to_owned())
             }
             Self::NoHole(_) => {
                 Some("rkexec memmap shows where segments may go, and why not elsewhere".to_owned())
@@ -400,10 +418,10 @@ pub fn plan<'a>(
     initrds: &[&'a [u8]],
     target: impl FnOnce() -> Capability,
 ) -> Result<Plan<'a>, PlanError> {
-    let Image::BzImage(image) = image;
+    let Image::Linux(image) = image;
     check_drivers(&request.include_driver_managed)?;
     let cmdline = command_line(request, host, image)?;
-    let memory_map =
+    let mut memory_map =
         MemoryMap::reconcile(host, request.memory_map, &request.include_driver_managed);
     // A crash kernel looks at the memory of the one that died, and takes nothing over.
     let handover = match request.target {
@@ -412,20 +430,26 @@ pub fn plan<'a>(
     };
     handover.check_places(&memory_map, &host.iomem.crash_kernel())?;
 
-    let warnings = general_warnings(request, host, &memory_map);
+    let mut warnings = general_warnings(request, host, &memory_map);
+    if image.format == Format::Vmlinux {
+        warnings.push(
+            "a vmlinux is not randomized (KASLR): only the unpacker of a bzImage does that"
+                .to_owned(),
+        );
+    }
     let syscall = decide::decide(request, host, image, &memory_map, &handover)?;
     let crash = match request.target {
         Target::Normal => None,
         Target::Crash => Some(crash_plan(
             request,
             host,
-            &memory_map,
+            &mut memory_map,
             &cmdline,
             image.cmdline_limit(),
             syscall.name,
         )?),
     };
-    if host.cpu.la57 && !image.has(crate::image::bzimage::xloadflags::FIVE_LEVEL) {
+    if host.cpu.la57 && !image.has(crate::image::linux::xloadflags::FIVE_LEVEL) {
         return Err(PlanError::FiveLevel);
     }
     let mut plan = Plan {
@@ -442,6 +466,10 @@ pub fn plan<'a>(
         blobs: None,
         warnings,
     };
+    if let Some(crash) = &plan.crash {
+        plan.warnings
+            .extend(crash_warnings(host, crash, plan.cmdline.as_str()));
+    }
     match plan.syscall.name {
         Syscall::KexecLoad => {
             if handover.has_pools() {
@@ -462,8 +490,8 @@ pub fn plan<'a>(
         }
         Syscall::KexecFileLoad => {
             plan.excluded = excluded(host, &plan);
-            if let Some(crash) = &plan.crash {
-                plan.e820 = crash::capture_e820(&plan.memory_map, &crash.reservation, None);
+            if plan.crash.is_some() {
+                plan.e820 = plan.memory_map.e820();
                 place::fits(request, host, image, initrds, &plan)?;
                 plan.blobs = Some(Blobs::of_files(image, initrds));
             } else {
@@ -491,19 +519,16 @@ pub fn plan<'a>(
 fn crash_plan(
     request: &LoadRequest,
     host: &Host,
-    map: &MemoryMap,
+    map: &mut MemoryMap,
     cmdline: &Cmdline,
     cmdline_limit: usize,
     syscall: Syscall,
 ) -> Result<CrashPlan, PlanError> {
     let reservation = Reservation::of(host)?;
-    let for_segments = reservation
-        .for_segments(map)
-        .ok_or(CrashError::NoReservation)?;
+    reservation.restrict(map)?;
     let hotplug = crash::hotplug(host, request.hotplug)?;
     Ok(CrashPlan {
-        dump: crash::dumped(map, &reservation),
-        for_segments,
+        dump: crash::dumped(map),
         reservation,
         hotplug: hotplug.filter(|_| syscall == Syscall::KexecLoad),
         asked_cmdline: cmdline.as_str().to_owned(),
@@ -515,7 +540,7 @@ fn crash_plan(
 fn command_line(
     request: &LoadRequest,
     host: &Host,
-    image: &BzImage<'_>,
+    image: &LinuxKernel<'_>,
 ) -> Result<Cmdline, PlanError> {
     let mut wish = request.cmdline.clone();
     if request.handover.no_carry && wish.base == CmdlineBase::Running {
@@ -570,6 +595,33 @@ fn general_warnings(request: &LoadRequest, host: &Host, map: &MemoryMap) -> Vec<
     {
         warnings.push(
             "no RAM below 640 KiB: the next kernel cannot start other CPUs or switch paging levels"
+                .to_owned(),
+        );
+    }
+    warnings
+}
+
+fn crash_warnings(host: &Host, crash: &CrashPlan, cmdline: &str) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if !cmdline::has(cmdline, "reset_devices") {
+        warnings.push(
+            "the command line has no reset_devices: drivers of the capture kernel may trust devices in a state \
+             that a panic left (Documentation/admin-guide/kdump/kdump.rst)"
+                .to_owned(),
+        );
+    }
+    let present = host.crash.cpus.len() as u64;
+    let possible = host.crash.possible_cpus.unwrap_or(present);
+    if possible > present && crash.hotplug.is_none() && host.loaded.crash_elfcorehdr_size.is_none()
+    {
+        warnings.push(format!(
+            "{present} of {possible} possible CPUs are there: the registers of one that comes later are in the \
+             dump only when the crash kernel is loaded again (rkexec arm --watch)"
+        ));
+    }
+    if crash::version(&host.release).is_some_and(|version| version < (5, 5)) {
+        warnings.push(
+            "the running kernel may use memory below 1 MiB (Linux before 5.5), and the dump does not hold it"
                 .to_owned(),
         );
     }

@@ -22,15 +22,15 @@ use crate::arch::x86_64::zero_page::{self, Addresses};
 use crate::crash::{self, CrashError, elfcorehdr};
 use crate::handover::Handover;
 use crate::host::Host;
-use crate::image::BzImage;
-use crate::image::bzimage::{ENTRY_64_OFFSET, xloadflags};
+use crate::image::LinuxKernel;
+use crate::image::linux::{Load, xloadflags};
 use crate::memory::{Direction, Holes, PAGE_SIZE, PhysRange, Placement, Want};
 use crate::purgatory::{self, Digest};
 use crate::sys::{SEGMENT_MAX, Target};
 
-/// Segments besides the initrd's parts: kernel, boot_params, setup_data,
+/// Segments besides those of kernel and initrd: boot_params, setup_data,
 /// purgatory, elfcorehdr.
-const OTHER_SEGMENTS: usize = 5;
+const OTHER_SEGMENTS: usize = 4;
 /// Nothing goes below 1 MiB: BIOS data, the trampolines of the next kernel.
 const LOW_LIMIT: u64 = 1 << 20;
 /// First address that 4-level paging does not reach: 64 TiB.
@@ -44,34 +44,25 @@ const FOUR_GIB: u64 = 1 << 32;
 pub(super) fn place<'a>(
     request: &LoadRequest,
     host: &Host,
-    image: &BzImage<'a>,
+    image: &LinuxKernel<'a>,
     initrds: &[&'a [u8]],
     handover: &Handover,
     plan: &mut Plan<'a>,
 ) -> Result<(), PlanError> {
     let mut places = Places::new(request, host, image, plan)?;
     let kernel = places.kernel(image)?;
-    let kernel = Segment {
-        role: Role::Kernel,
-        buf: Cow::Borrowed(image.kernel),
-        mem: kernel,
-        rule: format!(
-            "highest place at or above pref_address {:#x}, aligned to kernel_alignment {:#x}, \
-             of init_size bytes",
-            image.header.pref_address, image.header.kernel_alignment
-        ),
-    };
-    let entry = kernel.mem.start() + ENTRY_64_OFFSET;
+    let entry = kernel.start() + image.entry;
     let initrd_size = initrd::stream_size(initrds);
     let initrd = match initrd_size {
         0 => None,
         size => Some(places.initrd(image, size)?),
     };
-    let mut segments = vec![kernel];
+    let mut segments = kernel_segments(image, kernel);
+    let left = SEGMENT_MAX - OTHER_SEGMENTS - segments.len();
     segments.extend(
         initrd
             .into_iter()
-            .flat_map(|place| initrd_segments(initrds, place)),
+            .flat_map(|place| initrd_segments(initrds, place, left)),
     );
     // Before anything is digested, which takes its time.
     validate::half_of_ram(segments.iter().map(|s| s.mem.size()).sum(), host)?;
@@ -172,7 +163,7 @@ pub(super) fn place<'a>(
 pub(super) fn fits(
     request: &LoadRequest,
     host: &Host,
-    image: &BzImage<'_>,
+    image: &LinuxKernel<'_>,
     initrds: &[&[u8]],
     plan: &Plan<'_>,
 ) -> Result<(), PlanError> {
@@ -204,9 +195,30 @@ fn digests<'a>(segments: impl IntoIterator<Item = &'a Segment<'a>>) -> Vec<(Phys
         .collect()
 }
 
-/// The initrd's place cut into its parts.
-fn initrd_segments<'a>(initrds: &[&'a [u8]], place: PhysRange) -> Vec<Segment<'a>> {
-    let parts = initrd::parts(initrds, SEGMENT_MAX - OTHER_SEGMENTS);
+/// The kernel's place cut into its loads, each up to the next one: the running
+/// kernel keeps what it needs for the jump off all of it.
+fn kernel_segments<'a>(image: &LinuxKernel<'a>, place: PhysRange) -> Vec<Segment<'a>> {
+    let rule = format!(
+        "highest place at or above pref_address {:#x}, aligned to kernel_alignment {:#x}, \
+         of init_size bytes",
+        image.header.pref_address, image.header.kernel_alignment
+    );
+    let start = |load: &Load<'_>| place.start() + load.offset;
+    let ends = image.loads.iter().skip(1).map(start).chain([place.end()]);
+    let cut = image.loads.iter().zip(ends).filter_map(|(load, end)| {
+        Some(Segment {
+            role: Role::Kernel,
+            buf: Cow::Borrowed(load.bytes),
+            mem: PhysRange::from_bounds(start(load), end).ok()?,
+            rule: rule.clone(),
+        })
+    });
+    cut.collect()
+}
+
+/// The initrd's place cut into its parts, no more than `limit`.
+fn initrd_segments<'a>(initrds: &[&'a [u8]], place: PhysRange, limit: usize) -> Vec<Segment<'a>> {
+    let parts = initrd::parts(initrds, limit);
     let mut start = place.start();
     let mut segments = Vec::with_capacity(parts.len());
     for part in parts {
@@ -239,7 +251,7 @@ impl Places {
     fn new(
         request: &LoadRequest,
         host: &Host,
-        image: &BzImage<'_>,
+        image: &LinuxKernel<'_>,
         plan: &Plan<'_>,
     ) -> Result<Self, PlanError> {
         let five_level = host.cpu.la57 && image.has(xloadflags::FIVE_LEVEL_ENABLED);
@@ -260,13 +272,8 @@ impl Places {
         if min >= max {
             return Err(PlanError::EmptyBounds { min, max });
         }
-        let reserved = plan.crash.as_ref().map(|crash| crash.for_segments);
         let free = |placement| {
-            let mut holes = match (reserved, placement) {
-                (None, _) => Holes::new(plan.memory_map.ranges(placement)),
-                (Some(reserved), Placement::Allowed) => Holes::new([reserved]),
-                (Some(_), _) => Holes::default(),
-            };
+            let mut holes = Holes::new(plan.memory_map.ranges(placement));
             for excluded in &plan.excluded {
                 holes.remove(excluded.range);
             }
@@ -334,8 +341,8 @@ impl Places {
         let bytes = elfcorehdr::build(&contents).map_err(CrashError::from)?;
         let size = (bytes.len() as u64).max(crash.hotplug.map_or(0, |(_, size)| size));
         let mem = self.take("elfcorehdr", size, PAGE_SIZE, 0, u64::MAX)?;
-        let reservation = &crash.reservation;
-        plan.e820 = crash::capture_e820(&plan.memory_map, reservation, Some(mem));
+        crash::hide(&mut plan.memory_map, mem);
+        plan.e820 = plan.memory_map.e820();
         let word = format!("elfcorehdr={:#x}", mem.start());
         plan.cmdline = plan.cmdline.with(&word, crash.cmdline_limit)?;
         Ok(Some(Segment {
@@ -358,7 +365,7 @@ impl Places {
 
     /// The kernel runs at or above pref_address: loaded lower, it would move
     /// itself up into memory that may be in use.
-    fn kernel(&mut self, image: &BzImage<'_>) -> Result<PhysRange, PlanError> {
+    fn kernel(&mut self, image: &LinuxKernel<'_>) -> Result<PhysRange, PlanError> {
         let header = &image.header;
         let (size, preferred) = (u64::from(header.init_size.get()), header.pref_address.get());
         let align = u64::from(header.kernel_alignment.get()).max(PAGE_SIZE);
@@ -370,7 +377,7 @@ impl Places {
         self.take("the kernel", size, align, preferred, top)
     }
 
-    fn initrd(&mut self, image: &BzImage<'_>, size: u64) -> Result<PhysRange, PlanError> {
+    fn initrd(&mut self, image: &LinuxKernel<'_>, size: u64) -> Result<PhysRange, PlanError> {
         // initrd_addr_max (last byte allowed) binds only kernels that stay below 4 GiB.
         let top = if image.has(xloadflags::CAN_BE_LOADED_ABOVE_4G) {
             u64::MAX

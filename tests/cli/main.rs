@@ -8,6 +8,7 @@
     reason = "a test may stop at what it did not expect"
 )]
 
+mod arm;
 mod bad_input;
 mod blob;
 #[path = "../common/mod.rs"]
@@ -16,6 +17,7 @@ mod handover;
 mod output;
 mod report;
 mod usage;
+mod vmcore_dmesg;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -138,6 +138,23 @@ pub(crate) fn image_fields(page: &[u8]) -> Vec<u8> {
         .collect()
 }
 
+/// The memory that a vmlinux describes, from its lowest address to its last byte,
+/// and where in it the entry point is.
+pub(crate) fn of_elf(file: &[u8]) -> (u64, Vec<u8>) {
+    let elf = goblin::elf::Elf::parse(file).unwrap();
+    let base = elf.program_headers.iter().map(|load| load.p_paddr).min();
+    let base = base.unwrap();
+    let mut memory = Vec::new();
+    for load in &elf.program_headers {
+        let at = (load.p_paddr - base) as usize;
+        let end = at + load.p_memsz as usize;
+        memory.resize(memory.len().max(end), 0);
+        let bytes = &file[load.p_offset as usize..][..load.p_filesz as usize];
+        memory[at..at + bytes.len()].copy_from_slice(bytes);
+    }
+    (elf.entry - base, memory)
+}
+
 /// The digest of a region: SHA-256 of the SHA-256s of its leaves.
 pub(crate) fn digest(bytes: &[u8]) -> [u8; 32] {
     let leaves: Vec<u8> = bytes

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, anyhow};
 use crate::lab::{self, Kernel};
 
 /// Modules that some guest needs; every guest carries them.
-const MODULES: [&str; 8] = [
+const MODULES: [&str; 9] = [
     "virtio_pci",
     "virtio_mem",
     "nd_e820",
@@ -22,6 +22,7 @@ const MODULES: [&str; 8] = [
     "device_dax",
     "kmem",
     "efivarfs",
+    "qemu_fw_cfg",
 ];
 
 /// An archive in the making.

@@ -3,11 +3,16 @@
 //! `tests/vm/setup` prepares the machine. Every guest's console, QEMU's own
 //! words and the records of every stage stay in `target/lab/logs/GUEST/`.
 
+mod arm;
 mod chain;
 mod contents;
 mod crash;
 mod damage;
+<<<<<<< HEAD
 mod debian;
+=======
+mod dmesg;
+>>>>>>> main
 mod handover;
 mod harness;
 mod initramfs;
@@ -18,4 +23,5 @@ mod ram;
 mod refusals;
 mod round_trip;
 mod trip;
+mod units;
 mod witness;

@@ -12,6 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
 
 use crate::initramfs::{self, Archive};
 use crate::lab::{self, Kernel};
@@ -332,7 +333,7 @@ impl Guest {
             _place: place,
             _sockets: sockets,
         };
-        running.command("qmp_capabilities")?;
+        running.execute("qmp_capabilities", &json!({}))?;
         Ok(running)
     }
 }
@@ -437,14 +438,26 @@ impl Running {
         Ok(self.port.write_all(format!("{line}\n").as_bytes())?)
     }
 
+    /// Has QEMU write the guest's memory to `path`, as an ELF core; done when QEMU
+    /// has done what comes next.
+    pub(crate) fn dump_memory(&mut self, path: &Path) -> Result<()> {
+        let command = serde_json::json!({
+            "execute": "dump-guest-memory",
+            "arguments": { "paging": false, "protocol": format!("file:{}", path.display()) },
+        });
+        Ok(writeln!(self.qmp, "{command}")?)
+    }
+
     /// Ends the guest.
     pub(crate) fn stop(mut self) -> Result<Outcome> {
-        self.command("quit")?;
+        self.execute("quit", &json!({}))?;
         self.finish()
     }
 
-    fn command(&mut self, name: &str) -> Result<()> {
-        Ok(writeln!(self.qmp, "{{\"execute\": \"{name}\"}}")?)
+    /// Gives QEMU a command. That it failed is seen when the next event is waited for.
+    pub(crate) fn execute(&mut self, command: &str, arguments: &Value) -> Result<()> {
+        let message = json!({ "execute": command, "arguments": arguments });
+        Ok(writeln!(self.qmp, "{message}")?)
     }
 
     /// The next event; at the deadline the guest is killed.
@@ -482,7 +495,8 @@ impl Running {
                 fs::write(dir.join(name.replace('/', "_")), content)?;
             }
             Event::Qmp(line) => {
-                let message: serde_json::Value = serde_json::from_str(line)?;
+                let message: Value = serde_json::from_str(line)?;
+                ensure!(message["error"].is_null(), "QEMU refuses: {message}");
                 if message["event"] == "SHUTDOWN" && self.end.is_none() {
                     self.end = Some(match message["data"]["reason"].as_str() {
                         Some("guest-shutdown") => End::PowerOff,

@@ -5,8 +5,8 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use crate::handover::Capability;
-use crate::image::bzimage::xloadflags;
-use crate::image::{BzImage, Image};
+use crate::image::linux::xloadflags;
+use crate::image::{Image, LinuxKernel};
 use crate::memory::{MemoryMap, PhysRange};
 use crate::plan::{CrashPlan, Plan};
 
@@ -122,10 +122,10 @@ pub(in crate::cli) fn memory_map(map: &MemoryMap) -> Value {
 
 /// What a kernel file is.
 pub(in crate::cli) fn image(image: &Image<'_>) -> Value {
-    let Image::BzImage(image) = image;
+    let Image::Linux(image) = image;
     let (major, minor) = image.protocol();
     json!({
-        "format": "bzImage",
+        "format": image.format.name(),
         "version": image.version,
         "release": image.release(),
         "protocol": format!("{major}.{minor:02}"),
@@ -135,7 +135,7 @@ pub(in crate::cli) fn image(image: &Image<'_>) -> Value {
         "relocatable": image.header.relocatable_kernel != 0,
         "cmdline_size": image.header.cmdline_size.get(),
         "xloadflags": xload_names(image),
-        "kernel_size": image.kernel.len(),
+        "kernel_size": image.loaded_size(),
         "payload_size": image.payload.len(),
         "compression": image.compression(),
     })
@@ -162,7 +162,7 @@ pub(in crate::cli) fn capability(capability: &Capability) -> Map<String, Value> 
 }
 
 /// Names of the bits that are set in xloadflags.
-pub(in crate::cli) fn xload_names(image: &BzImage<'_>) -> Vec<&'static str> {
+pub(in crate::cli) fn xload_names(image: &LinuxKernel<'_>) -> Vec<&'static str> {
     xloadflags::NAMES
         .iter()
         .filter(|(bit, _)| image.has(*bit))

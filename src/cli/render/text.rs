@@ -23,7 +23,7 @@ pub(in crate::cli) fn loaded(
     } else {
         String::new()
     };
-    let Image::BzImage(image) = image;
+    let Image::Linux(image) = image;
     let release = image.release().unwrap_or("a kernel without a version");
     let _ = writeln!(
         out,
@@ -45,14 +45,15 @@ pub(in crate::cli) fn plan(
     kernel: &Path,
     explain: bool,
 ) -> String {
-    let Image::BzImage(bzimage) = image;
+    let Image::Linux(linux) = image;
     let mut out = String::new();
-    let (major, minor) = bzimage.protocol();
-    let release = bzimage.release().unwrap_or("of unknown version");
+    let (major, minor) = linux.protocol();
+    let release = linux.release().unwrap_or("of unknown version");
     let _ = writeln!(
         out,
-        "kernel:    {}, {release} (bzImage, protocol {major}.{minor:02})",
-        kernel.display()
+        "kernel:    {}, {release} ({}, protocol {major}.{minor:02})",
+        kernel.display(),
+        linux.format.name()
     );
     let _ = writeln!(out, "cmdline:   {}", plan.cmdline.as_str());
     let _ = writeln!(
@@ -206,14 +207,14 @@ fn told(e820: Option<E820Type>) -> String {
 
 /// What a kernel file is.
 pub(in crate::cli) fn image(image: &Image<'_>) -> String {
-    let Image::BzImage(image) = image;
+    let Image::Linux(image) = image;
     let header = &image.header;
     let (major, minor) = image.protocol();
     let mut out = String::new();
     let mut line = |name: &str, value: String| {
         let _ = writeln!(out, "{name:<14} {value}");
     };
-    line("format:", "bzImage (x86_64)".to_owned());
+    line("format:", format!("{} (x86_64)", image.format.name()));
     line("version:", image.version.unwrap_or("unknown").to_owned());
     line("protocol:", format!("{major}.{minor:02}"));
     line(
@@ -233,7 +234,7 @@ pub(in crate::cli) fn image(image: &Image<'_>) -> String {
     );
     line("cmdline_size:", format!("{} bytes", header.cmdline_size));
     line("xloadflags:", xload_names(image).join(" "));
-    line("kernel:", human(image.kernel.len() as u64));
+    line("kernel:", human(image.loaded_size()));
     line(
         "payload:",
         format!(
