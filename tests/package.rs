@@ -9,7 +9,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// All that is in the package besides directories and man pages.
-const CONTENTS: [&str; 10] = [
+const CONTENTS: [&str; 19] = [
+    "/lib/systemd/system/rkexec-arm.service",
+    "/lib/systemd/system/rkexec-rearm.service",
+    "/lib/systemd/system/rkexec-rearm.timer",
+    "/lib/udev/rules.d/60-rkexec-rearm.rules",
     "/sbin/kexec -> /usr/sbin/rkexec",
     "/usr/sbin/rkexec",
     "/usr/share/bash-completion/completions/rkexec",
@@ -18,6 +22,11 @@ const CONTENTS: [&str; 10] = [
     "/usr/share/doc/rkexec/changelog.gz",
     "/usr/share/doc/rkexec/copyright",
     "/usr/share/doc/rkexec/crates.gz",
+    "/usr/share/doc/rkexec/examples/ansible/arm.yml",
+    "/usr/share/doc/rkexec/examples/arm-crash-kernel",
+    "/usr/share/doc/rkexec/examples/initramfs-tools/hooks/rkexec-capture",
+    "/usr/share/doc/rkexec/examples/initramfs-tools/scripts/local-bottom/rkexec-capture",
+    "/usr/share/doc/rkexec/examples/rkexec.toml",
     "/usr/share/fish/vendor_completions.d/rkexec.fish",
     "/usr/share/zsh/vendor-completions/_rkexec",
 ];

@@ -8,11 +8,8 @@ mod chain;
 mod contents;
 mod crash;
 mod damage;
-<<<<<<< HEAD
 mod debian;
-=======
 mod dmesg;
->>>>>>> main
 mod handover;
 mod harness;
 mod initramfs;
