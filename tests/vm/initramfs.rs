@@ -138,6 +138,7 @@ fn make_base() -> Result<Vec<u8>> {
     archive.program(&lab::rkexec()?, "bin/rkexec")?;
     archive.program(Path::new("/sbin/kexec"), "sbin/kexec")?;
     archive.file("init", 0o755, include_bytes!("init"));
+    archive.file("etc/functions", 0o644, include_bytes!("functions"));
     archive.file(
         "etc/passwd",
         0o644,

@@ -8,6 +8,7 @@ mod chain;
 mod contents;
 mod crash;
 mod damage;
+mod debian;
 mod dmesg;
 mod examples;
 mod formats;

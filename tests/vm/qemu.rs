@@ -35,6 +35,7 @@ pub(crate) struct Guest {
     append: String,
     args: Vec<String>,
     overlay: Archive,
+    disk: Option<PathBuf>,
     timeout: Duration,
 }
 
@@ -102,8 +103,25 @@ impl Guest {
             append: String::new(),
             args: Vec::new(),
             overlay: Archive::new(),
+            disk: None,
             timeout: TIMEOUT,
         }
+    }
+
+    /// The Debian system of the lab, on a disk of which this guest changes a
+    /// copy. Its files and scripts come on a second disk, below /run/test; when
+    /// it resets it boots again, and every boot that comes up is a stage.
+    pub(crate) fn debian(name: &str) -> Result<Self> {
+        let kernel = Kernel::new("debian12")?;
+        let mut guest = Self::new(name, &kernel).append("root=/dev/vda rw");
+        guest.disk = Some(kernel.file("root.img"));
+        guest
+            .overlay
+            .file("init", 0o755, include_bytes!("debian/init"));
+        guest
+            .overlay
+            .file("functions", 0o644, include_bytes!("functions"));
+        Ok(guest)
     }
 
     /// The value of `-m`.
@@ -215,8 +233,17 @@ impl Guest {
             Err(e) if e.kind() != ErrorKind::NotFound => Err(e)?,
             _ => fs::create_dir_all(&log)?,
         }
-        let initrd = log.join("initrd");
-        fs::write(&initrd, initramfs::initrd(self.overlay)?)?;
+        let (initrd, disks) = match &self.disk {
+            None => {
+                let initrd = log.join("initrd");
+                fs::write(&initrd, initramfs::initrd(self.overlay)?)?;
+                (initrd, vec!["-no-reboot".to_owned()])
+            }
+            Some(disk) => (
+                self.kernel.file("initrd"),
+                disks(disk, &self.overlay.finish(), &log)?,
+            ),
+        };
 
         let sockets = tempfile::tempdir()?;
         let socket = sockets.path().join("records");
@@ -225,13 +252,7 @@ impl Guest {
 
         let mut command = Command::new("qemu-system-x86_64");
         command
-            .args([
-                "-accel",
-                "tcg",
-                "-nodefaults",
-                "-no-user-config",
-                "-no-reboot",
-            ])
+            .args(["-accel", "tcg", "-nodefaults", "-no-user-config"])
             .args(["-display", "none", "-qmp", "stdio"])
             .args(["-cpu", &self.cpu, "-m", &self.memory])
             .args(["-smp", &self.cpus.to_string()])
@@ -249,6 +270,7 @@ impl Guest {
                 "console=ttyS0 panic=-1 no_timer_check quiet{}",
                 self.append
             ))
+            .args(disks)
             .args(&self.args);
         if self.uefi {
             command.args(["-bios", "/usr/share/ovmf/OVMF.fd"]);
@@ -316,6 +338,29 @@ impl Guest {
     }
 }
 
+/// The disks of a guest with a system of its own: a copy of `system` that holds
+/// only what changes, and `files`, as QEMU's arguments.
+fn disks(system: &Path, files: &[u8], log: &Path) -> Result<Vec<String>> {
+    let copy = log.join("disk");
+    lab::output(
+        Command::new("qemu-img")
+            .args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"])
+            .args([system, &copy]),
+    )?;
+    let list = log.join("files");
+    fs::write(&list, files)?;
+    // Nobody wants the copy when the guest is gone.
+    Ok(vec![
+        "-drive".to_owned(),
+        format!(
+            "file={},if=virtio,format=qcow2,cache=unsafe",
+            copy.display()
+        ),
+        "-drive".to_owned(),
+        format!("file={},if=virtio,format=raw,readonly=on", list.display()),
+    ])
+}
+
 impl Running {
     /// Waits for the guest's end.
     pub(crate) fn finish(mut self) -> Result<Outcome> {
@@ -336,9 +381,14 @@ impl Running {
             }
         };
         if end == End::PowerOff {
-            // Large, and of no more use; after another end it is kept for a
-            // second look with the command beside it.
-            fs::remove_file(self.log.join("initrd"))?;
+            // Large, and of no more use; after another end they are kept for a
+            // second look with the command beside them.
+            for name in ["initrd", "disk", "files"] {
+                match fs::remove_file(self.log.join(name)) {
+                    Err(e) if e.kind() != ErrorKind::NotFound => Err(e)?,
+                    _ => {}
+                }
+            }
         }
         Ok(Outcome {
             end,
