@@ -67,7 +67,7 @@ pub(super) fn plan(context: &Context, args: &PlanArgs) -> anyhow::Result<()> {
     )
 }
 
-fn open(args: &LoadArgs) -> anyhow::Result<Files> {
+pub(super) fn open(args: &LoadArgs) -> anyhow::Result<Files> {
     let initrds = args.initrd.iter().map(|path| open_file(path, "initrd"));
     Ok(Files {
         kernel: open_file(&args.kernel, "kernel")?,
@@ -84,7 +84,7 @@ pub(super) fn probe(file: &MappedFile) -> anyhow::Result<Image<'_>> {
     image::probe(file.bytes()).with_context(|| format!("reading {} failed", file.path().display()))
 }
 
-fn make<'a>(
+pub(super) fn make<'a>(
     context: &Context,
     args: &LoadArgs,
     host: &Host,

@@ -12,6 +12,7 @@ pub mod efi;
 pub mod firmware_memmap;
 pub mod iomem;
 pub mod loaded;
+pub mod mounts;
 pub mod root;
 pub mod security;
 pub mod serial;

@@ -43,6 +43,10 @@ pub struct LoadRequest {
     pub mem_max: Option<u64>,
     /// Purgatory does not verify.
     pub no_digest: bool,
+    /// The next kernel is told nothing of EFI.
+    pub no_efi: bool,
+    /// First I/O port of the UART that purgatory reports on, instead of the console's.
+    pub serial_port: Option<u16>,
     /// Seed for the next kernel's random number generator; `None` hands over none.
     pub seed: Option<[u8; 32]>,
     /// The device tree and the pools.

@@ -75,12 +75,15 @@ pub(super) fn place<'a>(
     validate::half_of_ram(segments.iter().map(|s| s.mem.size()).sum(), host)?;
     let mut digests = digests(request, &segments);
 
-    let efi = zero_page::efi_handover(host, image).unwrap_or_else(|reason| {
-        plan.warnings.push(format!(
-            "the next kernel gets no EFI: {reason}; ACPI is handed over all the same"
-        ));
-        None
-    });
+    let efi = match request.no_efi {
+        true => None,
+        false => zero_page::efi_handover(host, image).unwrap_or_else(|reason| {
+            plan.warnings.push(format!(
+                "the next kernel gets no EFI: {reason}; ACPI is handed over all the same"
+            ));
+            None
+        }),
+    };
     let mut chain = chain::build(request, host, handover, efi.as_ref(), plan)?;
     let record = chain::record(request.time, host, image, plan, &chain, &segments, &digests);
     chain.push(setup_data::SETUP_NONE, record.payload());
@@ -127,7 +130,9 @@ pub(super) fn place<'a>(
     let params = purgatory::Request {
         entry,
         boot_params: boot_params.start(),
-        serial_port: host.serial.as_ref().map(|serial| serial.port),
+        serial_port: request
+            .serial_port
+            .or(host.serial.as_ref().map(|serial| serial.port)),
         sha_ni: host.cpu.sha_ni,
         verify: !request.no_digest,
     };

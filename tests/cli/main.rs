@@ -13,6 +13,7 @@ mod blob;
 #[path = "../common/mod.rs"]
 mod common;
 mod handover;
+mod kexec;
 mod output;
 mod report;
 mod usage;
