@@ -265,6 +265,7 @@ fn host() -> Host {
         security: security::Security::default(),
         loaded: loaded::Loaded::default(),
         serial: None,
+        crash: rkexec::host::crash::CrashFacts::default(),
     }
 }
 

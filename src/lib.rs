@@ -4,6 +4,7 @@
 
 pub mod arch;
 pub mod cli;
+pub mod crash;
 pub mod handover;
 pub mod host;
 pub mod image;

@@ -12,10 +12,12 @@ use super::options::LoadArgs;
 use super::{Context, render};
 use crate::handover::Capability;
 use crate::host::Host;
+use crate::host::loaded::Loaded;
 use crate::image::{self, Image};
 use crate::load::Files;
+use crate::load::record::{Job, LoadRecord};
 use crate::plan::{self, Plan};
-use crate::sys::MappedFile;
+use crate::sys::{MappedFile, Target};
 
 /// `rkexec plan`.
 #[derive(Debug, Args)]
@@ -33,46 +35,170 @@ pub(super) struct PlanArgs {
 /// `rkexec load`.
 pub(super) fn load(context: &Context, args: &LoadArgs) -> anyhow::Result<()> {
     context.on_this_machine("load")?;
+    let job = job(args)?;
     let host = Host::read(&context.root).context("planning failed")?;
-    let files = open(args)?;
-    let image = probe(&files.kernel)?;
-    let plan = make(context, args, &host, &image, &files)?;
-    for warning in &plan.warnings {
-        context.warn(warning);
-    }
-    let Image::BzImage(bzimage) = &image;
-    crate::load::load(&plan, &host, bzimage, &files)?;
-    let kernel = args.kernel.as_path();
-    context.print(
-        || render::text::loaded(&plan, &image, kernel, context.global.verbose),
-        || render::json::plan(&plan, &image, kernel),
-    )
+    with_plan(context, &host, &job, |planned| {
+        for warning in &planned.plan.warnings {
+            context.warn(warning);
+        }
+        carry_out(context, &host, planned)?;
+        let Planned { plan, image, .. } = planned;
+        context.print(
+            || render::text::loaded(plan, image, &job.kernel, context.global.verbose),
+            || render::json::plan(plan, image, &job.kernel),
+        )
+    })
 }
 
 /// `rkexec plan`.
 pub(super) fn plan(context: &Context, args: &PlanArgs) -> anyhow::Result<()> {
+    let job = job(&args.load)?;
     let host = Host::read(&context.root).context("planning failed")?;
-    let files = open(&args.load)?;
-    let image = probe(&files.kernel)?;
-    let plan = make(context, &args.load, &host, &image, &files)?;
-    if let Some(path) = &args.svg {
-        let picture = render::svg::plan(&plan);
-        std::fs::write(path, picture)
-            .with_context(|| format!("writing {} failed", path.display()))?;
-    }
-    let kernel = args.load.kernel.as_path();
-    context.print(
-        || render::text::plan(&plan, &image, kernel, args.explain),
-        || render::json::plan(&plan, &image, kernel),
-    )
+    with_plan(context, &host, &job, |planned| {
+        let Planned { plan, image, .. } = planned;
+        if let Some(path) = &args.svg {
+            let picture = render::svg::plan(plan);
+            std::fs::write(path, picture)
+                .with_context(|| format!("writing {} failed", path.display()))?;
+        }
+        context.print(
+            || render::text::plan(plan, image, &job.kernel, args.explain),
+            || render::json::plan(plan, image, &job.kernel),
+        )
+    })
 }
 
-pub(super) fn open(args: &LoadArgs) -> anyhow::Result<Files> {
-    let initrds = args.initrd.iter().map(|path| open_file(path, "initrd"));
-    Ok(Files {
-        kernel: open_file(&args.kernel, "kernel")?,
-        initrds: initrds.collect::<Result<_, _>>()?,
+/// A plan, and what it was made from.
+pub(super) struct Planned<'a> {
+    pub(super) plan: Plan<'a>,
+    pub(super) image: &'a Image<'a>,
+    files: &'a Files,
+    /// What will be recorded of it.
+    pub(super) record: LoadRecord,
+}
+
+/// The load that the options describe.
+pub(super) fn job(args: &LoadArgs) -> anyhow::Result<Job> {
+    let dtb = args
+        .dtb
+        .as_deref()
+        .map(|path| open_file(path, "device tree"))
+        .transpose()?;
+    let dtb = dtb.map(|file| file.bytes().to_vec());
+    Ok(Job {
+        kernel: args.kernel.clone(),
+        initrds: args.initrd.clone(),
+        request: args.request(dtb, random_seed()?, now()),
     })
+}
+
+/// Plans `job`, and gives the plan to `then`.
+pub(super) fn with_plan<T>(
+    context: &Context,
+    host: &Host,
+    job: &Job,
+    then: impl FnOnce(&Planned<'_>) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let initrds = job.initrds.iter().map(|path| open_file(path, "initrd"));
+    let files = Files {
+        kernel: open_file(&job.kernel, "kernel")?,
+        initrds: initrds.collect::<Result<_, _>>()?,
+    };
+    let image = probe(&files.kernel)?;
+    let Image::BzImage(bzimage) = &image;
+    let target = || Capability::read(bzimage, files.kernel.path(), &context.root);
+    let plan = plan::plan(&job.request, host, &image, &files.initrd_bytes(), target)
+        .context("planning failed")?;
+    let record = LoadRecord::of(&context.root, job, host, &image, &plan)?;
+    then(&Planned {
+        plan,
+        image: &image,
+        files: &files,
+        record,
+    })
+}
+
+/// Loads what is planned, and keeps the record of it. A crash kernel that is lost
+/// on the way is loaded again.
+pub(super) fn carry_out(
+    context: &Context,
+    host: &Host,
+    planned: &Planned<'_>,
+) -> anyhow::Result<()> {
+    let target = planned.plan.target();
+    let before = LoadRecord::read(&context.root, target)?;
+    match call(context, host, planned) {
+        Err(error) if target == Target::Crash => {
+            Err(error.context(rescue(context, host, before.as_ref())))
+        }
+        result => result,
+    }
+}
+
+/// The system call, and the record of what is loaded by it.
+fn call(context: &Context, host: &Host, planned: &Planned<'_>) -> anyhow::Result<()> {
+    let Planned {
+        plan,
+        image,
+        files,
+        record,
+    } = planned;
+    let Image::BzImage(bzimage) = image;
+    crate::load::load(plan, host, bzimage, files)?;
+    if let Err(error) = record.write(&context.root) {
+        context.warn(&format!(
+            "what was loaded is not recorded: {:#}",
+            anyhow::Error::from(error)
+        ));
+    }
+    Ok(())
+}
+
+/// After a crash kernel could not be loaded: whether the one before is still
+/// there, and if it is not, loads it again. Says how that went.
+fn rescue(context: &Context, host: &Host, before: Option<&LoadRecord>) -> String {
+    const NOT_ARMED: &str = "load failed, and the machine is NOT armed";
+    if host.loaded.crash != Some(true) {
+        return NOT_ARMED.to_owned();
+    }
+    // When nobody tells, the worst is true.
+    if Loaded::read(&context.root).is_ok_and(|now| now.crash == Some(true)) {
+        return "load failed, and the crash kernel loaded before stays armed".to_owned();
+    }
+    let Some(record) = before else {
+        return format!(
+            "{NOT_ARMED}: the crash kernel loaded before is lost, and there is no record of it"
+        );
+    };
+    match again(context, record) {
+        Ok(()) => {
+            "load failed, and the crash kernel loaded before, which the attempt had thrown out, is armed again"
+                .to_owned()
+        }
+        Err(error) => format!(
+            "{NOT_ARMED}: the crash kernel loaded before is lost, and loading it again failed as well ({error:#})"
+        ),
+    }
+}
+
+/// Loads what `record` says, if its files are what they were.
+fn again(context: &Context, record: &LoadRecord) -> anyhow::Result<()> {
+    let host = Host::read(&context.root)?;
+    let job = record.job(Some(random_seed()?), now());
+    with_plan(context, &host, &job, |planned| {
+        if planned.record.blobs != record.blobs {
+            anyhow::bail!("its files are no longer what they were");
+        }
+        call(context, &host, planned)
+    })
+}
+
+/// Seconds since 1970.
+pub(super) fn now() -> u64 {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs()
 }
 
 fn open_file(path: &Path, what: &str) -> anyhow::Result<MappedFile> {
@@ -84,29 +210,7 @@ pub(super) fn probe(file: &MappedFile) -> anyhow::Result<Image<'_>> {
     image::probe(file.bytes()).with_context(|| format!("reading {} failed", file.path().display()))
 }
 
-pub(super) fn make<'a>(
-    context: &Context,
-    args: &LoadArgs,
-    host: &Host,
-    image: &Image<'a>,
-    files: &'a Files,
-) -> anyhow::Result<Plan<'a>> {
-    let dtb = args
-        .dtb
-        .as_deref()
-        .map(|path| open_file(path, "device tree"))
-        .transpose()?;
-    let dtb = dtb.map(|file| file.bytes().to_vec());
-    let time = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
-    let request = args.request(dtb, random_seed()?, time.as_secs());
-    let Image::BzImage(bzimage) = image;
-    let target = || Capability::read(bzimage, files.kernel.path(), &context.root);
-    plan::plan(&request, host, image, &files.initrd_bytes(), target).context("planning failed")
-}
-
-fn random_seed() -> anyhow::Result<[u8; 32]> {
+pub(super) fn random_seed() -> anyhow::Result<[u8; 32]> {
     let mut seed = [0; 32];
     std::fs::File::open("/dev/urandom")
         .and_then(|mut file| file.read_exact(&mut seed))

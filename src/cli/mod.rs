@@ -29,7 +29,7 @@ use crate::sys::SysError;
 const FAILED: u8 = 1;
 /// Exit code: the command line is wrong. clap uses the same.
 const USAGE: u8 = 2;
-/// Exit code: nothing is loaded (`exec`).
+/// Exit code: nothing is loaded (`exec`), not armed or stale (`status --check`).
 const NOTHING_LOADED: u8 = 3;
 
 /// Plans, explains, loads and boots the next Linux kernel, without firmware.
@@ -79,8 +79,8 @@ enum Verb {
     Exec(exec::ExecArgs),
     /// Unload the loaded kernel.
     Unload(unload::UnloadArgs),
-    /// Show what is loaded and what may forbid a load.
-    Status,
+    /// Show what is loaded, whether it still fits the machine, and what may forbid a load.
+    Status(status::StatusArgs),
     /// Show the memory map, who says so, and what the next kernel is told.
     Memmap,
     /// Show what a kernel file is.
@@ -220,7 +220,7 @@ fn run(context: &Context, verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Plan(args) => load::plan(context, &args),
         Verb::Exec(args) => exec::run(context, &args),
         Verb::Unload(args) => unload::run(context, &args),
-        Verb::Status => status::run(context),
+        Verb::Status(args) => status::run(context, &args),
         Verb::Memmap => memmap::run(context),
         Verb::Inspect(args) => inspect::run(context, &args),
         Verb::Report => report::run(context),
@@ -231,13 +231,15 @@ fn run(context: &Context, verb: Verb) -> anyhow::Result<ExitCode> {
 }
 
 fn exit_code(error: &anyhow::Error) -> ExitCode {
-    ExitCode::from(if error.is::<NothingLoaded>() {
-        NOTHING_LOADED
-    } else if error.is::<Usage>() || error.downcast_ref().is_some_and(PlanError::is_usage) {
-        USAGE
-    } else {
-        FAILED
-    })
+    ExitCode::from(
+        if error.is::<NothingLoaded>() || error.is::<status::NotArmed>() {
+            NOTHING_LOADED
+        } else if error.is::<Usage>() || error.downcast_ref().is_some_and(PlanError::is_usage) {
+            USAGE
+        } else {
+            FAILED
+        },
+    )
 }
 
 /// The way out that some error of the chain knows.

@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
+use crate::crash::HotplugChoice;
 use crate::handover::{HandoverRequest, Pool, Protection};
 use crate::memory::{MapPolicy, parse_size};
 use crate::plan::{CmdlineBase, CmdlineRequest, LoadRequest, SyscallChoice};
-use crate::sys::Syscall;
+use crate::sys::{Syscall, Target};
 
 /// What is loaded, and how.
 #[derive(Debug, Clone, Default, Args)]
@@ -30,14 +31,20 @@ pub(super) struct LoadArgs {
     /// Parameter taken out of the command line, `name` or `name=value`; repeatable.
     #[arg(long, value_name = "PARAM")]
     remove: Vec<String>,
+    /// Load the crash kernel, which a panic boots, into the memory of `crashkernel=`.
+    #[arg(long)]
+    pub(super) panic: bool,
+    /// Crash kernel: let the kernel keep the dump's list of memory and CPUs up to date itself.
+    #[arg(long, value_enum, default_value_t = HotplugArg::Auto, value_name = "WHEN", requires = "panic")]
+    pub(super) hotplug: HotplugArg,
     /// The system call; `auto` decides from facts, and the plan says why.
     #[arg(long, value_enum, default_value_t = SyscallArg::Auto, value_name = "CALL")]
     pub(super) syscall: SyscallArg,
     /// Hand over "System RAM (DRIVER)" as RAM after all; `kmem` only.
-    #[arg(long, value_name = "DRIVER")]
+    #[arg(long, value_name = "DRIVER", conflicts_with = "panic")]
     include_driver_managed: Vec<String>,
     /// The map for the next kernel: all sources reconciled, or the firmware's own.
-    #[arg(long, value_enum, default_value_t = MapArg::FixedUp, value_name = "MAP")]
+    #[arg(long, value_enum, default_value_t = MapArg::FixedUp, value_name = "MAP", conflicts_with = "panic")]
     memory_map: MapArg,
     /// Segments lie at or above this address: 0x or decimal, suffixes K, M, G, T.
     #[arg(long, value_name = "ADDR", value_parser = parse_size)]
@@ -56,10 +63,21 @@ pub(super) struct LoadArgs {
     #[arg(long, value_name = "PORT", value_parser = parse_port)]
     pub(super) serial_port: Option<u16>,
     /// A device tree blob for the next kernel; pools are added to it.
-    #[arg(help_heading = "Hand-over options", long, value_name = "FILE")]
+    #[arg(
+        help_heading = "Hand-over options",
+        long,
+        value_name = "FILE",
+        conflicts_with = "panic"
+    )]
     pub(super) dtb: Option<PathBuf>,
     /// A memory pool whose contents survive: BASE,SIZE[,bitmap=ADDR][,name=NODE]; repeatable.
-    #[arg(help_heading = "Hand-over options", long, value_name = "POOL", value_parser = Pool::parse_option)]
+    #[arg(
+        help_heading = "Hand-over options",
+        long,
+        value_name = "POOL",
+        value_parser = Pool::parse_option,
+        conflicts_with = "panic"
+    )]
     pool: Vec<Pool>,
     /// How the next kernel is kept off the pools.
     #[arg(
@@ -94,6 +112,17 @@ pub(super) enum SyscallArg {
     KexecLoad,
     #[value(name = "kexec_file_load")]
     KexecFileLoad,
+}
+
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+pub(super) enum HotplugArg {
+    /// Where it can.
+    #[default]
+    Auto,
+    /// It must, or nothing is loaded.
+    On,
+    /// It must not.
+    Off,
 }
 
 #[derive(Debug, Clone, Copy, Default, ValueEnum)]
@@ -164,6 +193,16 @@ impl LoadArgs {
                 assume_pmpool: self.assume_pmpool,
             },
             time,
+            target: if self.panic {
+                Target::Crash
+            } else {
+                Target::Normal
+            },
+            hotplug: match self.hotplug {
+                HotplugArg::Auto => HotplugChoice::Auto,
+                HotplugArg::On => HotplugChoice::On,
+                HotplugArg::Off => HotplugChoice::Off,
+            },
         }
     }
 }

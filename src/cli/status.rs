@@ -2,41 +2,195 @@
 
 use std::fmt::Write as _;
 
+use anyhow::Context as _;
+use clap::Args;
 use serde_json::{Value, json};
 
 use super::{Context, render};
-use crate::host::efi;
+use crate::crash::Reservation;
+use crate::crash::sizing::{MARGIN, Sizing};
 use crate::host::loaded::Loaded;
 use crate::host::security::{Lockdown, Security};
-use crate::sys::{Attempt, Cause, Syscall, Target, forbidden};
+use crate::host::{Host, efi};
+use crate::image::{decompress, initramfs};
+use crate::load::record::LoadRecord;
+use crate::sys::{Attempt, Cause, MappedFile, Syscall, Target, forbidden};
 
-pub(super) fn run(context: &Context) -> anyhow::Result<()> {
-    let loaded = Loaded::read(&context.root)?;
-    let security = Security::read(&context.root)?;
-    let secure_boot = efi::read(&context.root)?.and_then(|efi| efi.secure_boot);
-    let obstacles: Vec<(Syscall, Target, Cause)> = [Syscall::KexecLoad, Syscall::KexecFileLoad]
-        .into_iter()
-        .flat_map(|syscall| [(syscall, Target::Normal), (syscall, Target::Crash)])
-        .filter_map(|(syscall, target)| {
-            let attempt = Attempt {
-                efi_secure_boot: secure_boot,
-                ..Attempt::new(syscall, target, &security, &loaded)
-            };
-            Some((syscall, target, forbidden(&attempt)?))
+/// `rkexec status`.
+#[derive(Debug, Args)]
+pub(super) struct StatusArgs {
+    /// Exit with 3 when no crash kernel is loaded, or the loaded one no longer fits the machine.
+    #[arg(long)]
+    check: bool,
+}
+
+/// `status --check`: no crash kernel is loaded, or not one for this machine.
+#[derive(Debug, thiserror::Error)]
+#[error("check failed: {0}")]
+pub(super) struct NotArmed(String);
+
+/// Everything that is shown.
+struct Status {
+    loaded: Loaded,
+    security: Security,
+    secure_boot: Option<bool>,
+    obstacles: Vec<(Syscall, Target, Cause)>,
+    normal: Option<LoadRecord>,
+    crash: Option<LoadRecord>,
+    armed: Armed,
+    sizing: Option<Sizing>,
+}
+
+/// How it stands with the crash kernel.
+enum Armed {
+    /// None is loaded.
+    No,
+    /// One is, and it fits the machine.
+    Yes,
+    /// One is, and something came or went since.
+    Stale(String),
+    /// One is, and nobody knows which: it was not loaded by rkexec, or this user may not look.
+    Unknown(String),
+}
+
+impl Armed {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::No => "no",
+            Self::Yes => "yes",
+            Self::Stale(_) => "stale",
+            Self::Unknown(_) => "unknown",
+        }
+    }
+
+    fn why(&self) -> Option<&str> {
+        match self {
+            Self::No | Self::Yes => None,
+            Self::Stale(why) | Self::Unknown(why) => Some(why),
+        }
+    }
+}
+
+pub(super) fn run(context: &Context, args: &StatusArgs) -> anyhow::Result<()> {
+    let status = Status::read(context, args.check)?;
+    if let Some(sizing) = status.sizing.filter(|sizing| !sizing.is_enough()) {
+        context.warn(&too_small(&sizing));
+    }
+    context.print(|| text(&status), || to_json(&status))?;
+    match status.armed {
+        Armed::No if args.check => Err(NotArmed("no crash kernel is loaded".to_owned()).into()),
+        Armed::Stale(why) if args.check => Err(NotArmed(format!(
+            "the crash kernel does not fit the machine any more: {why}"
+        ))
+        .into()),
+        _ => Ok(()),
+    }
+}
+
+impl Status {
+    fn read(context: &Context, check: bool) -> anyhow::Result<Self> {
+        let root = &context.root;
+        let loaded = Loaded::read(root)?;
+        let security = Security::read(root)?;
+        let secure_boot = efi::read(root)?.and_then(|efi| efi.secure_boot);
+        let obstacles = [Syscall::KexecLoad, Syscall::KexecFileLoad]
+            .into_iter()
+            .flat_map(|syscall| [(syscall, Target::Normal), (syscall, Target::Crash)])
+            .filter_map(|(syscall, target)| {
+                let attempt = Attempt {
+                    efi_secure_boot: secure_boot,
+                    ..Attempt::new(syscall, target, &security, &loaded)
+                };
+                Some((syscall, target, forbidden(&attempt)?))
+            })
+            .collect();
+        let record = |target, is_loaded| match is_loaded {
+            Some(true) => LoadRecord::read(root, target),
+            _ => Ok(None),
+        };
+        let crash = record(Target::Crash, loaded.crash)?;
+        let host = match (loaded.crash, Host::read(root)) {
+            (Some(true), Err(error)) if check => return Err(error).context("check failed"),
+            (Some(true), host) => host.map_err(|error| format!("{:#}", anyhow::Error::from(error))),
+            _ => Err(String::new()),
+        };
+        Ok(Self {
+            armed: armed(&loaded, crash.as_ref(), host.as_ref()),
+            sizing: match (&crash, &host) {
+                (Some(record), Ok(host)) if !check => sizing(record, host),
+                _ => None,
+            },
+            normal: record(Target::Normal, loaded.normal)?,
+            loaded,
+            security,
+            secure_boot,
+            obstacles,
+            crash,
         })
-        .collect();
-    context.print(
-        || text(&loaded, &security, secure_boot, &obstacles),
-        || to_json(&loaded, &security, secure_boot, &obstacles),
+    }
+}
+
+fn armed(loaded: &Loaded, record: Option<&LoadRecord>, host: Result<&Host, &String>) -> Armed {
+    if loaded.crash != Some(true) {
+        return Armed::No;
+    }
+    let Some(fit) = record.and_then(|record| record.fit.as_ref()) else {
+        return Armed::Unknown("there is no record of it: another tool loaded it".to_owned());
+    };
+    match host.map(|host| fit.now(host)) {
+        Ok(Ok(now)) => fit.differs(&now).map_or(Armed::Yes, Armed::Stale),
+        Ok(Err(error)) => Armed::Stale(error.to_string()),
+        Err(error) => Armed::Unknown(error.clone()),
+    }
+}
+
+/// Whether what is loaded can run; `None` when its files are gone.
+fn sizing(record: &LoadRecord, host: &Host) -> Option<Sizing> {
+    let reservation = Reservation::of(host).ok()?;
+    let blobs = record.blobs.as_ref()?;
+    let mut unpacked = 0;
+    for path in &record.initrds {
+        let file = MappedFile::open(path).ok()?;
+        unpacked += initramfs::unpacked_size(file.bytes(), decompress::DEFAULT_CAP * 4).ok()?;
+    }
+    Some(Sizing {
+        reserved: reservation.all.iter().map(|range| range.size()).sum(),
+        kernel: record.init_size,
+        initrd: blobs.initrd.iter().map(|blob| blob.size as u64).sum(),
+        unpacked,
+        margin: MARGIN,
+    })
+}
+
+fn too_small(sizing: &Sizing) -> String {
+    format!(
+        "the reservation of {} may be too small for the crash kernel to run: {}; boot with crashkernel={}M or more",
+        render::human(sizing.reserved),
+        sum(sizing),
+        sizing.needed().div_ceil(1 << 20).next_multiple_of(32),
     )
 }
 
-fn text(
-    loaded: &Loaded,
-    security: &Security,
-    secure_boot: Option<bool>,
-    obstacles: &[(Syscall, Target, Cause)],
-) -> String {
+fn sum(sizing: &Sizing) -> String {
+    let human = render::human;
+    format!(
+        "it needs {} (kernel {}, initrd {}, the same unpacked {}, margin {})",
+        human(sizing.needed()),
+        human(sizing.kernel),
+        human(sizing.initrd),
+        human(sizing.unpacked),
+        human(sizing.margin)
+    )
+}
+
+fn text(status: &Status) -> String {
+    let Status {
+        loaded,
+        security,
+        secure_boot,
+        obstacles,
+        ..
+    } = status;
     let yes_no = |fact: Option<bool>| match fact {
         Some(true) => "yes",
         Some(false) => "no",
@@ -59,7 +213,23 @@ fn text(
         let _ = writeln!(out, "{name:<26} {value}");
     };
     line("kernel loaded:", yes_no(loaded.normal));
+    if let Some(record) = &status.normal {
+        line("  by rkexec:", &what(record));
+    }
     line("crash kernel loaded:", yes_no(loaded.crash));
+    if let Some(record) = &status.crash {
+        line("  by rkexec:", &what(record));
+    }
+    if loaded.crash == Some(true) {
+        let armed = &status.armed;
+        let why = armed
+            .why()
+            .map_or_else(String::new, |why| format!(": {why}"));
+        line("  fits the machine:", &format!("{}{why}", armed.name()));
+    }
+    if let Some(sizing) = &status.sizing {
+        line("  memory to run in:", &sum(sizing));
+    }
     line("crash reservation:", &size(loaded.crash_size));
     line(
         "elfcorehdr hotplug:",
@@ -70,7 +240,7 @@ fn text(
         },
     );
     line("lockdown:", lockdown);
-    line("Secure Boot:", yes_no(secure_boot));
+    line("Secure Boot:", yes_no(*secure_boot));
     line("kexec_load_disabled:", yes_no(security.load_disabled));
     line("load limit:", &limit(security.limit_reboot));
     line("crash load limit:", &limit(security.limit_panic));
@@ -92,22 +262,60 @@ fn text(
     out
 }
 
-fn to_json(
-    loaded: &Loaded,
-    security: &Security,
-    secure_boot: Option<bool>,
-    obstacles: &[(Syscall, Target, Cause)],
-) -> Value {
+/// What a record is of.
+fn what(record: &LoadRecord) -> String {
+    let release = record
+        .release
+        .as_deref()
+        .unwrap_or("a kernel without a version");
+    format!(
+        "{release} ({}) through {}, command line: {}",
+        record.kernel.display(),
+        record.syscall,
+        record.cmdline
+    )
+}
+
+fn to_json(status: &Status) -> Value {
+    let Status {
+        loaded,
+        security,
+        secure_boot,
+        obstacles,
+        ..
+    } = status;
     let obstacles: Vec<Value> = obstacles
         .iter()
         .map(|(syscall, target, cause)| {
             json!({ "syscall": syscall, "target": target, "why": cause.why, "hint": cause.hint })
         })
         .collect();
+    let record = |record: &Option<LoadRecord>| {
+        record.as_ref().map(|record| {
+            json!({
+                "kernel": record.kernel,
+                "release": record.release,
+                "initrds": record.initrds,
+                "cmdline": record.cmdline,
+                "syscall": record.syscall,
+                "loaded_at": record.loaded_at,
+                "digests": record.blobs,
+                "kernel_updates": record.fit.as_ref().map(|fit| fit.kernel_updates),
+            })
+        })
+    };
     json!({
         "schema": 1,
         "loaded": loaded.normal,
         "crash_loaded": loaded.crash,
+        "normal_record": record(&status.normal),
+        "crash_record": record(&status.crash),
+        "armed": { "state": status.armed.name(), "why": status.armed.why() },
+        "sizing": status.sizing.map(|sizing| json!({
+            "enough": sizing.is_enough(), "needed": sizing.needed(), "terms": sizing,
+        })),
+        "crash_hotplug_cpu": loaded.crash_hotplug_cpu,
+        "crash_hotplug_memory": loaded.crash_hotplug_memory,
         "crash_size": loaded.crash_size,
         "crash_elfcorehdr_size": loaded.crash_elfcorehdr_size,
         "lockdown": security.lockdown,

@@ -6,6 +6,7 @@ use super::Context;
 use crate::host::efi;
 use crate::host::loaded::Loaded;
 use crate::host::security::Security;
+use crate::load::record::LoadRecord;
 use crate::sys::kexec::{self, WhenBusy};
 use crate::sys::{Attempt, SysError, Syscall, Target};
 
@@ -53,6 +54,9 @@ pub(super) fn unload(context: &Context, target: Target) -> anyhow::Result<(Optio
     let when_busy = WhenBusy::within(&security, target);
     kexec::unload(attempt.syscall, target, when_busy)
         .map_err(|errno| SysError::failed(&attempt, errno))?;
+    if let Err(error) = LoadRecord::remove(&context.root, target) {
+        context.warn(&format!("{:#}", anyhow::Error::from(error)));
+    }
     let was = match target {
         Target::Normal => loaded.normal,
         Target::Crash => loaded.crash,

@@ -13,6 +13,11 @@ pub struct Loaded {
     pub crash_size: Option<u64>,
     /// crash_elfcorehdr_size: the kernel can update elfcorehdr itself.
     pub crash_elfcorehdr_size: Option<u64>,
+    /// The kernel updates the loaded crash image when CPUs come or go
+    /// (/sys/devices/system/cpu/crash_hotplug, Linux 6.6).
+    pub crash_hotplug_cpu: Option<bool>,
+    /// The same for memory (/sys/devices/system/memory/crash_hotplug).
+    pub crash_hotplug_memory: Option<bool>,
 }
 
 impl Loaded {
@@ -21,6 +26,10 @@ impl Loaded {
     /// # Errors
     /// When a file is there and malformed.
     pub fn read(root: &Root) -> Result<Self, HostError> {
+        let hotplug = |subsystem: &str| {
+            let path = format!("/sys/devices/system/{subsystem}/crash_hotplug");
+            text::optional_bool(root, &path)
+        };
         let flag = |names| either(names, |path| text::optional_bool(root, path));
         let size = |names| either(names, |path| text::optional_decimal(root, path));
         Ok(Self {
@@ -28,6 +37,8 @@ impl Loaded {
             crash: flag(["kexec/crash_loaded", "kexec_crash_loaded"])?,
             crash_size: size(["kexec/crash_size", "kexec_crash_size"])?,
             crash_elfcorehdr_size: size(["kexec/crash_elfcorehdr_size", "crash_elfcorehdr_size"])?,
+            crash_hotplug_cpu: hotplug("cpu")?,
+            crash_hotplug_memory: hotplug("memory")?,
         })
     }
 }
@@ -68,12 +79,18 @@ mod tests {
                 crash: Some(false),
                 crash_size: Some(256 << 20),
                 crash_elfcorehdr_size: Some(462_448),
+                ..Loaded::default()
             }
         );
         write("kexec/loaded", "0\n");
         write("kexec/crash_loaded", "1\n");
         write("kexec/crash_size", "0\n");
         write("kexec/crash_elfcorehdr_size", "917616\n");
+        for (subsystem, says) in [("cpu", "1\n"), ("memory", "0\n")] {
+            let devices = dir.path().join("sys/devices/system").join(subsystem);
+            std::fs::create_dir_all(&devices).unwrap();
+            std::fs::write(devices.join("crash_hotplug"), says).unwrap();
+        }
         assert_eq!(
             Loaded::read(&root).unwrap(),
             Loaded {
@@ -81,6 +98,8 @@ mod tests {
                 crash: Some(true),
                 crash_size: Some(0),
                 crash_elfcorehdr_size: Some(917_616),
+                crash_hotplug_cpu: Some(true),
+                crash_hotplug_memory: Some(false),
             }
         );
         write("kexec/loaded", "2\n");

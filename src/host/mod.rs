@@ -7,6 +7,7 @@ pub mod boot_params;
 pub mod capture;
 pub mod cmdline;
 pub mod cpu;
+pub mod crash;
 pub mod devicetree;
 pub mod efi;
 pub mod firmware_memmap;
@@ -47,6 +48,8 @@ pub struct Host {
     pub security: security::Security,
     /// What is loaded now, and the crash kernel's reservation.
     pub loaded: loaded::Loaded,
+    /// What a crash dump must know of the running kernel.
+    pub crash: crash::CrashFacts,
     /// The UART of the running kernel's console, if it is a port-I/O one.
     pub serial: Option<serial::SerialPort>,
 }
@@ -74,6 +77,7 @@ impl Host {
             available_ram: memory.available,
             security: security::Security::read(root)?,
             loaded: loaded::Loaded::read(root)?,
+            crash: crash::CrashFacts::read(root)?,
             serial: serial::read(root)?,
             cmdline,
         })

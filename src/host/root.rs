@@ -132,11 +132,29 @@ impl Root {
     /// # Errors
     /// When the file is there and cannot be read.
     pub fn read_optional(&self, path: &str) -> Result<Option<Vec<u8>>, HostError> {
+        self.keep(path, read_capped(&self.path(path)))
+    }
+
+    /// The first `size` bytes of `path`, or all it has; `None` as in
+    /// [`Root::read_permitted`]. A record keeps what was read last.
+    ///
+    /// # Errors
+    /// As [`Root::read_permitted`].
+    pub fn read_start_permitted(
+        &self,
+        path: &str,
+        size: usize,
+    ) -> Result<Option<Vec<u8>>, HostError> {
+        permitted(self.keep(path, read_start(&self.path(path), size as u64)))
+    }
+
+    /// What was read of `path`, recorded.
+    fn keep(&self, path: &str, read: io::Result<Vec<u8>>) -> Result<Option<Vec<u8>>, HostError> {
         let failed = |source| HostError::Read {
             path: path.to_owned(),
             source,
         };
-        match read_capped(&self.path(path)) {
+        match read {
             Ok(bytes) => {
                 if let Some(record) = &self.record {
                     record
@@ -270,17 +288,23 @@ fn permitted<T>(result: Result<Option<T>, HostError>) -> Result<Option<T>, HostE
 /// Reads a file of unknown size (procfs says 0) with one large buffer, so that
 /// the kernel walks its tables in as few steps as possible.
 fn read_capped(path: &Path) -> io::Result<Vec<u8>> {
-    use std::io::Read as _;
-    let mut bytes = Vec::with_capacity(1 << 16);
-    std::fs::File::open(path)?
-        .take(MAX_FILE + 1)
-        .read_to_end(&mut bytes)?;
+    let bytes = read_start(path, MAX_FILE + 1)?;
     if bytes.len() as u64 > MAX_FILE {
         return Err(io::Error::new(
             io::ErrorKind::FileTooLarge,
             "larger than 64 MiB",
         ));
     }
+    Ok(bytes)
+}
+
+/// At most the first `size` bytes.
+fn read_start(path: &Path, size: u64) -> io::Result<Vec<u8>> {
+    use std::io::Read as _;
+    let mut bytes = Vec::with_capacity(1 << 16);
+    std::fs::File::open(path)?
+        .take(size)
+        .read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 

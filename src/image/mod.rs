@@ -3,6 +3,7 @@
 pub mod bzimage;
 pub mod decompress;
 pub mod ikconfig;
+pub mod initramfs;
 pub mod signature;
 
 pub use bzimage::BzImage;

@@ -2,11 +2,14 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// A non-empty, half-open range of physical addresses, in bytes: `start..end`.
 ///
 /// `start < end <= u64::MAX` always holds, so no sum of a range's start and
 /// size ever overflows.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "(u64, u64)", into = "(u64, u64)")]
 pub struct PhysRange {
     start: u64,
     end: u64,
@@ -117,6 +120,21 @@ impl PhysRange {
     #[must_use]
     pub fn intersection(self, other: Self) -> Option<Self> {
         Self::from_bounds(self.start.max(other.start), self.end.min(other.end)).ok()
+    }
+}
+
+/// From a start and an end, as records keep ranges.
+impl TryFrom<(u64, u64)> for PhysRange {
+    type Error = RangeError;
+
+    fn try_from((start, end): (u64, u64)) -> Result<Self, RangeError> {
+        Self::from_bounds(start, end)
+    }
+}
+
+impl From<PhysRange> for (u64, u64) {
+    fn from(range: PhysRange) -> Self {
+        (range.start, range.end)
     }
 }
 

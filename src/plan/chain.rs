@@ -1,14 +1,13 @@
 //! The setup_data chain of a plan: who gets which node, and in which order.
 
-use super::{LoadRequest, Plan, PlanError, PlannedPool, Role, Segment};
+use super::{LoadRequest, Plan, PlanError, PlannedPool};
 use crate::arch::x86_64::setup_data::{SETUP_DTB, SetupData};
 use crate::arch::x86_64::zero_page::{self, EfiHandover};
 use crate::handover::record::{Blob, MAX_E820, PoolRecord, Record};
 use crate::handover::{Handover, HandoverError, Protection, carry};
 use crate::host::Host;
 use crate::image::BzImage;
-use crate::memory::PhysRange;
-use crate::purgatory::{self, Digest};
+use crate::purgatory;
 
 /// Most e820 entries in one SETUP_E820_EXT node: the kernel maps a node as a
 /// whole, and 64 pages at most (early_memremap).
@@ -63,24 +62,15 @@ pub(super) fn build(
     Ok(chain)
 }
 
-/// What was planned, for the next kernel's report. `files` are the segments of
-/// kernel and initrd, with their `digests` unless there are none.
+/// What was planned, for the next kernel's report.
 pub(super) fn record(
     time: u64,
     host: &Host,
     image: &BzImage<'_>,
     plan: &Plan<'_>,
     chain: &SetupData,
-    files: &[Segment<'_>],
-    digests: &[(PhysRange, Digest)],
 ) -> Record {
-    let blobs = |role| {
-        let pairs = files
-            .iter()
-            .zip(digests)
-            .filter(move |(segment, _)| segment.role == role);
-        pairs.map(|(segment, (_, digest))| Blob::new(&segment.buf, digest))
-    };
+    let blobs = plan.blobs.clone().unwrap_or_default();
     let tree = chain.nodes().iter().find(|node| node.kind == SETUP_DTB);
     let e820 = plan.e820.iter().take(MAX_E820);
     Record {
@@ -99,8 +89,8 @@ pub(super) fn record(
             .map(|node| (node.kind, node.data.len()))
             .collect(),
         device_tree: tree.map(|node| Blob::new(&node.data, &purgatory::digest(&node.data))),
-        kernel: blobs(Role::Kernel).next(),
-        initrd: blobs(Role::Initrd).collect(),
+        kernel: blobs.kernel,
+        initrd: blobs.initrd,
         pools: plan.pools.iter().map(pool_record).collect(),
     }
 }

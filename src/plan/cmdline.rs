@@ -174,7 +174,7 @@ fn name(word: &str) -> &str {
 
 /// `line` without the words that `unwanted(name, word)` names; the rest is
 /// joined by single spaces. Words behind `--` are for init and stay.
-fn without(line: &str, unwanted: impl Fn(&str, &str) -> bool) -> String {
+pub(super) fn without(line: &str, unwanted: impl Fn(&str, &str) -> bool) -> String {
     let mut for_init = false;
     let kept: Vec<&str> = words(line)
         .filter(|word| {

@@ -3,6 +3,7 @@
 use super::cmdline;
 use super::{LoadRequest, PlanError};
 use crate::arch::x86_64::boot_params::E820_MAX_ENTRIES_ZEROPAGE;
+use crate::crash::HotplugChoice;
 use crate::handover::Handover;
 use crate::host::Host;
 use crate::image::BzImage;
@@ -10,7 +11,7 @@ use crate::image::bzimage::xloadflags;
 use crate::memory::{
     E820Type, MapPolicy, MemoryKind, MemoryMap, PAGE_SIZE, PhysRange, Region, boot_e820,
 };
-use crate::sys::Syscall;
+use crate::sys::{Syscall, Target};
 
 /// What `--syscall` says.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -55,7 +56,7 @@ pub(super) fn decide(
             (None, None) => decision(Syscall::KexecFileLoad, asked_for),
         },
         SyscallChoice::Auto => {
-            let Some(forbidden) = forbids_kexec_load(host) else {
+            let Some(forbidden) = forbids_kexec_load(request, host) else {
                 let because = needs_load.map_or_else(
                     || {
                         "the fixed-up memory map, placement by this plan, and a digest that names what is damaged"
@@ -80,7 +81,7 @@ pub(super) fn decide(
                     .then(|| format!("leave {option} out: only kexec_load can do it"));
                 return Err(neither(format!("cannot do {option} ({reason})"), way_out));
             }
-            let mut harm = harm(host, map, &kernel_map(host)).into_iter();
+            let mut harm = harm(request.target, host, map, &kernel_map(host)).into_iter();
             match harm.find(|harm| harm.severe) {
                 Some(harm) => Err(neither(
                     harm.what,
@@ -143,17 +144,23 @@ fn needs_kexec_load(
             "--no-digest",
             "the running kernel's purgatory always verifies",
         ),
+        (
+            request.hotplug == HotplugChoice::Off,
+            "--hotplug off",
+            "the running kernel updates what it loaded itself wherever it can",
+        ),
     ]
     .into_iter()
     .find_map(|(wished, option, reason)| wished.then_some((option, reason)))
 }
 
 /// Why kexec_load cannot or must not be used here.
-fn forbids_kexec_load(host: &Host) -> Option<&'static str> {
+fn forbids_kexec_load(request: &LoadRequest, host: &Host) -> Option<&'static str> {
     let secure_boot = host.efi.as_ref().and_then(|efi| efi.secure_boot);
     host.security.forbids_kexec_load(secure_boot).or_else(|| {
         let kho = "Kexec Handover (KHO) is on, and kexec_load would drop what it preserves";
-        host.security.kho.then_some(kho)
+        // A crash kernel takes nothing over.
+        (host.security.kho && request.target == Target::Normal).then_some(kho)
     })
 }
 
@@ -186,12 +193,21 @@ pub(super) struct Harm {
 }
 
 /// Compares the reconciled map with the one that kexec_file_load hands over.
-pub(super) fn harm(host: &Host, map: &MemoryMap, kernels: &[(PhysRange, E820Type)]) -> Vec<Harm> {
+pub(super) fn harm(
+    target: Target,
+    host: &Host,
+    map: &MemoryMap,
+    kernels: &[(PhysRange, E820Type)],
+) -> Vec<Harm> {
     let mut harm = Vec::new();
     let dropped = kernels.len().saturating_sub(E820_MAX_ENTRIES_ZEROPAGE);
     if dropped > 0 {
         let what = format!("drops {dropped} of {} e820 entries", kernels.len());
         harm.push(Harm { what, severe: true });
+    }
+    // What a crash kernel is told to be RAM is its reservation.
+    if target == Target::Crash {
+        return harm;
     }
     let reserved_by_hand = cmdline::words(&host.cmdline).any(|word| word.starts_with("memmap="));
     let severe = |kind: &MemoryKind| match kind {

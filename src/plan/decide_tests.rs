@@ -353,7 +353,7 @@ fn images_that_kexec_file_load_refuses() {
 /// What kexec_file_load does wrong on `host`, `!` in front of what is severe.
 fn harms(host: &Host) -> Vec<String> {
     let map = MemoryMap::reconcile(host, MapPolicy::FixedUp, &BTreeSet::new());
-    harm(host, &map, &kernel_map(host))
+    harm(Target::Normal, host, &map, &kernel_map(host))
         .into_iter()
         .map(|harm| format!("{}{}", if harm.severe { "!" } else { "" }, harm.what))
         .collect()

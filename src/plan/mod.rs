@@ -20,11 +20,14 @@ pub use initrd::{INITRD_PAD, stream_size};
 pub use validate::Violation;
 
 use crate::arch::x86_64::boot_params::E820_MAX_ENTRIES_ZEROPAGE;
+use crate::crash::{self, CrashError, HotplugChoice, Reservation};
+use crate::handover::record::Blob;
 use crate::handover::{Capability, Handover, HandoverError, HandoverRequest, Pool, Protection};
 use crate::host::Host;
 use crate::image::{BzImage, Image};
 use crate::memory::{E820Type, MapPolicy, MemoryKind, MemoryMap, NoHole, PhysRange};
-use crate::sys::Syscall;
+use crate::purgatory::{self, Digest};
+use crate::sys::{Hotplug, Syscall, Target};
 
 /// What the operator asks for.
 #[derive(Debug, Clone, Default)]
@@ -53,6 +56,10 @@ pub struct LoadRequest {
     pub handover: HandoverRequest,
     /// The time of the load for the record, seconds since 1970.
     pub time: u64,
+    /// For `exec`, or for a panic.
+    pub target: Target,
+    /// Whether the kernel shall update elfcorehdr itself.
+    pub hotplug: HotplugChoice,
 }
 
 /// What a segment is for.
@@ -69,6 +76,8 @@ pub enum Role {
     SetupData,
     /// The code that verifies the digest and enters the kernel.
     Purgatory,
+    /// The ELF header of the dump.
+    Elfcorehdr,
 }
 
 impl Role {
@@ -81,6 +90,7 @@ impl Role {
             Self::BootParams => "boot_params",
             Self::SetupData => "setup_data",
             Self::Purgatory => "purgatory",
+            Self::Elfcorehdr => "elfcorehdr",
         }
     }
 }
@@ -141,6 +151,11 @@ pub struct Plan<'a> {
     pub setup_data: Vec<SetupDataSummary>,
     /// The pools.
     pub pools: Vec<PlannedPool>,
+    /// What makes it a crash kernel; `None` when it is none.
+    pub crash: Option<CrashPlan>,
+    /// Digests of what is loaded from files; `None` without `--panic` when
+    /// nobody needs them (kexec_file_load, `--no-digest`).
+    pub blobs: Option<Blobs>,
     /// What the operator should know.
     pub warnings: Vec<String>,
 }
@@ -158,7 +173,75 @@ pub struct PlannedPool {
     pub reason: String,
 }
 
+/// What makes a load a crash kernel's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CrashPlan {
+    /// Where it may run.
+    pub reservation: Reservation,
+    /// Where its segments may lie: the kernel needs room in the reservation, too.
+    pub for_segments: PhysRange,
+    /// The RAM that the dump holds.
+    pub dump: Vec<PhysRange>,
+    /// The flag by which the kernel updates elfcorehdr, and the size in bytes
+    /// that it wants for it; `None` with kexec_file_load, where it decides itself.
+    pub hotplug: Option<(Hotplug, u64)>,
+    /// The command line as it was asked for, without `elfcorehdr=`.
+    pub asked_cmdline: String,
+    /// What the image takes, bytes without the NUL.
+    cmdline_limit: usize,
+}
+
+/// What is loaded from files, by its digests.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Blobs {
+    /// The kernel's protected-mode part.
+    pub kernel: Option<Blob>,
+    /// The initrds as one stream, part by part.
+    pub initrd: Vec<Blob>,
+}
+
+impl Blobs {
+    /// Those of `segments`, whose digests are `digests`; `None` when there are none.
+    fn of(segments: &[Segment<'_>], digests: &[(PhysRange, Digest)]) -> Option<Self> {
+        let blobs = |role| {
+            let pairs = segments.iter().zip(digests);
+            pairs
+                .filter(move |(segment, _)| segment.role == role)
+                .map(|(segment, (_, digest))| Blob::new(&segment.buf, digest))
+        };
+        (!digests.is_empty()).then(|| Self {
+            kernel: blobs(Role::Kernel).next(),
+            initrd: blobs(Role::Initrd).collect(),
+        })
+    }
+
+    /// The same for files that no segment holds.
+    fn of_files(image: &BzImage<'_>, initrds: &[&[u8]]) -> Self {
+        let blob = |bytes: &[u8]| Blob::new(bytes, &purgatory::digest(bytes));
+        let parts = initrd::parts(initrds, usize::MAX);
+        Self {
+            kernel: Some(blob(image.kernel)),
+            initrd: parts.iter().map(|part| blob(part)).collect(),
+        }
+    }
+}
+
 impl Plan<'_> {
+    /// For `exec`, or for a panic.
+    #[must_use]
+    pub fn target(&self) -> Target {
+        self.crash
+            .as_ref()
+            .map_or(Target::Normal, |_| Target::Crash)
+    }
+
+    /// Whether the kernel updates the crash image itself when memory or CPUs
+    /// come and go.
+    #[must_use]
+    pub fn kernel_updates(&self) -> bool {
+        self.crash.as_ref().is_some_and(|c| c.hotplug.is_some())
+    }
+
     /// Sum of the segments' sizes in memory, bytes.
     #[must_use]
     pub fn total_size(&self) -> u64 {
@@ -243,6 +326,9 @@ pub enum PlanError {
         /// Why.
         reason: &'static str,
     },
+    /// There can be no crash kernel.
+    #[error(transparent)]
+    Crash(#[from] CrashError),
     /// State cannot be handed over.
     #[error(transparent)]
     Handover(#[from] HandoverError),
@@ -289,6 +375,7 @@ impl PlanError {
                 Some("rkexec memmap shows where segments may go, and why not elsewhere".to_owned())
             }
             Self::Handover(error) => error.hint().map(str::to_owned),
+            Self::Crash(error) => error.hint().map(str::to_owned),
             Self::Unreachable { .. } => Some(
                 "these bounds come from --mem-min, --mem-max and the image (pref_address, xloadflags, initrd_addr_max)"
                     .to_owned(),
@@ -322,11 +409,26 @@ pub fn plan<'a>(
     let cmdline = command_line(request, host, image)?;
     let memory_map =
         MemoryMap::reconcile(host, request.memory_map, &request.include_driver_managed);
-    let handover = Handover::gather(&request.handover, host)?;
+    // A crash kernel looks at the memory of the one that died, and takes nothing over.
+    let handover = match request.target {
+        Target::Normal => Handover::gather(&request.handover, host)?,
+        Target::Crash => Handover::default(),
+    };
     handover.check_places(&memory_map, &host.iomem.crash_kernel())?;
 
     let warnings = general_warnings(request, host, &memory_map);
     let syscall = decide::decide(request, host, image, &memory_map, &handover)?;
+    let crash = match request.target {
+        Target::Normal => None,
+        Target::Crash => Some(crash_plan(
+            request,
+            host,
+            &memory_map,
+            &cmdline,
+            image.cmdline_limit(),
+            syscall.name,
+        )?),
+    };
     if host.cpu.la57 && !image.has(crate::image::bzimage::xloadflags::FIVE_LEVEL) {
         return Err(PlanError::FiveLevel);
     }
@@ -340,12 +442,16 @@ pub fn plan<'a>(
         excluded: Vec::new(),
         setup_data: Vec::new(),
         pools: Vec::new(),
+        crash,
+        blobs: None,
         warnings,
     };
     match plan.syscall.name {
         Syscall::KexecLoad => {
             if handover.has_pools() {
                 pools::protect(request, image, &handover, &target(), &mut plan)?;
+            } else if request.target == Target::Crash {
+                // Its memory is the reservation alone.
             } else if !request.handover.no_carry {
                 handover.check_cmdline(plan.cmdline.as_str())?;
             } else if cmdline::has(plan.cmdline.as_str(), "pmpool") {
@@ -355,13 +461,19 @@ pub fn plan<'a>(
                 );
             }
             plan.e820 = plan.memory_map.e820();
-            plan.excluded = excluded(host, &plan.memory_map);
+            plan.excluded = excluded(host, &plan);
             place::place(request, host, image, initrds, &handover, &mut plan)?;
         }
         Syscall::KexecFileLoad => {
-            plan.e820 = kernel_map(host);
-            plan.excluded = excluded(host, &plan.memory_map);
-            let harm = decide::harm(host, &plan.memory_map, &plan.e820);
+            plan.excluded = excluded(host, &plan);
+            if let Some(crash) = &plan.crash {
+                plan.e820 = crash::capture_e820(&plan.memory_map, &crash.reservation, None);
+                place::fits(request, host, image, initrds, &plan)?;
+                plan.blobs = Some(Blobs::of_files(image, initrds));
+            } else {
+                plan.e820 = kernel_map(host);
+            }
+            let harm = decide::harm(request.target, host, &plan.memory_map, &plan.e820);
             let harm = harm
                 .into_iter()
                 .map(|harm| format!("kexec_file_load {}", harm.what));
@@ -379,6 +491,30 @@ pub fn plan<'a>(
     Ok(plan)
 }
 
+/// What a crash kernel needs besides a kernel.
+fn crash_plan(
+    request: &LoadRequest,
+    host: &Host,
+    map: &MemoryMap,
+    cmdline: &Cmdline,
+    cmdline_limit: usize,
+    syscall: Syscall,
+) -> Result<CrashPlan, PlanError> {
+    let reservation = Reservation::of(host)?;
+    let for_segments = reservation
+        .for_segments(map)
+        .ok_or(CrashError::NoReservation)?;
+    let hotplug = crash::hotplug(host, request.hotplug)?;
+    Ok(CrashPlan {
+        dump: crash::dumped(map, &reservation),
+        for_segments,
+        reservation,
+        hotplug: hotplug.filter(|_| syscall == Syscall::KexecLoad),
+        asked_cmdline: cmdline.as_str().to_owned(),
+        cmdline_limit,
+    })
+}
+
 /// The command line. A pool that is forgotten is forgotten in the running one, too.
 fn command_line(
     request: &LoadRequest,
@@ -389,7 +525,12 @@ fn command_line(
     if request.handover.no_carry && wish.base == CmdlineBase::Running {
         wish.remove.push("pmpool".to_owned());
     }
-    Cmdline::make(&wish, &host.cmdline, image.cmdline_limit())
+    // A crash kernel that reserved memory for one of its own would have none left.
+    let running = match request.target {
+        Target::Normal => host.cmdline.clone(),
+        Target::Crash => cmdline::without(&host.cmdline, |name, _| name == "crashkernel"),
+    };
+    Cmdline::make(&wish, &running, image.cmdline_limit())
 }
 
 fn check_drivers(drivers: &BTreeSet<String>) -> Result<(), PlanError> {
@@ -453,8 +594,8 @@ fn sum(map: &MemoryMap, of: impl Fn(&MemoryKind) -> bool) -> u64 {
 }
 
 /// What is memory, and yet no place for segments.
-fn excluded(host: &Host, map: &MemoryMap) -> Vec<Excluded> {
-    let regions = map.regions().iter().filter_map(|region| {
+fn excluded(host: &Host, plan: &Plan<'_>) -> Vec<Excluded> {
+    let regions = plan.memory_map.regions().iter().filter_map(|region| {
         let was_ram = region.sources.firmware.is_some_and(E820Type::is_ram);
         let is_memory = match region.kind {
             MemoryKind::Ram | MemoryKind::HotAddedRam => false,
@@ -480,7 +621,10 @@ fn excluded(host: &Host, map: &MemoryMap) -> Vec<Excluded> {
             reason: region.reason,
         })
     });
-    let crash = host.iomem.crash_kernel().into_iter().map(|range| Excluded {
+    let target = plan.crash.as_ref().map(|crash| crash.reservation.target);
+    let reserved = host.iomem.crash_kernel().into_iter();
+    let reserved = reserved.filter(|range| Some(*range) != target);
+    let crash = reserved.map(|range| Excluded {
         range,
         name: "Crash kernel".to_owned(),
         reason: "reserved for the crash kernel",

@@ -14,21 +14,23 @@
 use std::borrow::Cow;
 
 use super::{
-    LoadRequest, Plan, PlanError, Role, Segment, SetupDataSummary, chain, initrd, validate,
+    Blobs, LoadRequest, Plan, PlanError, Role, Segment, SetupDataSummary, chain, initrd, validate,
 };
 use crate::arch::x86_64::boot_params::join;
 use crate::arch::x86_64::setup_data;
 use crate::arch::x86_64::zero_page::{self, Addresses};
+use crate::crash::{self, CrashError, elfcorehdr};
 use crate::handover::Handover;
 use crate::host::Host;
 use crate::image::BzImage;
 use crate::image::bzimage::{ENTRY_64_OFFSET, xloadflags};
 use crate::memory::{Direction, Holes, PAGE_SIZE, PhysRange, Placement, Want};
 use crate::purgatory::{self, Digest};
-use crate::sys::SEGMENT_MAX;
+use crate::sys::{SEGMENT_MAX, Target};
 
-/// Segments besides the initrd's parts: kernel, boot_params, setup_data, purgatory.
-const OTHER_SEGMENTS: usize = 4;
+/// Segments besides the initrd's parts: kernel, boot_params, setup_data,
+/// purgatory, elfcorehdr.
+const OTHER_SEGMENTS: usize = 5;
 /// Nothing goes below 1 MiB: BIOS data, the trampolines of the next kernel.
 const LOW_LIMIT: u64 = 1 << 20;
 /// First address that 4-level paging does not reach: 64 TiB.
@@ -73,7 +75,12 @@ pub(super) fn place<'a>(
     );
     // Before anything is digested, which takes its time.
     validate::half_of_ram(segments.iter().map(|s| s.mem.size()).sum(), host)?;
-    let mut digests = digests(request, &segments);
+    let file_digests = match request.target {
+        Target::Normal if request.no_digest => Vec::new(),
+        _ => digests(&segments),
+    };
+    plan.blobs = Blobs::of(&segments, &file_digests);
+    let elfcorehdr = places.elfcorehdr(host, plan)?;
 
     let efi = match request.no_efi {
         true => None,
@@ -85,7 +92,7 @@ pub(super) fn place<'a>(
         }),
     };
     let mut chain = chain::build(request, host, handover, efi.as_ref(), plan)?;
-    let record = chain::record(request.time, host, image, plan, &chain, &segments, &digests);
+    let record = chain::record(request.time, host, image, plan, &chain);
     chain.push(setup_data::SETUP_NONE, record.payload());
 
     let size = zero_page::segment_size(plan.cmdline.as_str().len() as u64);
@@ -124,7 +131,15 @@ pub(super) fn place<'a>(
                 .to_owned(),
         },
     ];
-    digests.extend(self::digests(request, &tables));
+    let verified: Vec<(PhysRange, Digest)> = if request.no_digest {
+        Vec::new()
+    } else {
+        // The kernel changes an elfcorehdr that it updates.
+        let fixed = elfcorehdr.iter().filter(|_| !plan.kernel_updates());
+        let more = digests(fixed.chain(&tables));
+        file_digests.into_iter().chain(more).collect()
+    };
+    segments.extend(elfcorehdr);
     segments.extend(tables);
 
     let params = purgatory::Request {
@@ -138,7 +153,7 @@ pub(super) fn place<'a>(
     };
     segments.push(Segment {
         role: Role::Purgatory,
-        buf: Cow::Owned(purgatory::image(&params, &digests)?),
+        buf: Cow::Owned(purgatory::image(&params, &verified)?),
         mem: purgatory,
         rule: "highest place that is left".to_owned(),
     });
@@ -157,11 +172,36 @@ pub(super) fn place<'a>(
     Ok(())
 }
 
+/// Whether a crash kernel that the running kernel places itself (kexec_file_load)
+/// can fit: it throws the loaded one away before it finds out.
+pub(super) fn fits(
+    request: &LoadRequest,
+    host: &Host,
+    image: &BzImage<'_>,
+    initrds: &[&[u8]],
+    plan: &Plan<'_>,
+) -> Result<(), PlanError> {
+    let Some(crash) = &plan.crash else {
+        return Ok(());
+    };
+    let mut places = Places::new(request, host, image, plan)?;
+    let headers = elfcorehdr::size(host.crash.cpus.len(), crash.dump.len()) as u64;
+    let headers = headers.max(host.loaded.crash_elfcorehdr_size.unwrap_or(0));
+    places.take("elfcorehdr", headers, PAGE_SIZE, 0, u64::MAX)?;
+    places.small("boot_params", zero_page::segment_size(0))?;
+    places.small("purgatory", purgatory::size())?;
+    places.kernel(image)?;
+    match initrd::stream_size(initrds) {
+        0 => Ok(()),
+        size => places.initrd(image, size).map(drop),
+    }
+}
+
 /// What purgatory verifies. What the files do not fill is zeroed by the running
 /// kernel, and nobody reads it before writing it: only the bytes are digested.
-fn digests(request: &LoadRequest, segments: &[Segment<'_>]) -> Vec<(PhysRange, Digest)> {
-    let wanted = segments.iter().filter(|_| !request.no_digest);
-    wanted
+fn digests<'a>(segments: impl IntoIterator<Item = &'a Segment<'a>>) -> Vec<(PhysRange, Digest)> {
+    segments
+        .into_iter()
         .filter_map(|segment| {
             let range = PhysRange::new(segment.mem.start(), segment.buf.len() as u64).ok()?;
             Some((range, purgatory::digest(&segment.buf)))
@@ -225,8 +265,13 @@ impl Places {
         if min >= max {
             return Err(PlanError::EmptyBounds { min, max });
         }
+        let reserved = plan.crash.as_ref().map(|crash| crash.for_segments);
         let free = |placement| {
-            let mut holes = Holes::new(plan.memory_map.ranges(placement));
+            let mut holes = match (reserved, placement) {
+                (None, _) => Holes::new(plan.memory_map.ranges(placement)),
+                (Some(reserved), Placement::Allowed) => Holes::new([reserved]),
+                (Some(_), _) => Holes::default(),
+            };
             for excluded in &plan.excluded {
                 holes.remove(excluded.range);
             }
@@ -278,6 +323,38 @@ impl Places {
         };
         self.tiers.iter_mut().for_each(|holes| holes.remove(place));
         Ok(place)
+    }
+
+    /// elfcorehdr, its place and its word on the command line; what the capture
+    /// kernel is told depends on where it lies. Nothing without a crash kernel.
+    fn elfcorehdr<'a>(
+        &mut self,
+        host: &Host,
+        plan: &mut Plan<'_>,
+    ) -> Result<Option<Segment<'a>>, PlanError> {
+        let Some(crash) = &mut plan.crash else {
+            return Ok(None);
+        };
+        let contents = crash::contents(host, &crash.dump)?;
+        let bytes = elfcorehdr::build(&contents).map_err(CrashError::from)?;
+        let size = (bytes.len() as u64).max(crash.hotplug.map_or(0, |(_, size)| size));
+        let mem = self.take("elfcorehdr", size, PAGE_SIZE, 0, u64::MAX)?;
+        let reservation = &crash.reservation;
+        plan.e820 = crash::capture_e820(&plan.memory_map, reservation, Some(mem));
+        let word = format!("elfcorehdr={:#x}", mem.start());
+        plan.cmdline = plan.cmdline.with(&word, crash.cmdline_limit)?;
+        Ok(Some(Segment {
+            role: Role::Elfcorehdr,
+            buf: Cow::Owned(bytes),
+            mem,
+            rule: match crash.hotplug {
+                Some((_, size)) => format!(
+                    "highest place left by the initrd, of the {size} bytes that the kernel wants to update it; \
+                     not digested for that"
+                ),
+                None => "highest place left by the initrd".to_owned(),
+            },
+        }))
     }
 
     fn small(&mut self, what: &'static str, size: u64) -> Result<PhysRange, PlanError> {

@@ -39,10 +39,13 @@ pub struct KexecSegment<'a> {
 }
 
 /// Which of the kernel's two images is meant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Target {
     /// The image that `exec` boots.
+    #[default]
     Normal,
     /// The crash kernel, booted by a panic.
     Crash,
@@ -58,7 +61,7 @@ impl fmt::Display for Target {
 }
 
 /// Which of the two system calls loads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Syscall {
     /// kexec_load(2): the segments are laid out here.
@@ -84,6 +87,15 @@ pub enum Hotplug {
     UpdateElfcorehdr,
     /// KEXEC_CRASH_HOTPLUG_SUPPORT: Linux 6.10 and later.
     CrashHotplugSupport,
+}
+
+impl fmt::Display for Hotplug {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::UpdateElfcorehdr => "KEXEC_UPDATE_ELFCOREHDR",
+            Self::CrashHotplugSupport => "KEXEC_CRASH_HOTPLUG_SUPPORT",
+        })
+    }
 }
 
 /// What a call does when the kernel says EBUSY: another load, an update after

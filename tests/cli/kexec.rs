@@ -355,3 +355,45 @@ fn the_size_of_the_crash_reservation() {
     lab.write("m/sys/kernel/kexec_crash_size", "268435456\n");
     assert_eq!((size().code, &*size().out), (Some(0), "268435456\n"));
 }
+
+#[test]
+fn a_crash_kernel() {
+    let lab = Lab::new();
+    let kexec = |machine: &str, args: &[&str]| {
+        kexec_at(&lab, machine, &[&["--dry-run", "-p"], args].concat())
+    };
+    lab.machine("m", "00100000-3fffffff : System RAM\n");
+    for call in ["-c", "-s", "-a"] {
+        let ended = kexec("m", &[call, "vmlinuz"]);
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        assert!(
+            ended
+                .err
+                .contains("no memory is reserved for a crash kernel")
+        );
+    }
+    lab.machine(
+        "crash",
+        "00100000-3fffffff : System RAM\n  20000000-2fffffff : Crash kernel\n",
+    );
+    lab.write(
+        "crash/proc/cmdline",
+        "a crashkernel=256M b crashkernel=1M,low\n",
+    );
+    lab.write("crash/sys/kernel/kexec_crash_size", "268435456\n");
+    let ended = kexec(
+        "crash",
+        &["-s", "vmlinuz", "--reuse-cmdline", "--append=crashkernel=x"],
+    );
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    // What was asked for is the operator's.
+    assert!(
+        ended.out.contains("cmdline:   a b crashkernel=x\n"),
+        "{ended:?}"
+    );
+    let ended = kexec("crash", &["-c", "--hotplug", "vmlinuz", "--append=x"]);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    let conflict = kexec("crash", &["vmlinuz", "--dtb=x"]);
+    assert_eq!(conflict.code, Some(1), "{conflict:?}");
+    assert!(conflict.err.contains("-p and --dtb do not go together"));
+}

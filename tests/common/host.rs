@@ -4,7 +4,7 @@
 use rkexec::arch::x86_64::boot_params::{BootParams, E820_MAX_ENTRIES_ZEROPAGE, E820Entry};
 use rkexec::host::boot_params::{RunningBootParams, SetupDataNode};
 use rkexec::host::firmware_memmap::FirmwareRegion;
-use rkexec::host::{Host, cpu, iomem, loaded, security};
+use rkexec::host::{Host, cpu, crash, iomem, loaded, security};
 use rkexec::memory::PhysRange;
 use zerocopy::IntoBytes as _;
 
@@ -23,6 +23,7 @@ pub(crate) fn host(iomem: &str) -> Host {
         available_ram: 0,
         security: security::Security::default(),
         loaded: loaded::Loaded::default(),
+        crash: crash::CrashFacts::default(),
         serial: None,
     }
 }

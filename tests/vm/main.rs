@@ -5,6 +5,7 @@
 
 mod chain;
 mod contents;
+mod crash;
 mod damage;
 mod handover;
 mod harness;

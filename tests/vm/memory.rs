@@ -14,7 +14,7 @@ use crate::witness::{Row, Stage};
 
 /// Plugs what virtio-mem offers: the driver adds memory blocks, which stay
 /// offline in Debian's configuration until somebody asks for them.
-const PLUG_VIRTIO_MEM: &str = "
+pub(crate) const PLUG_VIRTIO_MEM: &str = "
 modules virtio_pci virtio_mem
 for second in 1 2 3 4 5 6 7 8 9 10; do
   grep -q 'System RAM (virtio_mem)' /proc/iomem && break
@@ -29,7 +29,7 @@ record plugged </proc/iomem
 
 /// Gives the legacy pmem of memmap=…!… to the kernel as RAM, through dax/kmem.
 /// The namespace's mode is kept in the pmem itself: the next kernel finds it.
-const PLUG_KMEM: &str = "
+pub(crate) const PLUG_KMEM: &str = "
 echo offline >/sys/devices/system/memory/auto_online_blocks
 modules nd_e820 nd_pmem dax_pmem device_dax kmem
 for second in 1 2 3 4 5 6 7 8 9 10; do

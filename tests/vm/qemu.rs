@@ -146,6 +146,12 @@ impl Guest {
         self
     }
 
+    /// A program in the first kernel's initramfs.
+    pub(crate) fn executable(mut self, path: &str, content: &[u8]) -> Self {
+        self.overlay.file(path, 0o755, content);
+        self
+    }
+
     /// A program of this machine, with its libraries.
     pub(crate) fn program(mut self, path: &str) -> Result<Self> {
         self.overlay.program(Path::new(path), path)?;

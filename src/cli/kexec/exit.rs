@@ -68,7 +68,8 @@ fn plan(error: &PlanError, file_only: bool) -> u8 {
         PlanError::NoHole(_)
         | PlanError::Unreachable { .. }
         | PlanError::EmptyBounds { .. }
-        | PlanError::NotWithFileLoad { .. } => DIED,
+        | PlanError::NotWithFileLoad { .. }
+        | PlanError::Crash(_) => DIED,
         _ => FAILED,
     }
 }

@@ -160,40 +160,36 @@ fn load(context: &Context, load: &Load, then: Then, run: &Run) -> anyhow::Result
     let security = Security::read(&context.root)?;
     // As plan() decides by itself, with the same facts.
     let secure_boot = efi::secure_boot(&context.root);
-    let file_load_only = security.forbids_kexec_load(secure_boot).is_some() || security.kho;
-    let (args, notes) = translate::load_args(
-        &load.kernel,
-        load.syscall,
-        load.options.clone(),
-        file_load_only,
-    );
+    let file_load_only = security.forbids_kexec_load(secure_boot).is_some()
+        || (security.kho && load.target == Target::Normal);
+    let (args, notes) = translate::load_args(load, file_load_only);
     for note in &notes {
         context.warn(note);
     }
-    let files = load::open(&args)?;
-    let image = load::probe(&files.kernel)?;
-    if let Some(kind) = load.options.kind {
-        check_type(kind, &image)?;
-    }
+    let job = load::job(&args)?;
     let host = Host::read(&context.root).context("planning failed")?;
-    let plan = load::make(context, &args, &host, &image, &files)?;
-    for warning in &plan.warnings {
-        context.warn(warning);
-    }
-    let text = || render::text::plan(&plan, &image, &load.kernel, run.debug);
-    if run.dry_run {
-        let json = || {
-            let mut plan = render::json::plan(&plan, &image, &load.kernel);
-            plan["then"] = then.name().into();
-            plan
-        };
-        return context.print(|| text() + &format!("\nthen:      {}\n", then.name()), json);
-    }
-    if run.debug {
-        say(text().trim_end());
-    }
-    let Image::BzImage(bzimage) = &image;
-    Ok(crate::load::load(&plan, &host, bzimage, &files)?)
+    load::with_plan(context, &host, &job, |planned| {
+        let (plan, image) = (&planned.plan, planned.image);
+        if let Some(kind) = load.options.kind {
+            check_type(kind, image)?;
+        }
+        for warning in &plan.warnings {
+            context.warn(warning);
+        }
+        let text = || render::text::plan(plan, image, &load.kernel, run.debug);
+        if run.dry_run {
+            let json = || {
+                let mut plan = render::json::plan(plan, image, &load.kernel);
+                plan["then"] = then.name().into();
+                plan
+            };
+            return context.print(|| text() + &format!("\nthen:      {}\n", then.name()), json);
+        }
+        if run.debug {
+            say(text().trim_end());
+        }
+        load::carry_out(context, &host, planned)
+    })
 }
 
 /// `--type` names what the file is, or the load fails.

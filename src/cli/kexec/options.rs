@@ -327,8 +327,8 @@ const LOAD: &[Opt] = &[
         None,
         &["hotplug"],
         Does::Hotplug,
-        "With -p: have the running kernel keep the crash kernel's view of memory and CPUs up to date.",
-        "",
+        "With -p: fail unless the running kernel can keep what the crash kernel knows of memory and CPUs up to date.",
+        "Without it rkexec has the kernel do that as well, where it can.",
     ),
     with(
         &["serial"],

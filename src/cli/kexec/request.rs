@@ -313,6 +313,9 @@ impl Reader {
             return Err(BadRequest::TwoKernels(kernel, other));
         }
         let mut options = std::mem::take(&mut self.options);
+        if target == Target::Crash && options.device_tree.is_some() {
+            return Err(BadRequest::Conflict("-p", "--dtb"));
+        }
         if options.hotplug && target == Target::Normal {
             options.hotplug = false;
             let why = "only a crash kernel is kept up to date";

@@ -1,22 +1,16 @@
 //! From kexec-tools' options to rkexec's own.
 
-use std::path::Path;
-
-use super::request::{LoadOptions, ignored};
-use crate::cli::options::{LoadArgs, SyscallArg};
-use crate::sys::Syscall;
+use super::request::{Load, LoadOptions, ignored};
+use crate::cli::options::{HotplugArg, LoadArgs, SyscallArg};
+use crate::sys::{Syscall, Target};
 
 /// The load options of `rkexec load`, and lines about what is left out of them.
 ///
 /// kexec_file_load honours few of them. kexec-tools leaves the others out without a
 /// word, and scripts give them whatever the call: so are they here, when that
 /// call was asked for or is the only one that may load (`file_load_only`).
-pub(super) fn load_args(
-    kernel: &Path,
-    syscall: Option<Syscall>,
-    mut options: LoadOptions,
-    file_load_only: bool,
-) -> (LoadArgs, Vec<String>) {
+pub(super) fn load_args(load: &Load, file_load_only: bool) -> (LoadArgs, Vec<String>) {
+    let (syscall, mut options) = (load.syscall, load.options.clone());
     let by_file = match syscall {
         Some(syscall) => syscall == Syscall::KexecFileLoad,
         None => file_load_only,
@@ -30,7 +24,7 @@ pub(super) fn load_args(
         (Some(line), true) => (None, vec![line]),
         (line, _) => (line, Vec::new()),
     };
-    let mut args = LoadArgs::of(kernel);
+    let mut args = LoadArgs::of(&load.kernel);
     args.initrd = options.initrd.into_iter().collect();
     args.cmdline = cmdline;
     args.reuse_cmdline = options.reuse_command_line;
@@ -47,6 +41,11 @@ pub(super) fn load_args(
     args.no_efi = options.no_efi;
     args.serial_port = options.serial;
     args.dtb = options.device_tree;
+    args.panic = load.target == Target::Crash;
+    args.hotplug = match options.hotplug {
+        true => HotplugArg::On,
+        false => HotplugArg::Auto,
+    };
     (args, notes)
 }
 
@@ -79,14 +78,20 @@ fn without_what_needs_kexec_load(options: &mut LoadOptions) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::path::PathBuf;
+    use std::path::{Path, PathBuf};
 
     fn load_args(
         syscall: Option<Syscall>,
         options: LoadOptions,
         file_load_only: bool,
     ) -> (LoadArgs, Vec<String>) {
-        super::load_args(Path::new("/k"), syscall, options, file_load_only)
+        let load = Load {
+            kernel: "/k".into(),
+            target: Target::Normal,
+            syscall,
+            options,
+        };
+        super::load_args(&load, file_load_only)
     }
 
     #[test]

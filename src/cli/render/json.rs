@@ -7,8 +7,8 @@ use serde_json::{Map, Value, json};
 use crate::handover::Capability;
 use crate::image::bzimage::xloadflags;
 use crate::image::{BzImage, Image};
-use crate::memory::MemoryMap;
-use crate::plan::Plan;
+use crate::memory::{MemoryMap, PhysRange};
+use crate::plan::{CrashPlan, Plan};
 
 /// An address.
 pub(in crate::cli) fn address(address: u64) -> String {
@@ -68,6 +68,8 @@ pub(in crate::cli) fn plan(plan: &Plan<'_>, image: &Image<'_>, kernel: &Path) ->
         .collect();
     json!({
         "schema": 1,
+        "target": plan.target(),
+        "crash": plan.crash.as_ref().map(|crash| self::crash(plan, crash)),
         "syscall": plan.syscall,
         "image": description,
         "cmdline": plan.cmdline,
@@ -80,6 +82,22 @@ pub(in crate::cli) fn plan(plan: &Plan<'_>, image: &Image<'_>, kernel: &Path) ->
         "pools": pools,
         "warnings": plan.warnings,
     })
+}
+
+/// What makes it a crash kernel.
+fn crash(plan: &Plan<'_>, crash: &CrashPlan) -> Value {
+    json!({
+        "reservation": range(crash.reservation.target),
+        "usable": crash.reservation.all.iter().copied().map(range).collect::<Vec<_>>(),
+        "dump": crash.dump.iter().copied().map(range).collect::<Vec<_>>(),
+        "kernel_updates": plan.kernel_updates(),
+        "hotplug_flag": crash.hotplug.map(|(flag, _)| flag.to_string()),
+    })
+}
+
+/// A range.
+pub(in crate::cli) fn range(range: PhysRange) -> Value {
+    json!({ "start": address(range.start()), "size": range.size() })
 }
 
 /// The reconciled map.

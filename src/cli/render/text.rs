@@ -8,7 +8,8 @@ use super::json::xload_names;
 use crate::handover::Capability;
 use crate::image::Image;
 use crate::memory::{E820Type, MemoryMap, Region};
-use crate::plan::Plan;
+use crate::plan::{CrashPlan, Plan};
+use crate::sys::{Syscall, Target};
 
 /// After a load: one line, with `verbose` the whole plan.
 pub(in crate::cli) fn loaded(
@@ -26,8 +27,13 @@ pub(in crate::cli) fn loaded(
     let release = image.release().unwrap_or("a kernel without a version");
     let _ = writeln!(
         out,
-        "loaded {release} through {}: {}",
-        plan.syscall.name, plan.syscall.reason
+        "{} {release} through {}: {}",
+        match plan.target() {
+            Target::Normal => "loaded",
+            Target::Crash => "armed with",
+        },
+        plan.syscall.name,
+        plan.syscall.reason
     );
     out
 }
@@ -86,6 +92,9 @@ pub(in crate::cli) fn plan(
             .collect();
         let _ = writeln!(out, "\nsetup_data: {}", nodes.join(", "));
     }
+    if let Some(crash) = &plan.crash {
+        out.push_str(&self::crash(plan, crash));
+    }
     if !plan.pools.is_empty() {
         out.push_str("\npools:\n");
         for planned in &plan.pools {
@@ -126,6 +135,38 @@ pub(in crate::cli) fn plan(
     for warning in &plan.warnings {
         let _ = writeln!(out, "\nwarning: {warning}");
     }
+    out
+}
+
+/// What makes it a crash kernel.
+fn crash(plan: &Plan<'_>, crash: &CrashPlan) -> String {
+    let reserved = &crash.reservation;
+    let mut out = format!(
+        "\ncrash kernel: in {} ({} reserved)\n",
+        reserved.target,
+        human(reserved.target.size())
+    );
+    let dumped: u64 = crash.dump.iter().map(|range| range.size()).sum();
+    let _ = writeln!(
+        out,
+        "  its dump holds {} of RAM in {} ranges",
+        human(dumped),
+        crash.dump.len()
+    );
+    let _ = match (plan.syscall.name, crash.hotplug) {
+        (Syscall::KexecLoad, Some((flag, _))) => writeln!(
+            out,
+            "  the kernel updates elfcorehdr itself when memory or CPUs come and go ({flag}); \
+             purgatory does not verify it for that"
+        ),
+        (Syscall::KexecLoad, None) => writeln!(
+            out,
+            "  the kernel does not update elfcorehdr: load again when memory or CPUs come or go"
+        ),
+        (Syscall::KexecFileLoad, _) => {
+            writeln!(out, "  elfcorehdr is made by the running kernel")
+        }
+    };
     out
 }
 

@@ -30,7 +30,7 @@ fn open_machine() -> (Security, Loaded) {
         normal: Some(false),
         crash: Some(false),
         crash_size: Some(GIB / 2),
-        crash_elfcorehdr_size: None,
+        ..Loaded::default()
     };
     (security, loaded)
 }

@@ -1,6 +1,8 @@
 //! Carrying out a plan: one system call, and a look whether the files stayed
 //! what they were.
 
+pub mod record;
+
 use std::ffi::CString;
 use std::os::fd::AsFd as _;
 
@@ -9,7 +11,7 @@ use crate::image::BzImage;
 use crate::image::signature::is_signed;
 use crate::plan::{self, INITRD_PAD, Plan};
 use crate::sys::kexec::{self, WhenBusy};
-use crate::sys::{Attempt, Changed, KexecSegment, MappedFile, SysError, Syscall, Target, memfd};
+use crate::sys::{Attempt, Changed, KexecSegment, MappedFile, SysError, Syscall, memfd};
 
 /// The files that a plan was made from.
 #[derive(Debug)]
@@ -65,8 +67,8 @@ impl Files {
     }
 }
 
-/// Loads the kernel of `plan` for `exec`. What was loaded before is replaced,
-/// or stays when this fails.
+/// Loads the kernel of `plan`. What was loaded before is replaced; when this
+/// fails, a kernel for `exec` stays, and a crash kernel may be lost.
 ///
 /// # Errors
 /// When the call must fail by the facts, when it fails, or when a file changed
@@ -102,7 +104,7 @@ pub fn load(
                 entry.unwrap_or_default(),
                 &segments,
                 attempt.target,
-                None,
+                attempt.hotplug,
                 when_busy,
             )
         }
@@ -195,9 +197,10 @@ fn attempt<'a>(plan: &Plan<'_>, host: &'a Host, image: &BzImage<'_>, files: &Fil
         largest_file: (files.kernel.bytes().len() as u64).max(joined),
         total_ram: host.total_ram,
         available_ram: host.available_ram,
+        hotplug: plan.crash.as_ref().and_then(|c| Some(c.hotplug?.0)),
         ..Attempt::new(
             plan.syscall.name,
-            Target::Normal,
+            plan.target(),
             &host.security,
             &host.loaded,
         )

@@ -1,0 +1,188 @@
+//! Whether a crash kernel that was loaded still fits the machine: memory and
+//! CPUs come and go.
+
+use serde::{Deserialize, Serialize};
+
+use super::{CrashError, Reservation, dumped};
+use crate::host::Host;
+use crate::host::crash::Note;
+use crate::memory::{MapPolicy, MemoryMap, PhysRange};
+use crate::plan::{CrashPlan, Plan};
+use crate::sys::Syscall;
+
+/// What a crash kernel was loaded for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fit {
+    /// The reservation its segments lie in.
+    reservation: PhysRange,
+    /// The RAM of its dump.
+    dump: Vec<PhysRange>,
+    /// The CPUs of its dump.
+    cpus: Vec<(u32, Note)>,
+    /// The running kernel keeps `dump` and `cpus` up to date itself.
+    pub kernel_updates: bool,
+}
+
+impl Fit {
+    /// What `plan` is made for.
+    #[must_use]
+    pub fn of(plan: &Plan<'_>, crash: &CrashPlan, host: &Host) -> Self {
+        let kernel_updates = match plan.syscall.name {
+            Syscall::KexecLoad => plan.kernel_updates(),
+            // What the kernel loads it updates, wherever it can.
+            Syscall::KexecFileLoad => host.loaded.crash_elfcorehdr_size.is_some(),
+        };
+        Self {
+            reservation: crash.reservation.target,
+            dump: crash.dump.clone(),
+            cpus: host.crash.cpus.clone(),
+            kernel_updates,
+        }
+    }
+
+    /// What a crash kernel that is loaded now would be made for.
+    ///
+    /// # Errors
+    /// When there is no reservation any more.
+    pub fn now(&self, host: &Host) -> Result<Self, CrashError> {
+        let reservation = Reservation::of(host)?;
+        let map = MemoryMap::reconcile(host, MapPolicy::FixedUp, &Default::default());
+        Ok(Self {
+            dump: dumped(&map, &reservation),
+            reservation: reservation.target,
+            cpus: host.crash.cpus.clone(),
+            kernel_updates: self.kernel_updates,
+        })
+    }
+
+    /// In what the machine `now` differs from the one this was loaded for, in
+    /// words; `None` when it still fits.
+    #[must_use]
+    pub fn differs(&self, now: &Self) -> Option<String> {
+        if self.reservation != now.reservation {
+            return Some(format!(
+                "the reservation was {} and is {}",
+                self.reservation, now.reservation
+            ));
+        }
+        if self.kernel_updates != now.kernel_updates {
+            return Some("whether the kernel updates it is another answer now".to_owned());
+        }
+        if self.kernel_updates {
+            return None;
+        }
+        if let Some(range) = missing(&now.dump, &self.dump) {
+            return Some(format!(
+                "memory at {range} was added and is not in its dump"
+            ));
+        }
+        if let Some(range) = missing(&self.dump, &now.dump) {
+            return Some(format!("memory at {range} is in its dump and is gone"));
+        }
+        let without = |all: &[(u32, Note)], other: &[(u32, Note)]| {
+            all.iter()
+                .find(|cpu| !other.contains(cpu))
+                .map(|(number, _)| *number)
+        };
+        if let Some(number) = without(&now.cpus, &self.cpus) {
+            return Some(format!("CPU {number} was added and is not in its dump"));
+        }
+        without(&self.cpus, &now.cpus)
+            .map(|number| format!("CPU {number} is in its dump and is gone"))
+    }
+}
+
+/// The first part of `ranges` that `other` does not have; both sorted, disjoint
+/// and without neighbours that touch.
+fn missing(ranges: &[PhysRange], other: &[PhysRange]) -> Option<PhysRange> {
+    ranges.iter().find_map(|range| {
+        let after = other.partition_point(|o| o.end() <= range.start());
+        let Some(first) = other.get(after) else {
+            return Some(*range);
+        };
+        let before = PhysRange::from_bounds(range.start(), first.start().min(range.end()));
+        before
+            .or_else(|_| PhysRange::from_bounds(first.end(), range.end()))
+            .ok()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ranges(list: &[(u64, u64)]) -> Vec<PhysRange> {
+        list.iter()
+            .map(|(start, end)| PhysRange::from_bounds(*start, *end).unwrap())
+            .collect()
+    }
+
+    fn fit(dump: &[(u64, u64)], cpus: u32, kernel_updates: bool) -> Fit {
+        let note = |cpu| Note {
+            address: u64::from(cpu) * 0x1000,
+            size: 368,
+        };
+        Fit {
+            reservation: PhysRange::new(0x1000_0000, 0x1000_0000).unwrap(),
+            dump: ranges(dump),
+            cpus: (0..cpus).map(|cpu| (cpu, note(cpu))).collect(),
+            kernel_updates,
+        }
+    }
+
+    #[test]
+    fn what_is_missing() {
+        let cases: [(&[_], &[_], Option<(u64, u64)>); 6] = [
+            (&[(1, 5)], &[(1, 5)], None),
+            (&[(1, 5)], &[(0, 9)], None),
+            (&[(1, 5)], &[(2, 5)], Some((1, 2))),
+            (&[(1, 5)], &[(0, 3)], Some((3, 5))),
+            (&[(1, 5), (8, 9)], &[(0, 6)], Some((8, 9))),
+            (&[(1, 5)], &[(7, 9)], Some((1, 5))),
+        ];
+        for (all, other, expected) in cases {
+            let expected = expected.map(|(start, end)| PhysRange::from_bounds(start, end).unwrap());
+            assert_eq!(
+                missing(&ranges(all), &ranges(other)),
+                expected,
+                "{all:?} {other:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_change_is_said_in_words() {
+        let old = fit(&[(0x10_0000, 0x1000_0000)], 2, false);
+        assert_eq!(old.differs(&old), None);
+        let said = |now: &Fit| old.differs(now).unwrap();
+        let more = fit(
+            &[(0x10_0000, 0x1000_0000), (0x4000_0000, 0x4800_0000)],
+            2,
+            false,
+        );
+        assert_eq!(
+            said(&more),
+            "memory at 40000000-47ffffff was added and is not in its dump"
+        );
+        assert_eq!(
+            more.differs(&old).unwrap(),
+            "memory at 40000000-47ffffff is in its dump and is gone"
+        );
+        assert_eq!(
+            said(&fit(&[(0x10_0000, 0x1000_0000)], 3, false)),
+            "CPU 2 was added and is not in its dump"
+        );
+        assert_eq!(
+            said(&fit(&[(0x10_0000, 0x1000_0000)], 1, false)),
+            "CPU 1 is in its dump and is gone"
+        );
+        // The kernel keeps up with memory and CPUs, not with a moved reservation.
+        let old = fit(&[(0, 1)], 1, true);
+        assert_eq!(old.differs(&fit(&[(0, 5)], 9, true)), None);
+        let moved = Fit {
+            reservation: PhysRange::new(0x2000_0000, 0x1000_0000).unwrap(),
+            ..fit(&[(0, 1)], 1, true)
+        };
+        assert!(old.differs(&moved).unwrap().contains("reservation"));
+    }
+}

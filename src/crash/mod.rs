@@ -1,0 +1,246 @@
+//! The crash kernel: where it may lie, what it is told of memory, and what its
+//! dump holds.
+
+pub mod elfcorehdr;
+pub mod fit;
+pub mod sizing;
+
+use crate::host::Host;
+use crate::host::crash::Note;
+use crate::memory::{E820Type, Layer, MemoryMap, PhysRange};
+use crate::sys::Hotplug;
+use elfcorehdr::{Contents, TooManyHeaders};
+
+/// First address above the memory that the running kernel keeps off when it has
+/// a crash kernel (since Linux 5.5), and that every kernel needs to start: 1 MiB.
+const LOW: u64 = 1 << 20;
+/// Pages that the kernel takes from the reservation for itself besides page
+/// tables: control pages, a copy of vmcoreinfo, and alignment between them
+/// (`kimage_alloc_crash_control_pages`).
+const CONTROL_PAGES: u64 = 32;
+const PAGE: u64 = 4096;
+/// What one page of the identity map's lowest level maps, bytes.
+const PER_TABLE: u64 = 1 << 30;
+
+/// What `--hotplug` says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HotplugChoice {
+    /// Where the kernel can.
+    #[default]
+    Auto,
+    /// It must, or there is no plan.
+    On,
+    /// It must not.
+    Off,
+}
+
+/// Why there can be no crash kernel.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CrashError {
+    /// No `crashkernel=`, or no room for it.
+    #[error("no memory is reserved for a crash kernel")]
+    NoReservation,
+    /// The dump cannot be described.
+    #[error("the running kernel does not tell {what} ({file}), and a dump needs it")]
+    Untold {
+        /// What is missing.
+        what: &'static str,
+        /// The file that tells it.
+        file: &'static str,
+    },
+    /// The ELF header is full.
+    #[error(transparent)]
+    TooManyHeaders(#[from] TooManyHeaders),
+    /// `--hotplug on` on a kernel that cannot.
+    #[error("the running kernel cannot update elfcorehdr itself: {0}")]
+    NoHotplug(String),
+}
+
+impl CrashError {
+    /// A way out, where there is one.
+    #[must_use]
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::NoReservation => {
+                Some("boot with crashkernel=512M (or more) on the kernel's command line")
+            }
+            Self::Untold { .. } => {
+                Some("run as root; --syscall kexec_file_load leaves the description to the kernel")
+            }
+            Self::TooManyHeaders(_) => {
+                Some("memory in so many pieces cannot be dumped whole: plug it in larger blocks")
+            }
+            Self::NoHotplug(_) => {
+                Some("leave --hotplug out, and let `rkexec arm --watch` load again after a hotplug")
+            }
+        }
+    }
+}
+
+/// The memory that was set aside at boot for a crash kernel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reservation {
+    /// Where segments go: the high one of two (`crashk_res`).
+    pub target: PhysRange,
+    /// Every range the capture kernel may use: `target`, the low one, and those of
+    /// `crashkernel=…,cma`.
+    pub all: Vec<PhysRange>,
+}
+
+impl Reservation {
+    /// The one of `host`.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn of(host: &Host) -> Result<Self, CrashError> {
+        let reserved = host.iomem.crash_kernel();
+        // kexec_crash_size is that of crashk_res; of equal ones the higher it is.
+        let target = reserved
+            .iter()
+            .rev()
+            .find(|range| host.loaded.crash_size == Some(range.size()))
+            .or(reserved.last())
+            .copied()
+            .ok_or(CrashError::NoReservation)?;
+        let mut all = reserved;
+        all.extend(&host.crash.cma);
+        all.sort_unstable();
+        Ok(Self { target, all })
+    }
+
+    /// Where segments may go: room is left in front of them for what the kernel
+    /// itself puts into the reservation, its control pages and an identity map of
+    /// all memory (`machine_kexec_prepare`), in which a page maps 1 GiB.
+    #[must_use]
+    pub fn for_segments(&self, map: &MemoryMap) -> Option<PhysRange> {
+        let memory = map.regions().iter().filter(|region| region.in_dump);
+        let tables: u64 = memory
+            .map(|region| region.range.end().div_ceil(PER_TABLE) - region.range.start() / PER_TABLE)
+            .sum();
+        let room = (CONTROL_PAGES + tables + tables / 512) * PAGE;
+        PhysRange::from_bounds(self.target.start() + room, self.target.end()).ok()
+    }
+}
+
+/// The RAM that the dump holds: all there is, a driver's included, without what
+/// the capture kernel runs in and without the first MiB, where the running
+/// kernel keeps nothing (`elf_header_exclude_ranges`, arch/x86/kernel/crash.c).
+#[must_use]
+pub fn dumped(map: &MemoryMap, reservation: &Reservation) -> Vec<PhysRange> {
+    let mut ram: Layer<()> = Layer::default();
+    let mut keep_out = vec![];
+    keep_out.extend(PhysRange::from_bounds(0, LOW));
+    keep_out.extend(&reservation.all);
+    for region in map.regions().iter().filter(|region| region.in_dump) {
+        for part in without(region.range, &keep_out) {
+            ram.push(part, ());
+        }
+    }
+    ram.entries().iter().map(|(range, ())| *range).collect()
+}
+
+/// What the capture kernel is told: RAM only where it may run, below 1 MiB and
+/// in the reservations less `elfcorehdr`; everything that is no RAM as it is.
+#[must_use]
+pub fn capture_e820(
+    map: &MemoryMap,
+    reservation: &Reservation,
+    elfcorehdr: Option<PhysRange>,
+) -> Vec<(PhysRange, E820Type)> {
+    let mut usable = vec![];
+    usable.extend(PhysRange::from_bounds(0, LOW));
+    usable.extend(&reservation.all);
+    let hidden: Vec<PhysRange> = elfcorehdr.into_iter().collect();
+    let mut told = Layer::default();
+    for (range, kind) in map.e820() {
+        if kind != E820Type::RAM {
+            told.push(range, kind);
+            continue;
+        }
+        for part in usable
+            .iter()
+            .filter_map(|usable| usable.intersection(range))
+        {
+            for part in without(part, &hidden) {
+                told.push(part, kind);
+            }
+        }
+    }
+    told.entries().to_vec()
+}
+
+/// `range` without `holes`, which are sorted.
+fn without(range: PhysRange, holes: &[PhysRange]) -> Vec<PhysRange> {
+    let mut parts = Vec::new();
+    let mut start = range.start();
+    for hole in holes {
+        parts.extend(PhysRange::from_bounds(start, hole.start().min(range.end())));
+        start = start.max(hole.end());
+    }
+    parts.extend(PhysRange::from_bounds(start, range.end()));
+    parts
+}
+
+/// What elfcorehdr is made of.
+///
+/// # Errors
+/// When the running kernel does not tell something it needs.
+pub fn contents(host: &Host, ram: &[PhysRange]) -> Result<Contents, CrashError> {
+    let untold = |what, file| CrashError::Untold { what, file };
+    let facts = &host.crash;
+    let cpus: Vec<Note> = facts.cpus.iter().map(|(_, note)| *note).collect();
+    if cpus.is_empty() {
+        return Err(untold(
+            "where its CPUs leave their registers",
+            "/sys/devices/system/cpu/cpu*/crash_notes",
+        ));
+    }
+    Ok(Contents {
+        cpus,
+        vmcoreinfo: facts
+            .vmcoreinfo
+            .ok_or_else(|| untold("where its vmcoreinfo lies", "/sys/kernel/vmcoreinfo"))?,
+        mapping: facts
+            .mapping
+            .ok_or_else(|| untold("how it maps memory", "/proc/kcore"))?,
+        ram: ram.to_vec(),
+    })
+}
+
+/// The flag by which kexec_load lets the kernel update elfcorehdr, and the size
+/// in bytes that the kernel wants for it; `None` when it does not or shall not.
+///
+/// # Errors
+/// When it must and cannot.
+pub fn hotplug(host: &Host, choice: HotplugChoice) -> Result<Option<(Hotplug, u64)>, CrashError> {
+    let can = host.loaded.crash_elfcorehdr_size.and_then(|size| {
+        let flag = match version(&host.release)? {
+            (0..=5, _) | (6, 0..=5) => return None,
+            (6, 6..=9) => Hotplug::UpdateElfcorehdr,
+            _ => Hotplug::CrashHotplugSupport,
+        };
+        Some((flag, size))
+    });
+    match (choice, can) {
+        (HotplugChoice::Off, _) => Ok(None),
+        (HotplugChoice::On, None) => Err(CrashError::NoHotplug(format!(
+            "it is {}, and /sys/kernel/crash_elfcorehdr_size is {}",
+            host.release,
+            host.loaded
+                .crash_elfcorehdr_size
+                .map_or("missing (CONFIG_CRASH_HOTPLUG, Linux 6.6)", |_| "there"),
+        ))),
+        (_, can) => Ok(can),
+    }
+}
+
+/// The first two numbers of a kernel's release.
+#[must_use]
+pub fn version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests;

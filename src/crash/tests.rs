@@ -1,0 +1,228 @@
+//! The rules of the crash kernel on machines made by hand.
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::*;
+use crate::host::crash::KernelMapping;
+use crate::memory::{MapPolicy, MemoryMap};
+use crate::testing::host::{Says as _, host, range};
+
+const MIB: u64 = 1 << 20;
+
+/// 4 GiB with two reservations, a driver's memory, ACPI tables and a reservation
+/// by hand.
+fn machine() -> Host {
+    let mut host = host(
+        "00000000-00000fff : Reserved
+00001000-0009fbff : System RAM
+0009fc00-0009ffff : Reserved
+00100000-bffdffff : System RAM
+  20000000-23ffffff : Crash kernel
+  30000000-3fffffff : Reserved
+  90000000-93ffffff : Kernel code
+bffe0000-bfffffff : ACPI Tables
+100000000-13fffffff : System RAM
+  110000000-12fffffff : Crash kernel
+140000000-17fffffff : virtio0
+  140000000-15fffffff : System RAM (virtio_mem)
+180000000-187ffffff : System RAM
+",
+    )
+    .boot_e820([
+        (0x1000, 0x9_fbff, 1),
+        (0x9_fc00, 0x9_ffff, 2),
+        (0x10_0000, 0xbffd_ffff, 1),
+        (0xbffe_0000, 0xbfff_ffff, 3),
+        (0x1_0000_0000, 0x1_3fff_ffff, 1),
+    ]);
+    host.loaded.crash_size = Some(0x2000_0000);
+    host
+}
+
+fn map(host: &Host) -> MemoryMap {
+    MemoryMap::reconcile(host, MapPolicy::FixedUp, &Default::default())
+}
+
+#[test]
+fn the_reservation_is_the_one_that_the_kernel_counts() {
+    let mut host = machine();
+    let low = range(0x2000_0000, 0x23ff_ffff);
+    let high = range(0x1_1000_0000, 0x1_2fff_ffff);
+    let of = |host: &Host| Reservation::of(host).unwrap();
+    assert_eq!(of(&host).target, high);
+    assert_eq!(of(&host).all, [low, high]);
+    host.loaded.crash_size = None;
+    assert_eq!(of(&host).target, high);
+    host.loaded.crash_size = Some(low.size());
+    assert_eq!(of(&host).target, low);
+    host.crash.cma = vec![range(0x1_3000_0000, 0x1_37ff_ffff)];
+    assert_eq!(of(&host).all.len(), 3);
+    let bare = self::host("00100000-3fffffff : System RAM\n");
+    assert_eq!(Reservation::of(&bare), Err(CrashError::NoReservation));
+}
+
+#[test]
+fn the_kernel_has_room_for_its_own_pages() {
+    let host = machine();
+    let reservation = Reservation::of(&host).unwrap();
+    let place = reservation.for_segments(&map(&host)).unwrap();
+    assert_eq!(place.end(), reservation.target.end());
+    // 32 pages, and one for every GiB that RAM touches.
+    let room = place.start() - reservation.target.start();
+    assert!((36..64).contains(&(room / PAGE)), "{room:#x}");
+}
+
+#[test]
+fn the_dump_holds_all_ram_but_the_reservations() {
+    let host = machine();
+    let reservation = Reservation::of(&host).unwrap();
+    assert_eq!(
+        dumped(&map(&host), &reservation),
+        [
+            range(0x10_0000, 0x1fff_ffff),
+            range(0x2400_0000, 0x2fff_ffff),
+            range(0x4000_0000, 0xbffd_ffff),
+            range(0x1_0000_0000, 0x1_0fff_ffff),
+            // The driver's memory and the hot-added one as well; one load for all that touch.
+            range(0x1_3000_0000, 0x1_5fff_ffff),
+            range(0x1_8000_0000, 0x1_87ff_ffff),
+        ]
+    );
+}
+
+#[test]
+fn the_capture_kernel_is_told_of_no_other_ram() {
+    let host = machine();
+    let reservation = Reservation::of(&host).unwrap();
+    let headers = range(0x1_1100_0000, 0x1_1100_ffff);
+    let told = capture_e820(&map(&host), &reservation, Some(headers));
+    let rows: Vec<(PhysRange, u32)> = told.iter().map(|(range, kind)| (*range, kind.0)).collect();
+    assert_eq!(
+        rows,
+        [
+            (range(0, 0xfff), 2),
+            (range(0x1000, 0x9_fbff), 1),
+            (range(0x9_fc00, 0x9_ffff), 2),
+            (range(0x2000_0000, 0x23ff_ffff), 1),
+            (range(0x3000_0000, 0x3fff_ffff), 2),
+            (range(0xbffe_0000, 0xbfff_ffff), 3),
+            (range(0x1_1000_0000, 0x1_10ff_ffff), 1),
+            (range(0x1_1101_0000, 0x1_2fff_ffff), 1),
+        ]
+    );
+}
+
+#[test]
+fn a_kernel_that_does_not_tell_is_named() {
+    let mut host = machine();
+    let of = |host: &Host| contents(host, &[]).unwrap_err().to_string();
+    assert!(of(&host).contains("crash_notes"), "{}", of(&host));
+    let note = Note {
+        address: 0x1000,
+        size: 368,
+    };
+    host.crash.cpus = vec![(0, note)];
+    assert!(of(&host).contains("vmcoreinfo"));
+    host.crash.vmcoreinfo = Some(note);
+    assert!(of(&host).contains("/proc/kcore"));
+    host.crash.mapping = Some(KernelMapping {
+        direct_map: 0xffff_8880_0000_0000,
+        text: 0xffff_ffff_8100_0000,
+        image: range(0x9000_0000, 0x93ff_ffff),
+    });
+    assert!(contents(&host, &[]).is_ok());
+}
+
+#[test]
+fn the_flag_is_the_one_of_the_kernels_version() {
+    let mut host = machine();
+    let with = |host: &mut Host, release: &str, size: Option<u64>, choice| {
+        release.clone_into(&mut host.release);
+        host.loaded.crash_elfcorehdr_size = size;
+        hotplug(host, choice)
+    };
+    let size = Some(462_448);
+    let auto = HotplugChoice::Auto;
+    let update = Ok(Some((Hotplug::UpdateElfcorehdr, 462_448)));
+    let support = Ok(Some((Hotplug::CrashHotplugSupport, 462_448)));
+    assert_eq!(with(&mut host, "6.1.0-18-amd64", None, auto), Ok(None));
+    assert_eq!(with(&mut host, "6.6.0", size, auto), update);
+    assert_eq!(with(&mut host, "6.9.12-1", size, auto), update);
+    assert_eq!(with(&mut host, "6.10.0", size, auto), support);
+    assert_eq!(with(&mut host, "7.0-rc1", size, HotplugChoice::On), support);
+    assert_eq!(
+        with(&mut host, "6.12.0", size, HotplugChoice::Off),
+        Ok(None)
+    );
+    assert_eq!(with(&mut host, "6.5.0", size, auto), Ok(None));
+    assert!(with(&mut host, "6.1.0", None, HotplugChoice::On).is_err());
+    assert!(with(&mut host, "6.5.0", size, HotplugChoice::On).is_err());
+    assert_eq!(version("6.12.117+deb12-amd64"), Some((6, 12)));
+    assert_eq!(version("next"), None);
+}
+
+/// A machine of 64 MiB blocks above 1 MiB; each is RAM, a driver's, or nothing.
+fn any_machine() -> impl Strategy<Value = (Host, Vec<u8>, usize)> {
+    (vec(0..3_u8, 4..40), 0..40_usize).prop_map(|(blocks, reserved)| {
+        let reserved = reserved % blocks.len();
+        let mut iomem = String::new();
+        for (at, kind) in (0_u64..).zip(&blocks) {
+            let (start, last) = (at * 64 * MIB + MIB, (at + 1) * 64 * MIB + MIB - 1);
+            let is_reserved = usize::try_from(at) == Ok(reserved);
+            match kind {
+                _ if is_reserved => {
+                    iomem += &format!("{start:08x}-{last:08x} : System RAM\n");
+                    iomem += &format!("  {start:08x}-{last:08x} : Crash kernel\n");
+                }
+                0 => iomem += &format!("{start:08x}-{last:08x} : System RAM\n"),
+                1 => iomem += &format!("{start:08x}-{last:08x} : System RAM (kmem)\n"),
+                _ => iomem += &format!("{start:08x}-{last:08x} : PCI Bus 0000:00\n"),
+            }
+        }
+        (host(&iomem), blocks, reserved)
+    })
+}
+
+proptest! {
+    /// The loads cover exactly the RAM, in order, without overlap and neighbours.
+    #[test]
+    fn the_dump_is_exactly_the_ram((host, blocks, reserved) in any_machine()) {
+        let reservation = Reservation::of(&host).unwrap();
+        let map = map(&host);
+        let dump = dumped(&map, &reservation);
+        for pair in dump.windows(2) {
+            prop_assert!(pair[0].end() < pair[1].start());
+        }
+        for (at, kind) in (0_u64..).zip(&blocks) {
+            for address in [at * 64 * MIB + MIB, (at + 1) * 64 * MIB + MIB - 1] {
+                let held = dump.iter().filter(|range| range.contains(address)).count();
+                let wanted = *kind < 2 && usize::try_from(at) != Ok(reserved);
+                prop_assert_eq!(held, usize::from(wanted), "{:#x}", address);
+            }
+        }
+        let size: u64 = dump.iter().map(|range| range.size()).sum();
+        let wanted = blocks.iter().enumerate().filter(|(at, kind)| **kind < 2 && *at != reserved);
+        prop_assert_eq!(size, wanted.count() as u64 * 64 * MIB);
+
+        // And no byte of it is RAM to the capture kernel.
+        for (range, kind) in capture_e820(&map, &reservation, None) {
+            let overlaps = dump.iter().any(|dumped| dumped.overlaps(range));
+            prop_assert!(kind != E820Type::RAM || !overlaps);
+        }
+    }
+
+    #[test]
+    fn without_holes_nothing_is_lost(holes in vec((0..100_u64, 1..20_u64), 0..8)) {
+        let mut holes: Vec<PhysRange> =
+            holes.iter().map(|(start, size)| PhysRange::new(*start, *size).unwrap()).collect();
+        holes.sort_unstable();
+        let whole = PhysRange::from_bounds(10, 90).unwrap();
+        let parts = without(whole, &holes);
+        for address in 0..120 {
+            let kept = parts.iter().any(|part| part.contains(address));
+            let free = whole.contains(address) && !holes.iter().any(|hole| hole.contains(address));
+            prop_assert_eq!(kept, free, "{}", address);
+        }
+    }
+}

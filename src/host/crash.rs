@@ -1,0 +1,295 @@
+//! What a crash dump must know of the running kernel: where its CPUs leave
+//! their registers, where it describes itself, and how it maps memory.
+//!
+//! Every fact is `None` or empty where the kernel does not tell or this user may
+//! not ask: only a crash kernel needs them.
+
+use goblin::container::{Container, Ctx, Endian};
+use goblin::elf::Elf;
+use goblin::elf::program_header::{PT_LOAD, ProgramHeader};
+
+use super::{HostError, Root, text};
+use crate::memory::PhysRange;
+
+const CPUS: &str = "/sys/devices/system/cpu";
+const VMCOREINFO: &str = "/sys/kernel/vmcoreinfo";
+const KCORE: &str = "/proc/kcore";
+const CMA_RANGES: [&str; 2] = [
+    "/sys/kernel/kexec/crash_cma_ranges",
+    "/sys/kernel/kexec_crash_cma_ranges",
+];
+
+/// Size of an ELF64 header, bytes.
+const EHDR_SIZE: usize = 64;
+/// Where x86_64 maps its own code: __START_KERNEL_map (arch/x86/include/asm/page_64_types.h).
+const START_KERNEL_MAP: u64 = 0xffff_ffff_8000_0000;
+/// p_paddr of what has no one physical address (fs/proc/kcore.c).
+const NO_PADDR: u64 = u64::MAX;
+
+/// A note that the running kernel keeps up in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Note {
+    /// Physical address.
+    pub address: u64,
+    /// Size in bytes.
+    pub size: u64,
+}
+
+/// How the running kernel maps itself and the memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KernelMapping {
+    /// Virtual address of physical address 0 in the map of all memory (PAGE_OFFSET).
+    pub direct_map: u64,
+    /// Virtual address of `_text`.
+    pub text: u64,
+    /// `_text` to `_end`, physical.
+    pub image: PhysRange,
+}
+
+/// The facts.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CrashFacts {
+    /// Number and note of every CPU that sysfs shows, in order of the numbers.
+    pub cpus: Vec<(u32, Note)>,
+    /// How many CPUs there can ever be (`cpu/possible`).
+    pub possible_cpus: Option<u64>,
+    /// The kernel's description of itself for tools that read dumps.
+    pub vmcoreinfo: Option<Note>,
+    /// How it maps itself and memory, by the program headers of /proc/kcore.
+    pub mapping: Option<KernelMapping>,
+    /// Memory of `crashkernel=…,cma`: the capture kernel's, used by user space until then.
+    pub cma: Vec<PhysRange>,
+}
+
+impl CrashFacts {
+    /// Reads the facts below `root`.
+    ///
+    /// # Errors
+    /// When a file is there and malformed.
+    pub fn read(root: &Root) -> Result<Self, HostError> {
+        Ok(Self {
+            cpus: cpus(root)?,
+            possible_cpus: possible_cpus(root)?,
+            vmcoreinfo: vmcoreinfo(root)?,
+            mapping: mapping(root)?,
+            cma: cma(root)?,
+        })
+    }
+}
+
+fn cpus(root: &Root) -> Result<Vec<(u32, Note)>, HostError> {
+    let names = root.list_permitted(CPUS)?.unwrap_or_default();
+    let numbers = names
+        .iter()
+        .filter_map(|name| text::decimal(name.strip_prefix("cpu")?));
+    let mut cpus = Vec::new();
+    for number in numbers {
+        let file = format!("{CPUS}/cpu{number}/crash_notes");
+        let Some(line) = root.read_line_permitted(&file)? else {
+            continue;
+        };
+        let address = text::hex(line.as_bytes()).ok_or_else(|| {
+            HostError::malformed(&file, format!("`{line}` is not a hexadecimal number"))
+        })?;
+        let size = text::optional_decimal(root, &format!("{file}_size"))?;
+        let size = size.unwrap_or(DEFAULT_NOTE_SIZE);
+        cpus.push((number, Note { address, size }));
+    }
+    cpus.sort_unstable_by_key(|(number, _)| *number);
+    Ok(cpus)
+}
+
+/// Size of a CPU's note where sysfs does not tell it (before Linux 3.10), bytes:
+/// one page would be more than any kernel has.
+const DEFAULT_NOTE_SIZE: u64 = 1024;
+
+/// `0-3`, `0`, `0-1,4-5`: a list of CPUs (Documentation/admin-guide/cputopology.rst).
+fn possible_cpus(root: &Root) -> Result<Option<u64>, HostError> {
+    let file = format!("{CPUS}/possible");
+    let Some(line) = root.read_line_permitted(&file)? else {
+        return Ok(None);
+    };
+    let count = |part: &str| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last) = (text::decimal(first)?, text::decimal(last)?);
+        Some(u64::from(last.checked_sub(first)?) + 1)
+    };
+    line.split(',')
+        .map(count)
+        .sum::<Option<u64>>()
+        .map(Some)
+        .ok_or_else(|| HostError::malformed(&file, format!("`{line}` is not a list of CPUs")))
+}
+
+/// `0xADDRESS SIZE`, both hexadecimal (kernel/ksysfs.c, `vmcoreinfo_show`).
+fn vmcoreinfo(root: &Root) -> Result<Option<Note>, HostError> {
+    let Some(line) = root.read_line_permitted(VMCOREINFO)? else {
+        return Ok(None);
+    };
+    line.split_once(' ')
+        .and_then(|(address, size)| {
+            Some(Note {
+                address: text::hex_0x(address)?,
+                size: text::hex(size.as_bytes())?,
+            })
+        })
+        .map(Some)
+        .ok_or_else(|| HostError::malformed(VMCOREINFO, format!("`{line}` is not 0xADDRESS SIZE")))
+}
+
+/// Lines `FIRST-LAST`, hexadecimal (kernel/ksysfs.c, Linux 6.19).
+fn cma(root: &Root) -> Result<Vec<PhysRange>, HostError> {
+    for file in CMA_RANGES {
+        let Some(lines) = root.read_line_permitted(file)? else {
+            continue;
+        };
+        let range = |line: &str| {
+            let (first, last) = line.split_once('-')?;
+            PhysRange::from_inclusive(text::hex(first.as_bytes())?, text::hex(last.as_bytes())?)
+                .ok()
+        };
+        return lines
+            .lines()
+            .map(|line| {
+                range(line).ok_or_else(|| {
+                    HostError::malformed(file, format!("`{line}` is not FIRST-LAST"))
+                })
+            })
+            .collect();
+    }
+    Ok(Vec::new())
+}
+
+/// The program headers of /proc/kcore; of all memory only they are read.
+fn mapping(root: &Root) -> Result<Option<KernelMapping>, HostError> {
+    let Some(start) = root.read_start_permitted(KCORE, EHDR_SIZE)? else {
+        return Ok(None);
+    };
+    let wrong = |error: goblin::error::Error| HostError::malformed(KCORE, error.to_string());
+    let header = Elf::parse_header(&start).map_err(wrong)?;
+    let (count, offset) = (usize::from(header.e_phnum), header.e_phoff);
+    let context = Ctx::new(Container::Big, Endian::Little);
+    let offset = usize::try_from(offset).unwrap_or(usize::MAX);
+    let end = offset.saturating_add(count * ProgramHeader::size(context));
+    let Some(headers) = root.read_start_permitted(KCORE, end)? else {
+        return Ok(None);
+    };
+    let headers = ProgramHeader::parse(&headers, offset, count, context).map_err(wrong)?;
+    Ok(mapping_of(&headers))
+}
+
+fn mapping_of(headers: &[ProgramHeader]) -> Option<KernelMapping> {
+    let loads = || {
+        headers
+            .iter()
+            .filter(|header| header.p_type == PT_LOAD && header.p_paddr != NO_PADDR)
+    };
+    let text = loads().find(|header| header.p_vaddr >= START_KERNEL_MAP)?;
+    let direct = loads().find(|header| header.p_vaddr < START_KERNEL_MAP)?;
+    Some(KernelMapping {
+        direct_map: direct.p_vaddr.checked_sub(direct.p_paddr)?,
+        text: text.p_vaddr,
+        image: PhysRange::new(text.p_paddr, text.p_memsz).ok()?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn machine(files: &[(&str, &[u8])]) -> Result<CrashFacts, HostError> {
+        let dir = tempfile::tempdir().unwrap();
+        for (path, content) in files {
+            let path = dir.path().join(path.trim_start_matches('/'));
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, content).unwrap();
+        }
+        CrashFacts::read(&Root::at(dir.path()))
+    }
+
+    #[test]
+    fn a_machine_that_tells_nothing() {
+        assert_eq!(machine(&[]).unwrap(), CrashFacts::default());
+    }
+
+    #[test]
+    fn cpus_are_in_the_order_of_their_numbers() {
+        let facts = machine(&[
+            ("/sys/devices/system/cpu/cpu10/crash_notes", b"3ee10000\n"),
+            ("/sys/devices/system/cpu/cpu10/crash_notes_size", b"368\n"),
+            ("/sys/devices/system/cpu/cpu2/crash_notes", b"1ee10000\n"),
+            ("/sys/devices/system/cpu/cpufreq/x", b""),
+            ("/sys/devices/system/cpu/possible", b"0-3,8,10-11\n"),
+            ("/sys/kernel/vmcoreinfo", b"0x00000001ffff000 1024\n"),
+            (
+                "/sys/kernel/kexec/crash_cma_ranges",
+                b"10000000-1fffffff\n100000000-10fffffff\n",
+            ),
+        ])
+        .unwrap();
+        let note = |address, size| Note { address, size };
+        assert_eq!(
+            facts.cpus,
+            [(2, note(0x1ee1_0000, 1024)), (10, note(0x3ee1_0000, 368))]
+        );
+        assert_eq!(facts.possible_cpus, Some(7));
+        assert_eq!(facts.vmcoreinfo, Some(note(0x1fff_f000, 0x1024)));
+        let sizes: Vec<u64> = facts.cma.iter().map(|range| range.size()).collect();
+        assert_eq!(sizes, [256 << 20, 256 << 20]);
+    }
+
+    #[test]
+    fn malformed_files_are_named() {
+        for (file, content) in [
+            ("/sys/devices/system/cpu/cpu0/crash_notes", "0x1\n"),
+            ("/sys/devices/system/cpu/possible", "0-\n"),
+            ("/sys/devices/system/cpu/possible", "3-1\n"),
+            ("/sys/kernel/vmcoreinfo", "0x1\n"),
+            ("/sys/kernel/kexec/crash_cma_ranges", "1\n"),
+            ("/proc/kcore", "\x7fELF and no more of it"),
+        ] {
+            let error = machine(&[(file, content.as_bytes())]).unwrap_err();
+            assert!(error.to_string().starts_with(file), "{error}");
+        }
+    }
+
+    /// An ELF file of program headers alone: type, virtual, physical, size.
+    fn kcore(headers: &[(u32, u64, u64, u64)]) -> Vec<u8> {
+        let mut file = b"\x7fELF\x02\x01\x01".to_vec();
+        file.resize(16, 0);
+        file.extend([4, 0, 62, 0, 1, 0, 0, 0]);
+        file.extend([0; 8]);
+        file.extend(64_u64.to_le_bytes());
+        file.extend([0; 12]);
+        for field in [64, 56, u16::try_from(headers.len()).unwrap(), 0, 0, 0] {
+            file.extend(field.to_le_bytes());
+        }
+        for (kind, virt, phys, size) in headers {
+            file.extend(kind.to_le_bytes());
+            file.extend(7_u32.to_le_bytes());
+            for field in [0x1000, *virt, *phys, *size, *size, 0x1000] {
+                file.extend(field.to_le_bytes());
+            }
+        }
+        file
+    }
+
+    #[test]
+    fn the_mapping_is_that_of_kcore() {
+        let text = (1, 0xffff_ffff_8b60_0000, 0x9060_0000, 0x2c0_0000);
+        let direct = (1, 0xff11_0000_0000_0000 + 0x10_0000, 0x10_0000, 0xbfed_0000);
+        let vmalloc = (1, 0xffa0_0000_0000_0000, u64::MAX, 0x1fff_ffff_ffff);
+        let note = (4, 0, 0, 0);
+        let facts = |headers: &[_]| machine(&[("/proc/kcore", &kcore(headers))]).unwrap();
+        assert_eq!(
+            facts(&[note, vmalloc, text, direct]).mapping,
+            Some(KernelMapping {
+                direct_map: 0xff11_0000_0000_0000,
+                text: 0xffff_ffff_8b60_0000,
+                image: PhysRange::new(0x9060_0000, 0x2c0_0000).unwrap(),
+            })
+        );
+        assert_eq!(facts(&[note, vmalloc, direct]).mapping, None);
+        assert_eq!(facts(&[text, vmalloc]).mapping, None);
+    }
+}

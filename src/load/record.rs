@@ -1,0 +1,263 @@
+//! What rkexec loaded, for as long as this boot lasts: /run/rkexec.
+//!
+//! The kernel tells that an image is loaded and not which one. The record says
+//! from which files, with which command line and for which machine, so that
+//! the same can be loaded again, and that it shows when it no longer fits.
+
+use std::fs::{DirBuilder, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::crash::HotplugChoice;
+use crate::crash::fit::Fit;
+use crate::host::{Host, HostError, Root};
+use crate::image::Image;
+use crate::plan::{Blobs, CmdlineBase, CmdlineRequest, LoadRequest, Plan, SyscallChoice};
+use crate::sys::{Syscall, Target};
+
+/// Where the records are; a tmpfs, so that a boot does not see those of another.
+const DIR: &str = "/run/rkexec";
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+/// Version of the format.
+const SCHEMA: u32 = 1;
+
+/// What was loaded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoadRecord {
+    /// Version of the format; one of another version is nobody's.
+    schema: u32,
+    /// Which boot it belongs to: a copied /run is nobody's, either.
+    boot_id: String,
+    /// Version of rkexec that loaded it.
+    pub rkexec: String,
+    /// When, seconds since 1970.
+    pub loaded_at: u64,
+    /// For `exec` or for a panic.
+    pub target: Target,
+    /// By which call.
+    pub syscall: Syscall,
+    /// The kernel's file.
+    pub kernel: PathBuf,
+    /// `uname -r` of the kernel, when its file tells.
+    pub release: Option<String>,
+    /// The initrds' files.
+    pub initrds: Vec<PathBuf>,
+    /// Digests of what was loaded from these files.
+    pub blobs: Option<Blobs>,
+    /// The command line that was asked for, without `elfcorehdr=`.
+    pub cmdline: String,
+    /// Whether purgatory verifies.
+    pub digest: bool,
+    /// `--no-efi`.
+    pub no_efi: bool,
+    /// `--serial-port`.
+    pub serial_port: Option<u16>,
+    /// `--hotplug`.
+    pub hotplug: HotplugChoice,
+    /// `--mem-min`.
+    pub mem_min: Option<u64>,
+    /// `--mem-max`.
+    pub mem_max: Option<u64>,
+    /// Memory that the kernel takes to start, bytes.
+    pub init_size: u64,
+    /// What the crash kernel was loaded for; `None` for `exec`.
+    pub fit: Option<Fit>,
+}
+
+/// The files of a load, and what is asked of it.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// The kernel.
+    pub kernel: PathBuf,
+    /// The initrds, in order.
+    pub initrds: Vec<PathBuf>,
+    /// The rest.
+    pub request: LoadRequest,
+}
+
+/// Why there is no record, or it could not be kept.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// A file could not be read.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// A file could not be written.
+    #[error("writing {}", path.display())]
+    Write {
+        /// Its name.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+}
+
+fn file(target: Target) -> String {
+    format!("{DIR}/{target}.json")
+}
+
+fn boot_id(root: &Root) -> Result<String, HostError> {
+    Ok(root.read_line(BOOT_ID)?.unwrap_or_default())
+}
+
+impl LoadRecord {
+    /// The record of `plan`, made from `job` for `host`.
+    ///
+    /// # Errors
+    /// When the boot's id cannot be read.
+    pub fn of(
+        root: &Root,
+        job: &Job,
+        host: &Host,
+        image: &Image<'_>,
+        plan: &Plan<'_>,
+    ) -> Result<Self, HostError> {
+        let Image::BzImage(bzimage) = image;
+        let real = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let asked = plan
+            .crash
+            .as_ref()
+            .map_or(plan.cmdline.as_str(), |crash| &crash.asked_cmdline);
+        Ok(Self {
+            schema: SCHEMA,
+            boot_id: boot_id(root)?,
+            rkexec: env!("CARGO_PKG_VERSION").to_owned(),
+            loaded_at: job.request.time,
+            target: job.request.target,
+            syscall: plan.syscall.name,
+            kernel: real(&job.kernel),
+            release: bzimage.release().map(str::to_owned),
+            initrds: job.initrds.iter().map(|path| real(path)).collect(),
+            blobs: plan.blobs.clone(),
+            cmdline: asked.to_owned(),
+            digest: !job.request.no_digest,
+            no_efi: job.request.no_efi,
+            serial_port: job.request.serial_port,
+            hotplug: job.request.hotplug,
+            mem_min: job.request.mem_min,
+            mem_max: job.request.mem_max,
+            init_size: u64::from(bzimage.header.init_size.get()),
+            fit: plan.crash.as_ref().map(|crash| Fit::of(plan, crash, host)),
+        })
+    }
+
+    /// The record of this boot, if there is one that this version can read.
+    ///
+    /// # Errors
+    /// When it is there and cannot be read.
+    pub fn read(root: &Root, target: Target) -> Result<Option<Self>, HostError> {
+        let Some(bytes) = root.read_permitted(&file(target))? else {
+            return Ok(None);
+        };
+        // Of another version, or half written by one that was killed: nobody's.
+        let record = serde_json::from_slice::<Self>(&bytes).ok();
+        let boot_id = boot_id(root)?;
+        Ok(record.filter(|record| record.schema == SCHEMA && record.boot_id == boot_id))
+    }
+
+    /// Keeps the record, for root only: it tells addresses.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write(&self, root: &Root) -> Result<(), RecordError> {
+        let path = root.path(&file(self.target));
+        let new = path.with_extension("new");
+        let write = || {
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(root.path(DIR))?;
+            let mut file = OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(0o600)
+                .open(&new)?;
+            serde_json::to_writer(&mut file, self)?;
+            file.write_all(b"\n")?;
+            std::fs::rename(&new, &path)
+        };
+        write().map_err(|source| RecordError::Write {
+            path: path.clone(),
+            source,
+        })
+    }
+
+    /// Forgets the record of `target`.
+    ///
+    /// # Errors
+    /// When there is one and it cannot be removed.
+    pub fn remove(root: &Root, target: Target) -> Result<(), RecordError> {
+        let path = root.path(&file(target));
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            result => result.map_err(|source| RecordError::Write { path, source }),
+        }
+    }
+
+    /// The load that makes the same again.
+    #[must_use]
+    pub fn job(&self, seed: Option<[u8; 32]>, time: u64) -> Job {
+        Job {
+            kernel: self.kernel.clone(),
+            initrds: self.initrds.clone(),
+            request: LoadRequest {
+                cmdline: CmdlineRequest {
+                    base: CmdlineBase::Given(self.cmdline.clone()),
+                    ..CmdlineRequest::default()
+                },
+                syscall: SyscallChoice::Only(self.syscall),
+                mem_min: self.mem_min,
+                mem_max: self.mem_max,
+                no_digest: !self.digest,
+                no_efi: self.no_efi,
+                serial_port: self.serial_port,
+                seed,
+                time,
+                target: self.target,
+                hotplug: self.hotplug,
+                ..LoadRequest::default()
+            },
+        }
+    }
+
+    /// In what this load differs from `wanted`, in words; `None` when loading
+    /// `wanted` would change nothing.
+    #[must_use]
+    pub fn differs(&self, wanted: &Self) -> Option<String> {
+        let (old, new) = (self.blobs.as_ref(), wanted.blobs.as_ref());
+        let kernel = |blobs: Option<&Blobs>| blobs.and_then(|blobs| blobs.kernel.clone());
+        let initrd = |blobs: Option<&Blobs>| blobs.map(|blobs| blobs.initrd.clone());
+        let facts = [
+            (self.syscall == wanted.syscall, "the system call"),
+            (
+                kernel(old).is_some() && kernel(old) == kernel(new),
+                "the kernel",
+            ),
+            (initrd(old) == initrd(new), "the initrd"),
+            (self.cmdline == wanted.cmdline, "the command line"),
+            (self.digest == wanted.digest, "whether purgatory verifies"),
+            (self.no_efi == wanted.no_efi, "whether EFI is handed over"),
+            (
+                self.serial_port == wanted.serial_port,
+                "the serial port of purgatory",
+            ),
+            (
+                (self.mem_min, self.mem_max) == (wanted.mem_min, wanted.mem_max),
+                "the bounds for segments",
+            ),
+        ];
+        let other = facts.into_iter().find(|(same, _)| !same);
+        if let Some((_, what)) = other {
+            return Some(format!("{what} is another one now"));
+        }
+        match (&self.fit, &wanted.fit) {
+            (Some(old), Some(new)) => old.differs(new),
+            (None, None) => None,
+            _ => Some("the target is another one now".to_owned()),
+        }
+    }
+}

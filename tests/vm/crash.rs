@@ -1,0 +1,264 @@
+//! Real panics: the capture kernel is the witness of what the dump holds.
+
+use std::process::Command;
+use std::sync::OnceLock;
+
+use anyhow::{Context as _, Result, anyhow, ensure};
+use goblin::elf::Elf;
+use goblin::elf::program_header::{PT_LOAD, PT_NOTE};
+
+use crate::initramfs::{self, Archive};
+use crate::lab::{self, Kernel};
+use crate::qemu::{Guest, Outcome};
+use crate::trip::{Plan, host_file};
+use crate::witness::{Row, Stage};
+
+/// The capture kernel's command line.
+const CMDLINE: &str =
+    "console=ttyS0 panic=-1 no_timer_check quiet nr_cpus=1 reset_devices rkexec.stage=2";
+
+/// What the capture kernel does. `core` is as much of the dump as holds its headers.
+const CAPTURE: &str = "
+try dmesg makedumpfile --dump-dmesg /proc/vmcore /tmp/dmesg
+record dmesg-of-the-dump </tmp/dmesg
+dd if=/proc/vmcore bs=4K count=16 2>/dev/null | record core
+try dump makedumpfile -l -d 31 /proc/vmcore /tmp/dump
+ls -l /tmp/dump | record dump-size
+";
+
+// What is on its way to the port when the panic comes is lost.
+const PANIC: &str = "sleep 2; echo c >/proc/sysrq-trigger\n";
+const PANIC_ON_CPU_1: &str = "sleep 2; taskset 2 sh -c 'echo c >/proc/sysrq-trigger'\n";
+
+/// Word that tests/vm/pattern.c writes.
+const WORD: &str = "the quick brown fox was here";
+
+/// tests/vm/pattern.c as a static program.
+fn pattern() -> Result<&'static [u8]> {
+    static PROGRAM: OnceLock<Result<Vec<u8>, String>> = OnceLock::new();
+    let make = || -> Result<Vec<u8>> {
+        let dir = tempfile::tempdir()?;
+        let program = dir.path().join("pattern");
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vm/pattern.c");
+        let mut gcc = Command::new("gcc");
+        gcc.args(["-static", "-O1", "-o"]).arg(&program).arg(source);
+        lab::output(&mut gcc)?;
+        host_file(&program)
+    };
+    match PROGRAM.get_or_init(|| make().map_err(|error| format!("{error:#}"))) {
+        Ok(bytes) => Ok(bytes),
+        Err(error) => Err(anyhow!("pattern.c: {error}")),
+    }
+}
+
+/// One panic.
+struct Crash<'a> {
+    name: &'a str,
+    first: &'a str,
+    options: &'a str,
+    before: String,
+    panic: &'a str,
+    capture: String,
+}
+
+impl<'a> Crash<'a> {
+    /// A kernel of series `first` that is its own capture kernel.
+    fn of(name: &'a str, first: &'a str) -> Self {
+        Self {
+            name,
+            first,
+            options: "--syscall kexec_load",
+            before: String::new(),
+            panic: PANIC,
+            capture: CAPTURE.to_owned(),
+        }
+    }
+
+    /// A guest with everything but the panic's script.
+    fn guest(&self) -> Result<Guest> {
+        let kernel = Kernel::new(self.first)?;
+        let mut overlay = Archive::new();
+        overlay.file("test/stage-2", 0o644, self.capture.as_bytes());
+        overlay.file("bin/pattern", 0o755, pattern()?);
+        overlay.program("/usr/bin/makedumpfile".as_ref(), "bin/makedumpfile")?;
+        Ok(Guest::new(self.name, &kernel)
+            .append("crashkernel=256M")
+            .file("next/vmlinuz", &host_file(&kernel.image())?)
+            .file("next/initrd", &initramfs::initrd(overlay)?)
+            .executable("bin/pattern", pattern()?))
+    }
+
+    /// What follows `rkexec plan` or `rkexec load`.
+    fn request(&self) -> String {
+        format!(
+            "--panic /next/vmlinuz --initrd /next/initrd --cmdline '{CMDLINE}' {}",
+            self.options
+        )
+    }
+
+    /// Loads, panics, captures.
+    fn run(&self, guest: Guest) -> Result<Outcome> {
+        let request = self.request();
+        let script = format!(
+            "{}
+             try plan rkexec plan {request} --output json
+             try load rkexec load {request}
+             try status rkexec status --check --output json
+             {}",
+            self.before, self.panic
+        );
+        let outcome = guest.script(&script).run()?;
+        let before = outcome.stage_of_any_end(1)?;
+        ensure!(
+            before.text("load.status")? == "0",
+            "{}",
+            before.text("load.err")?
+        );
+        Ok(outcome)
+    }
+}
+
+/// The RAM of the running kernel that the dump has to hold.
+fn dumpable(before: Stage) -> Result<Vec<Row>> {
+    let iomem = before.iomem()?;
+    let crash: Vec<&Row> = iomem
+        .iter()
+        .filter(|row| row.kind == "Crash kernel")
+        .collect();
+    ensure!(!crash.is_empty(), "no reservation");
+    let mut ram = Vec::new();
+    for row in iomem
+        .iter()
+        .filter(|row| row.kind.starts_with("System RAM"))
+    {
+        let mut start = row.start.max(1 << 20);
+        for hole in crash
+            .iter()
+            .filter(|hole| row.start <= hole.start && hole.end <= row.end)
+        {
+            ram.push(Row {
+                start,
+                end: hole.start,
+                kind: String::new(),
+            });
+            start = hole.end;
+        }
+        if start < row.end {
+            ram.push(Row {
+                start,
+                end: row.end,
+                kind: String::new(),
+            });
+        }
+    }
+    Ok(ram)
+}
+
+/// Holds the dump against what the panicked kernel said of itself.
+fn dump_is_whole(outcome: &Outcome, ram: &[Row], cpus: usize) -> Result<()> {
+    let after = outcome.stage(2)?;
+    let log = after.text("dmesg-of-the-dump")?;
+    ensure!(
+        log.contains("Kernel panic - not syncing: sysrq triggered crash"),
+        "{log}"
+    );
+    let size = after.text("dump-size")?;
+    let bytes: u64 = size.split_whitespace().nth(4).context("ls")?.parse()?;
+    ensure!(bytes > 1 << 20, "{size}");
+
+    let core = after.bytes("core")?;
+    let elf = Elf::parse(core)?;
+    let loads = elf
+        .program_headers
+        .iter()
+        .filter(|header| header.p_type == PT_LOAD);
+    // The kernel merges all notes into one; every CPU left its registers in it.
+    let note = elf
+        .program_headers
+        .iter()
+        .find(|header| header.p_type == PT_NOTE);
+    let note = note.context("no notes")?;
+    let status = core[usize::try_from(note.p_offset)?..]
+        .windows(12)
+        .filter(|bytes| *bytes == [5, 0, 0, 0, 0x50, 1, 0, 0, 1, 0, 0, 0])
+        .count();
+    ensure!(status == cpus, "{status} notes of CPUs, not {cpus}");
+    let loads: Vec<(u64, u64)> = loads
+        .map(|load| (load.p_paddr, load.p_paddr + load.p_memsz))
+        .collect();
+    for row in ram {
+        // /proc/vmcore shows whole pages.
+        let (start, end) = (row.start & !4095, row.end.next_multiple_of(4096));
+        ensure!(
+            loads.contains(&(start, end)),
+            "{start:x}-{end:x} is not in the dump: {loads:x?}"
+        );
+    }
+    // All of RAM, and the kernel's text once more.
+    ensure!(loads.len() == ram.len() + 1, "{loads:x?}");
+    Ok(())
+}
+
+/// The capture kernel was told of the reservation and the low memory alone.
+fn told_of_its_own_memory_alone(outcome: &Outcome) -> Result<()> {
+    let plan = Plan::of(outcome.stage_of_any_end(1)?)?;
+    let told = outcome.stage(2)?.firmware_map()?;
+    let crash: Vec<Row> = outcome.stage_of_any_end(1)?.iomem()?;
+    let crash: Vec<Row> = crash
+        .into_iter()
+        .filter(|row| row.kind == "Crash kernel")
+        .collect();
+    for row in told.iter().filter(|row| row.kind == "System RAM") {
+        let own = crash
+            .iter()
+            .any(|own| own.start <= row.start && row.end <= own.end);
+        ensure!(own || row.end <= 1 << 20, "{row:x?} of {told:x?}");
+    }
+    if plan.json["syscall"]["name"] == "kexec_load" {
+        plan.kept(outcome.stage(2)?)?;
+    }
+    Ok(())
+}
+
+fn a_panic_is_dumped(name: &str, first: &str, syscall: &str, cpus: u32) -> Result<()> {
+    let options = format!("--syscall {syscall}");
+    let crash = Crash {
+        options: &options,
+        panic: if cpus == 2 { PANIC_ON_CPU_1 } else { PANIC },
+        ..Crash::of(name, first)
+    };
+    let outcome = crash.run(crash.guest()?.cpus(cpus))?;
+    let before = outcome.stage_of_any_end(1)?;
+    let status: serde_json::Value = serde_json::from_str(before.text("status.out")?)?;
+    assert_eq!(status["armed"]["state"], "yes");
+    assert_eq!(status["crash_record"]["syscall"], syscall);
+    dump_is_whole(&outcome, &dumpable(before)?, usize::try_from(cpus)?)?;
+    told_of_its_own_memory_alone(&outcome)?;
+    let cmdline = outcome.stage(2)?.text("cmdline")?;
+    let words: Vec<&str> = cmdline
+        .split(' ')
+        .filter(|word| !word.starts_with("elfcorehdr="))
+        .collect();
+    assert_eq!(words.join(" "), CMDLINE);
+    Ok(())
+}
+
+#[test]
+fn a_panic_of_6_12_by_kexec_load() -> Result<()> {
+    a_panic_is_dumped("crash-6.12-kexec_load", "6.12", "kexec_load", 2)
+}
+
+#[test]
+fn a_panic_of_6_12_by_kexec_file_load() -> Result<()> {
+    a_panic_is_dumped("crash-6.12-kexec_file_load", "6.12", "kexec_file_load", 1)
+}
+
+#[test]
+fn a_panic_of_6_1_by_kexec_load() -> Result<()> {
+    a_panic_is_dumped("crash-6.1-kexec_load", "6.1", "kexec_load", 1)
+}
+
+#[test]
+fn a_panic_of_6_1_by_kexec_file_load() -> Result<()> {
+    a_panic_is_dumped("crash-6.1-kexec_file_load", "6.1", "kexec_file_load", 2)
+}
