@@ -7,6 +7,7 @@ mod chain;
 mod contents;
 mod crash;
 mod damage;
+mod drop_in;
 mod handover;
 mod harness;
 mod initramfs;
