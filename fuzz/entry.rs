@@ -19,8 +19,10 @@ use rkexec::host::iomem::{self, Iomem, Resource};
 use rkexec::host::{Host, cpu, loaded, security};
 use rkexec::image::decompress::{self, DecompressError};
 use rkexec::image::ikconfig::{self, KernelConfig, Symbol};
-use rkexec::image::{self, BzImage};
+use rkexec::image::uki::{Addon, Uki};
+use rkexec::image::{self, Contents, Found, bzimage, vmlinux};
 use rkexec::memory::{MapPolicy, MemoryMap, Placement};
+use rkexec::vmcore::Vmcore;
 
 /// Where the chain of the target `chain` lies: any page will do.
 const CHAIN_BASE: u64 = 0x7fff_f000;
@@ -151,21 +153,69 @@ pub(crate) fn boot_params(data: &[u8]) -> bool {
 
 /// A kernel file.
 pub(crate) fn bzimage(data: &[u8]) -> bool {
-    let parsed = BzImage::parse(data);
+    let parsed = bzimage::parse(data);
     assert_eq!(image::probe(data).is_ok(), matches!(parsed, Ok(Some(_))));
     let Ok(Some(image)) = parsed else {
         return false;
     };
-    assert!(data.ends_with(image.kernel) && image.kernel.len() < data.len());
-    assert!(image.payload.len() <= image.kernel.len());
-    assert!(u64::from(image.header.init_size.get()) >= image.kernel.len() as u64);
+    let kernel = image.loads[0].bytes;
+    assert!(data.ends_with(kernel) && kernel.len() < data.len());
+    assert!(image.payload.len() <= kernel.len());
+    assert!(u64::from(image.header.init_size.get()) >= kernel.len() as u64);
     assert!(image.header.kernel_alignment.get().is_power_of_two());
     assert!(image.cmdline_limit() > 0);
     assert!(image.protocol() >= (2, 12));
     if let Some(version) = image.version {
         assert!(!version.chars().any(char::is_control));
     }
-    let _ = (image.release(), image.compression(), image.setup_type_max());
+    let _ = (image.release(), image.compression(), image.setup_type_max);
+    true
+}
+
+/// A kernel in ELF.
+pub(crate) fn vmlinux(data: &[u8]) -> bool {
+    let Ok(Some(image)) = vmlinux::parse(data) else {
+        return false;
+    };
+    let mut end = 0;
+    for load in &image.loads {
+        assert!(!load.bytes.is_empty() && load.offset >= end && load.offset % 4096 == 0);
+        end = load.offset + load.bytes.len() as u64;
+    }
+    assert!(end <= u64::from(image.header.init_size.get()));
+    assert!(image.loads[0].offset == 0 && image.entry < end);
+    assert!(image.release().is_some() && image.cmdline_limit() > 0);
+    true
+}
+
+/// A UKI, or an addon to one.
+pub(crate) fn uki(data: &[u8]) -> bool {
+    let uki = match Uki::parse(data) {
+        Ok(Some(uki)) => uki,
+        _ => match Addon::parse(data) {
+            Ok(addon) => addon.parts().clone(),
+            Err(_) => return false,
+        },
+    };
+    let file = data.as_ptr_range();
+    for section in uki.sections.iter().filter(|it| !it.bytes.is_empty()) {
+        let part = section.bytes.as_ptr_range();
+        assert!(file.start <= part.start && part.end <= file.end);
+        let _ = section.text();
+    }
+    for number in 0..uki.profiles.len() {
+        let uki = uki.clone().choose(&format!("@{number}")).unwrap();
+        let _ = (uki.kernel(), uki.initrds(), uki.dtb(), uki.is_signed());
+        if let Ok(Some(line)) = uki.cmdline() {
+            assert!(!line.contains(|c: char| c.is_ascii_control()));
+        }
+    }
+    if let Ok(contents) = Contents::of(data)
+        && let Ok(Found { image, uki }) = image::open(&contents, None)
+    {
+        let kernel = image.linux().unwrap();
+        assert!(uki.is_some() && kernel.format_name().starts_with("UKI of "));
+    }
     true
 }
 
@@ -217,6 +267,25 @@ pub(crate) fn decompress(data: &[u8]) -> bool {
         assert!(matches!(error, Err(DecompressError::TooLarge { .. })));
     }
     true
+}
+
+/// A dump of a crashed kernel.
+pub(crate) fn vmcore(data: &[u8]) -> bool {
+    let Ok(vmcore) = Vmcore::open(data) else {
+        return false;
+    };
+    let Ok(log) = vmcore.log() else {
+        return false;
+    };
+    let mut accepted = false;
+    for record in log.take(1 << 16).flatten() {
+        accepted = true;
+        assert!(record.text.len() <= usize::from(u16::MAX));
+        let line = record.to_string();
+        let newlines = record.text.iter().filter(|byte| **byte == b'\n').count();
+        assert!(line.is_ascii() && line.split('\n').count() == newlines + 1);
+    }
+    accepted
 }
 
 /// A device tree blob.

@@ -81,3 +81,21 @@ fn mandoc_has_nothing_to_warn_of() {
         assert!(said.is_empty() && lint.status.success(), "{said}");
     }
 }
+
+/// The page that is written by hand. Which other pages this machine has is no
+/// matter of this one.
+#[test]
+fn the_configuration_page_is_well_formed() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("man/rkexec.toml.5");
+    let output = Command::new("mandoc")
+        .args(["-T", "lint", "-W", "style"])
+        .arg(page)
+        .output()
+        .expect("running mandoc: run tests/vm/setup first");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let faults: Vec<&str> = text
+        .lines()
+        .filter(|line| !line.contains("referenced manual not found"))
+        .collect();
+    assert_eq!(faults, Vec::<&str>::new());
+}

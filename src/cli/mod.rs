@@ -1,5 +1,6 @@
 //! The command line: parsing, one file per verb, and how errors are shown.
 
+mod arm;
 mod capture;
 mod exec;
 mod generate;
@@ -7,11 +8,13 @@ mod inspect;
 mod kexec;
 mod load;
 mod memmap;
+mod multiboot;
 mod options;
 mod render;
 mod report;
 mod status;
 mod unload;
+mod vmcore_dmesg;
 
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -20,10 +23,12 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::arm::config::ConfigError;
 use crate::host::{HostError, Root};
 use crate::load::LoadError;
 use crate::plan::PlanError;
 use crate::sys::SysError;
+use crate::vmcore::VmcoreError;
 
 /// Exit code: it failed.
 const FAILED: u8 = 1;
@@ -87,6 +92,15 @@ enum Verb {
     Inspect(inspect::InspectArgs),
     /// In the next kernel: show what arrived, and whether it is what was planned.
     Report,
+    /// Load the crash kernel that the configuration names, if it is not loaded already.
+    ///
+    /// Nothing is loaded when what is loaded was made from the same kernel and
+    /// initrds, with the same command line, for the memory and the CPUs that there
+    /// are now. With --output json: `armed`, `loaded` (whether something was loaded
+    /// now), `reason` (why) and `kernel`.
+    Arm(arm::ArmArgs),
+    /// Print the kernel log out of /proc/vmcore or an ELF dump.
+    VmcoreDmesg(vmcore_dmesg::VmcoreDmesgArgs),
     /// Copy what the planner reads of this machine into a directory, for --root.
     Capture(capture::CaptureArgs),
     /// Take the command line of kexec-tools.
@@ -224,6 +238,8 @@ fn run(context: &Context, verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Memmap => memmap::run(context),
         Verb::Inspect(args) => inspect::run(context, &args),
         Verb::Report => report::run(context),
+        Verb::Arm(args) => arm::run(context, &args),
+        Verb::VmcoreDmesg(args) => vmcore_dmesg::run(context, &args),
         Verb::Capture(args) => capture::run(context, &args),
         Verb::Generate(args) => generate::run(&args),
     };
@@ -251,14 +267,26 @@ fn hint(error: &anyhow::Error) -> Option<String> {
         let plan = cause.downcast_ref::<PlanError>().and_then(PlanError::hint);
         let init = cause.is::<exec::NoInitSystem>();
         let init = init.then_some(exec::NoInitSystem::HINT);
+        let vmcore = cause
+            .downcast_ref::<VmcoreError>()
+            .and_then(VmcoreError::hint);
         let nothing = cause
             .downcast_ref::<NothingLoaded>()
             .and_then(NothingLoaded::hint);
+        let arm = cause
+            .downcast_ref::<arm::Impossible>()
+            .map(arm::Impossible::hint);
+        let config = cause
+            .downcast_ref::<ConfigError>()
+            .and_then(ConfigError::hint);
         sys.or(load)
             .or(host)
+            .or(vmcore)
             .or(nothing)
             .or(init)
+            .or(arm)
             .map(str::to_owned)
             .or(plan)
+            .or(config)
     })
 }

@@ -16,9 +16,10 @@ use serde::Serialize;
 
 use crate::arch::x86_64::setup_data::SETUP_INDIRECT;
 use crate::host::Root;
-use crate::image::BzImage;
-use crate::image::decompress::{self, DEFAULT_CAP, DecompressError};
+use crate::image::LinuxKernel;
+use crate::image::decompress::DecompressError;
 use crate::image::ikconfig::{self, KernelConfig, MAX_CONFIG, Symbol};
+use crate::image::linux::Format;
 
 /// Written by drivers/of/base.c (`of_core_init`) and nothing else, since Linux
 /// 3.15: a kernel that has it has CONFIG_OF.
@@ -72,10 +73,12 @@ pub struct Capability {
     pub pmpool: ConfigFact,
     /// CONFIG_RANDOMIZE_BASE: it chooses its own place in memory.
     pub randomize_base: ConfigFact,
-    /// The highest setup_data type it knows, see [`BzImage::setup_type_max`].
+    /// The highest setup_data type it knows, see [`LinuxKernel`].
     pub setup_type_max: Option<u32>,
     /// Size of the unpacked kernel, bytes; or why it could not be unpacked.
     pub unpacked: Result<usize, DecompressError>,
+    /// It is a vmlinux, whose place nothing changes.
+    pub is_vmlinux: bool,
     /// What was found and could not be used.
     pub notes: Vec<String>,
 }
@@ -87,9 +90,9 @@ impl Capability {
     ///
     /// Nothing here fails: what cannot be read is a note, and a fact unknown.
     #[must_use]
-    pub fn read(image: &BzImage<'_>, image_path: &Path, root: &Root) -> Self {
+    pub fn read(image: &LinuxKernel<'_>, image_path: &Path, root: &Root) -> Self {
         let mut notes = Vec::new();
-        let kernel = decompress::decompress_payload(image.payload, DEFAULT_CAP);
+        let kernel = image.unpacked();
         let (inside, strings) = match &kernel {
             Ok(kernel) => (inside(kernel, &mut notes), Strings::of(kernel)),
             Err(error) => {
@@ -97,7 +100,10 @@ impl Capability {
                 (None, Strings::default())
             }
         };
-        let unpacked = kernel.as_ref().map(Vec::len).map_err(Clone::clone);
+        let unpacked = kernel
+            .as_ref()
+            .map(|kernel| kernel.len())
+            .map_err(Clone::clone);
         drop(kernel);
         let found = match inside {
             Some(config) => Found::Certain(INSIDE.to_owned(), config),
@@ -127,7 +133,8 @@ impl Capability {
                 (fact, _) => fact,
             },
             randomize_base: found.fact("CONFIG_RANDOMIZE_BASE"),
-            setup_type_max: image.setup_type_max(),
+            setup_type_max: image.setup_type_max,
+            is_vmlinux: image.format == Format::Vmlinux,
             unpacked,
             notes,
         }
@@ -137,7 +144,8 @@ impl Capability {
     /// beside it may be of another build, and a wrong "no" would cost a pool.
     #[must_use]
     pub fn surely_stays_put(&self) -> bool {
-        self.randomize_base.value == Fact::No && self.randomize_base.read_from == INSIDE
+        let fact = &self.randomize_base;
+        self.is_vmlinux || (fact.value == Fact::No && fact.read_from == INSIDE)
     }
 
     /// Whether it knows SETUP_INDIRECT nodes: kernel_info names the highest type,
@@ -158,6 +166,7 @@ impl Capability {
             randomize_base: fact(),
             setup_type_max: None,
             unpacked: Ok(0),
+            is_vmlinux: false,
             notes: Vec::new(),
         }
     }

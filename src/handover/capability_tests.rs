@@ -71,7 +71,7 @@ impl Machine {
     }
 
     fn read(&self, file: &[u8]) -> Capability {
-        let image = BzImage::parse(file).unwrap().unwrap();
+        let image = crate::image::bzimage::parse(file).unwrap().unwrap();
         let root = Root::at(self.path("root"));
         Capability::read(&image, &self.path("images/vmlinuz"), &root)
     }
@@ -223,7 +223,12 @@ fn a_release_that_is_a_path_leads_nowhere() {
 #[test]
 fn kernel_info_is_believed_only_where_it_is_one() {
     let file = bzimage(&gzip(b"\x7fELF"));
-    let max = |file: &[u8]| BzImage::parse(file).unwrap().unwrap().setup_type_max();
+    let max = |file: &[u8]| {
+        crate::image::bzimage::parse(file)
+            .unwrap()
+            .unwrap()
+            .setup_type_max
+    };
     assert_eq!(max(&file), Some(0x8000_0009));
     for (at, bytes) in [
         (field::VERSION, &b"\x0e"[..]),            // protocol 2.14

@@ -34,7 +34,7 @@ pub struct Record {
     pub setup_data: Vec<(u32, usize)>,
     /// The device tree blob.
     pub device_tree: Option<Blob>,
-    /// The kernel's protected-mode part.
+    /// The kernel: a bzImage's protected-mode part, or the PT_LOADs of a vmlinux.
     pub kernel: Option<Blob>,
     /// The initrds as one stream, part by part.
     pub initrd: Vec<Blob>,

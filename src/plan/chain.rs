@@ -6,7 +6,7 @@ use crate::arch::x86_64::zero_page::{self, EfiHandover};
 use crate::handover::record::{Blob, MAX_E820, PoolRecord, Record};
 use crate::handover::{Handover, HandoverError, Protection, carry};
 use crate::host::Host;
-use crate::image::BzImage;
+use crate::image::LinuxKernel;
 use crate::purgatory;
 
 /// Most e820 entries in one SETUP_E820_EXT node: the kernel maps a node as a
@@ -66,7 +66,7 @@ pub(super) fn build(
 pub(super) fn record(
     time: u64,
     host: &Host,
-    image: &BzImage<'_>,
+    image: &LinuxKernel<'_>,
     plan: &Plan<'_>,
     chain: &SetupData,
 ) -> Record {

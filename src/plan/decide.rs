@@ -6,8 +6,8 @@ use crate::arch::x86_64::boot_params::E820_MAX_ENTRIES_ZEROPAGE;
 use crate::crash::HotplugChoice;
 use crate::handover::Handover;
 use crate::host::Host;
-use crate::image::BzImage;
-use crate::image::bzimage::xloadflags;
+use crate::image::LinuxKernel;
+use crate::image::linux::{Format, xloadflags};
 use crate::memory::{
     E820Type, MapPolicy, MemoryKind, MemoryMap, PAGE_SIZE, PhysRange, Region, boot_e820,
 };
@@ -40,7 +40,7 @@ pub struct Decision {
 pub(super) fn decide(
     request: &LoadRequest,
     host: &Host,
-    image: &BzImage<'_>,
+    image: &LinuxKernel<'_>,
     map: &MemoryMap,
     handover: &Handover,
 ) -> Result<Decision, PlanError> {
@@ -72,7 +72,9 @@ pub(super) fn decide(
                 way_out,
             };
             if let Some(reason) = refuses {
-                return Err(neither(format!("refuses this image: {reason}"), None));
+                let way_out = (image.format == Format::Vmlinux)
+                    .then(|| "take the bzImage of the same kernel".to_owned());
+                return Err(neither(format!("refuses this image: {reason}"), way_out));
             }
             if let Some((option, reason)) = needs_load {
                 // A pool carried over is there without any option.
@@ -93,11 +95,39 @@ pub(super) fn decide(
     }
 }
 
+/// Decides for a kernel that is no Linux.
+///
+/// # Errors
+/// When kexec_load is forbidden, or the other call was asked for.
+pub(super) fn for_multiboot(request: &LoadRequest, host: &Host) -> Result<Decision, PlanError> {
+    let reason = "it is a multiboot kernel, and the running kernel loads Linux only";
+    let decision = |reason: &str| {
+        Ok(Decision {
+            name: Syscall::KexecLoad,
+            reason: reason.to_owned(),
+        })
+    };
+    match request.syscall {
+        SyscallChoice::Only(Syscall::KexecLoad) => decision("asked for with --syscall"),
+        SyscallChoice::Only(Syscall::KexecFileLoad) => Err(PlanError::FileLoadRefuses { reason }),
+        SyscallChoice::Auto => match forbids_kexec_load(request, host) {
+            Some(forbidden) => Err(PlanError::NoSyscall {
+                forbidden: forbidden.to_owned(),
+                harm: format!("refuses this image: {reason}"),
+                way_out: None,
+            }),
+            None => decision("kexec_file_load does not take a multiboot kernel"),
+        },
+    }
+}
+
 /// Why kexec_file_load answers ENOEXEC to an image that kexec_load can start
 /// (`bzImage64_probe` of arch/x86/kernel/kexec-bzimage64.c).
-fn file_load_refuses(host: &Host, image: &BzImage<'_>) -> Option<&'static str> {
+fn file_load_refuses(host: &Host, image: &LinuxKernel<'_>) -> Option<&'static str> {
     let efi32 = host.efi.as_ref().is_some_and(|efi| efi.platform_bits == 32);
-    if !image.has(xloadflags::CAN_BE_LOADED_ABOVE_4G) {
+    if image.format == Format::Vmlinux {
+        Some("it is a vmlinux, and on x86 kexec_file_load takes bzImages only")
+    } else if !image.has(xloadflags::CAN_BE_LOADED_ABOVE_4G) {
         Some("it cannot be loaded above 4 GiB (XLF_CAN_BE_LOADED_ABOVE_4G)")
     } else if efi32 {
         Some("this machine's EFI is a 32-bit one")

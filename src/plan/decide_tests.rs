@@ -32,8 +32,9 @@ fn decided_for(
     host: &Host,
 ) -> Result<(Syscall, String), PlanError> {
     let map = MemoryMap::reconcile(host, request.memory_map, &request.include_driver_managed);
-    let image = BzImage::parse(kernel).unwrap().unwrap();
-    decide(request, host, &image, &map, &Handover::default())
+    let image = crate::image::probe(kernel).unwrap();
+    let image = image.linux().unwrap();
+    decide(request, host, image, &map, &Handover::default())
         .map(|decision| (decision.name, decision.reason))
 }
 
@@ -326,6 +327,11 @@ fn images_that_kexec_file_load_refuses() {
             "it cannot be loaded above 4 GiB (XLF_CAN_BE_LOADED_ABOVE_4G)",
         ),
         (kernel.build(), efi32, "this machine's EFI is a 32-bit one"),
+        (
+            crate::testing::elf::TinyElf::vmlinux().build(),
+            plain(),
+            "it is a vmlinux, and on x86 kexec_file_load takes bzImages only",
+        ),
     ];
     for (kernel, mut host, reason) in cases {
         let decided = |request: &LoadRequest, host: &Host| decided_for(&kernel, request, host);

@@ -7,6 +7,7 @@ mod chain;
 pub mod cmdline;
 mod decide;
 mod initrd;
+mod multiboot;
 mod place;
 mod pools;
 mod validate;
@@ -24,7 +25,9 @@ use crate::crash::{self, CrashError, HotplugChoice, Reservation};
 use crate::handover::record::Blob;
 use crate::handover::{Capability, Handover, HandoverError, HandoverRequest, Pool, Protection};
 use crate::host::Host;
-use crate::image::{BzImage, Image};
+use crate::host::firmware_tables::FirmwareTables;
+use crate::image::linux::Format;
+use crate::image::{Image, LinuxKernel};
 use crate::memory::{E820Type, MapPolicy, MemoryKind, MemoryMap, NoHole, PhysRange};
 use crate::purgatory::{self, Digest};
 use crate::sys::{Hotplug, Syscall, Target};
@@ -60,6 +63,16 @@ pub struct LoadRequest {
     pub target: Target,
     /// Whether the kernel shall update elfcorehdr itself.
     pub hotplug: HotplugChoice,
+    /// The firmware's root pointers, for a multiboot kernel.
+    pub firmware_tables: FirmwareTables,
+}
+
+impl LoadRequest {
+    /// The UART on which purgatory reports: the one asked for, else the console's.
+    fn port_for_reports(&self, host: &Host) -> Option<u16> {
+        let consoles = || host.serial.as_ref().map(|serial| serial.port);
+        self.serial_port.or_else(consoles)
+    }
 }
 
 /// What a segment is for.
@@ -70,7 +83,7 @@ pub enum Role {
     Kernel,
     /// The initrds, one behind the other; several parts when pages are shared.
     Initrd,
-    /// The zero page and the command line.
+    /// The zero page and the command line, or the multiboot information.
     BootParams,
     /// The setup_data chain and the EFI memory map.
     SetupData,
@@ -78,6 +91,8 @@ pub enum Role {
     Purgatory,
     /// The ELF header of the dump.
     Elfcorehdr,
+    /// A multiboot kernel's module.
+    Module,
 }
 
 impl Role {
@@ -91,6 +106,7 @@ impl Role {
             Self::SetupData => "setup_data",
             Self::Purgatory => "purgatory",
             Self::Elfcorehdr => "elfcorehdr",
+            Self::Module => "module",
         }
     }
 }
@@ -178,8 +194,6 @@ pub struct PlannedPool {
 pub struct CrashPlan {
     /// Where it may run.
     pub reservation: Reservation,
-    /// Where its segments may lie: the kernel needs room in the reservation, too.
-    pub for_segments: PhysRange,
     /// The RAM that the dump holds.
     pub dump: Vec<PhysRange>,
     /// The flag by which the kernel updates elfcorehdr, and the size in bytes
@@ -194,7 +208,7 @@ pub struct CrashPlan {
 /// What is loaded from files, by its digests.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Blobs {
-    /// The kernel's protected-mode part.
+    /// The kernel: a bzImage's protected-mode part, or the PT_LOADs of a vmlinux.
     pub kernel: Option<Blob>,
     /// The initrds as one stream, part by part.
     pub initrd: Vec<Blob>,
@@ -203,25 +217,44 @@ pub struct Blobs {
 impl Blobs {
     /// Those of `segments`, whose digests are `digests`; `None` when there are none.
     fn of(segments: &[Segment<'_>], digests: &[(PhysRange, Digest)]) -> Option<Self> {
-        let blobs = |role| {
+        let of = |role| {
             let pairs = segments.iter().zip(digests);
             pairs
                 .filter(move |(segment, _)| segment.role == role)
-                .map(|(segment, (_, digest))| Blob::new(&segment.buf, digest))
+                .map(|(segment, (_, digest))| (&*segment.buf, *digest))
         };
         (!digests.is_empty()).then(|| Self {
-            kernel: blobs(Role::Kernel).next(),
-            initrd: blobs(Role::Initrd).collect(),
+            kernel: joined(of(Role::Kernel)),
+            initrd: of(Role::Initrd)
+                .map(|(bytes, digest)| Blob::new(bytes, &digest))
+                .collect(),
         })
     }
 
     /// The same for files that no segment holds.
-    fn of_files(image: &BzImage<'_>, initrds: &[&[u8]]) -> Self {
+    fn of_files(image: &LinuxKernel<'_>, initrds: &[&[u8]]) -> Self {
         let blob = |bytes: &[u8]| Blob::new(bytes, &purgatory::digest(bytes));
+        let loads = image.loads.iter().map(|load| load.bytes);
         let parts = initrd::parts(initrds, usize::MAX);
         Self {
-            kernel: Some(blob(image.kernel)),
+            kernel: joined(loads.map(|bytes| (bytes, purgatory::digest(bytes)))),
             initrd: parts.iter().map(|part| blob(part)).collect(),
+        }
+    }
+}
+
+/// Several parts as one: their digest is that of their digests.
+fn joined<'a>(parts: impl Iterator<Item = (&'a [u8], Digest)>) -> Option<Blob> {
+    let parts: Vec<(&[u8], Digest)> = parts.collect();
+    match parts.as_slice() {
+        [] => None,
+        [(bytes, digest)] => Some(Blob::new(bytes, digest)),
+        parts => {
+            let digests: Vec<Digest> = parts.iter().map(|(_, digest)| *digest).collect();
+            Some(Blob {
+                size: parts.iter().map(|(bytes, _)| bytes.len()).sum(),
+                ..Blob::new(&[], &purgatory::digest(&digests.concat()))
+            })
         }
     }
 }
@@ -318,6 +351,40 @@ pub enum PlanError {
         /// Why.
         reason: &'static str,
     },
+    /// A wish that no multiboot kernel can be granted.
+    #[error("{option} is not for a multiboot kernel: {reason}")]
+    NotForMultiboot {
+        /// The option.
+        option: &'static str,
+        /// Why.
+        reason: &'static str,
+        /// What to do about it, where something can be done.
+        hint: Option<&'static str>,
+    },
+    /// A multiboot kernel does not start without being told of this.
+    #[error("this multiboot kernel requires to be told of {what}, and cannot be: {why}")]
+    MultibootNeeds {
+        /// What it wants to be told of.
+        what: String,
+        /// Why it cannot be told.
+        why: String,
+    },
+    /// The kernel cannot lie where it is linked.
+    #[error("the kernel must lie at {range}, as it is not relocatable, and cannot: {why}")]
+    Occupied {
+        /// Where it wants to lie, in whole pages.
+        range: PhysRange,
+        /// What speaks against it.
+        why: String,
+    },
+    /// More segments than the call takes.
+    #[error("the kernel alone is {count} segments, and there is room for {most}")]
+    TooManyPieces {
+        /// Segments of the kernel.
+        count: usize,
+        /// Segments left beside what else is loaded.
+        most: usize,
+    },
     /// A driver whose memory cannot be handed over.
     #[error("memory of the driver {driver} cannot be handed over as RAM: {reason}")]
     NotIncludable {
@@ -356,7 +423,10 @@ impl PlanError {
     pub const fn is_usage(&self) -> bool {
         matches!(
             self,
-            Self::EmptyBounds { .. } | Self::NotWithFileLoad { .. } | Self::NotIncludable { .. }
+            Self::EmptyBounds { .. }
+                | Self::NotWithFileLoad { .. }
+                | Self::NotForMultiboot { .. }
+                | Self::NotIncludable { .. }
         )
     }
 
@@ -369,9 +439,10 @@ impl PlanError {
                 Some("without --syscall, rkexec takes kexec_load where it may".to_owned())
             }
             Self::FiveLevel => {
-                Some("boot once with no5lvl, or take a kernel with CONFIG_X86_5LEVEL".to_owned())
+                Some("boot once with no5lvl, or take a kernel with CONFIG_X86_5LEVEL (a bzImage is sure to tell)".to_owned())
             }
-            Self::NoHole(_) => {
+            Self::NotForMultiboot { hint, .. } => hint.map(str::to_owned),
+            Self::NoHole(_) | Self::Occupied { .. } => {
                 Some("rkexec memmap shows where segments may go, and why not elsewhere".to_owned())
             }
             Self::Handover(error) => error.hint().map(str::to_owned),
@@ -404,10 +475,13 @@ pub fn plan<'a>(
     initrds: &[&'a [u8]],
     target: impl FnOnce() -> Capability,
 ) -> Result<Plan<'a>, PlanError> {
-    let Image::BzImage(image) = image;
+    let image = match image {
+        Image::Linux(image) => image,
+        Image::Multiboot(image) => return multiboot::plan(request, host, image, initrds),
+    };
     check_drivers(&request.include_driver_managed)?;
-    let cmdline = command_line(request, host, image)?;
-    let memory_map =
+    let cmdline = command_line(request, host, image.cmdline_limit())?;
+    let mut memory_map =
         MemoryMap::reconcile(host, request.memory_map, &request.include_driver_managed);
     // A crash kernel looks at the memory of the one that died, and takes nothing over.
     let handover = match request.target {
@@ -416,20 +490,26 @@ pub fn plan<'a>(
     };
     handover.check_places(&memory_map, &host.iomem.crash_kernel())?;
 
-    let warnings = general_warnings(request, host, &memory_map);
+    let mut warnings = general_warnings(request, host, &memory_map);
+    if image.format == Format::Vmlinux {
+        warnings.push(
+            "a vmlinux is not randomized (KASLR): only the unpacker of a bzImage does that"
+                .to_owned(),
+        );
+    }
     let syscall = decide::decide(request, host, image, &memory_map, &handover)?;
     let crash = match request.target {
         Target::Normal => None,
         Target::Crash => Some(crash_plan(
             request,
             host,
-            &memory_map,
+            &mut memory_map,
             &cmdline,
             image.cmdline_limit(),
             syscall.name,
         )?),
     };
-    if host.cpu.la57 && !image.has(crate::image::bzimage::xloadflags::FIVE_LEVEL) {
+    if host.cpu.la57 && !image.has(crate::image::linux::xloadflags::FIVE_LEVEL) {
         return Err(PlanError::FiveLevel);
     }
     let mut plan = Plan {
@@ -446,6 +526,10 @@ pub fn plan<'a>(
         blobs: None,
         warnings,
     };
+    if let Some(crash) = &plan.crash {
+        plan.warnings
+            .extend(crash_warnings(host, crash, plan.cmdline.as_str()));
+    }
     match plan.syscall.name {
         Syscall::KexecLoad => {
             if handover.has_pools() {
@@ -466,8 +550,8 @@ pub fn plan<'a>(
         }
         Syscall::KexecFileLoad => {
             plan.excluded = excluded(host, &plan);
-            if let Some(crash) = &plan.crash {
-                plan.e820 = crash::capture_e820(&plan.memory_map, &crash.reservation, None);
+            if plan.crash.is_some() {
+                plan.e820 = plan.memory_map.e820();
                 place::fits(request, host, image, initrds, &plan)?;
                 plan.blobs = Some(Blobs::of_files(image, initrds));
             } else {
@@ -480,10 +564,13 @@ pub fn plan<'a>(
             plan.warnings.extend(harm);
             plan.e820.truncate(E820_MAX_ENTRIES_ZEROPAGE);
             if handover.tree.is_some() {
-                plan.warnings.push(
-                    "kexec_file_load leaves the device tree of the running kernel behind"
-                        .to_owned(),
-                );
+                let whose = match request.handover.uki_dtb {
+                    Some(_) => "the UKI",
+                    None => "the running kernel",
+                };
+                plan.warnings.push(format!(
+                    "kexec_file_load leaves the device tree of {whose} behind"
+                ));
             }
         }
     }
@@ -495,19 +582,16 @@ pub fn plan<'a>(
 fn crash_plan(
     request: &LoadRequest,
     host: &Host,
-    map: &MemoryMap,
+    map: &mut MemoryMap,
     cmdline: &Cmdline,
     cmdline_limit: usize,
     syscall: Syscall,
 ) -> Result<CrashPlan, PlanError> {
     let reservation = Reservation::of(host)?;
-    let for_segments = reservation
-        .for_segments(map)
-        .ok_or(CrashError::NoReservation)?;
+    reservation.restrict(map)?;
     let hotplug = crash::hotplug(host, request.hotplug)?;
     Ok(CrashPlan {
-        dump: crash::dumped(map, &reservation),
-        for_segments,
+        dump: crash::dumped(map),
         reservation,
         hotplug: hotplug.filter(|_| syscall == Syscall::KexecLoad),
         asked_cmdline: cmdline.as_str().to_owned(),
@@ -516,11 +600,7 @@ fn crash_plan(
 }
 
 /// The command line. A pool that is forgotten is forgotten in the running one, too.
-fn command_line(
-    request: &LoadRequest,
-    host: &Host,
-    image: &BzImage<'_>,
-) -> Result<Cmdline, PlanError> {
+fn command_line(request: &LoadRequest, host: &Host, limit: usize) -> Result<Cmdline, PlanError> {
     let mut wish = request.cmdline.clone();
     if request.handover.no_carry && wish.base == CmdlineBase::Running {
         wish.remove.push("pmpool".to_owned());
@@ -530,7 +610,7 @@ fn command_line(
         Target::Normal => host.cmdline.clone(),
         Target::Crash => cmdline::without(&host.cmdline, |name, _| name == "crashkernel"),
     };
-    Cmdline::make(&wish, &running, image.cmdline_limit())
+    Cmdline::make(&wish, &running, limit)
 }
 
 fn check_drivers(drivers: &BTreeSet<String>) -> Result<(), PlanError> {
@@ -579,6 +659,33 @@ fn general_warnings(request: &LoadRequest, host: &Host, map: &MemoryMap) -> Vec<
     {
         warnings.push(
             "no RAM below 640 KiB: the next kernel cannot start other CPUs or switch paging levels"
+                .to_owned(),
+        );
+    }
+    warnings
+}
+
+fn crash_warnings(host: &Host, crash: &CrashPlan, cmdline: &str) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if !cmdline::has(cmdline, "reset_devices") {
+        warnings.push(
+            "the command line has no reset_devices: drivers of the capture kernel may trust devices in a state \
+             that a panic left (Documentation/admin-guide/kdump/kdump.rst)"
+                .to_owned(),
+        );
+    }
+    let present = host.crash.cpus.len() as u64;
+    let possible = host.crash.possible_cpus.unwrap_or(present);
+    if possible > present && crash.hotplug.is_none() && host.loaded.crash_elfcorehdr_size.is_none()
+    {
+        warnings.push(format!(
+            "{present} of {possible} possible CPUs are there: the registers of one that comes later are in the \
+             dump only when the crash kernel is loaded again (rkexec arm --watch)"
+        ));
+    }
+    if crash::version(&host.release).is_some_and(|version| version < (5, 5)) {
+        warnings.push(
+            "the running kernel may use memory below 1 MiB (Linux before 5.5), and the dump does not hold it"
                 .to_owned(),
         );
     }

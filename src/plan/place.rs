@@ -22,15 +22,15 @@ use crate::arch::x86_64::zero_page::{self, Addresses};
 use crate::crash::{self, CrashError, elfcorehdr};
 use crate::handover::Handover;
 use crate::host::Host;
-use crate::image::BzImage;
-use crate::image::bzimage::{ENTRY_64_OFFSET, xloadflags};
+use crate::image::LinuxKernel;
+use crate::image::linux::{Load, xloadflags};
 use crate::memory::{Direction, Holes, PAGE_SIZE, PhysRange, Placement, Want};
 use crate::purgatory::{self, Digest};
 use crate::sys::{SEGMENT_MAX, Target};
 
-/// Segments besides the initrd's parts: kernel, boot_params, setup_data,
+/// Segments besides those of kernel and initrd: boot_params, setup_data,
 /// purgatory, elfcorehdr.
-const OTHER_SEGMENTS: usize = 5;
+const OTHER_SEGMENTS: usize = 4;
 /// Nothing goes below 1 MiB: BIOS data, the trampolines of the next kernel.
 const LOW_LIMIT: u64 = 1 << 20;
 /// First address that 4-level paging does not reach: 64 TiB.
@@ -38,40 +38,31 @@ const FOUR_LEVEL_LIMIT: u64 = 1 << 46;
 /// First address that 5-level paging does not reach: 4 PiB.
 const FIVE_LEVEL_LIMIT: u64 = 1 << 52;
 /// First address above what a 32-bit number holds.
-const FOUR_GIB: u64 = 1 << 32;
+pub(super) const FOUR_GIB: u64 = 1 << 32;
 
 /// Places everything and fills in the plan.
 pub(super) fn place<'a>(
     request: &LoadRequest,
     host: &Host,
-    image: &BzImage<'a>,
+    image: &LinuxKernel<'a>,
     initrds: &[&'a [u8]],
     handover: &Handover,
     plan: &mut Plan<'a>,
 ) -> Result<(), PlanError> {
-    let mut places = Places::new(request, host, image, plan)?;
+    let mut places = Places::new(request, host, reach(host, image), plan)?;
     let kernel = places.kernel(image)?;
-    let kernel = Segment {
-        role: Role::Kernel,
-        buf: Cow::Borrowed(image.kernel),
-        mem: kernel,
-        rule: format!(
-            "highest place at or above pref_address {:#x}, aligned to kernel_alignment {:#x}, \
-             of init_size bytes",
-            image.header.pref_address, image.header.kernel_alignment
-        ),
-    };
-    let entry = kernel.mem.start() + ENTRY_64_OFFSET;
+    let entry = kernel.start() + image.entry;
     let initrd_size = initrd::stream_size(initrds);
     let initrd = match initrd_size {
         0 => None,
         size => Some(places.initrd(image, size)?),
     };
-    let mut segments = vec![kernel];
+    let mut segments = kernel_segments(image, kernel);
+    let left = SEGMENT_MAX - OTHER_SEGMENTS - segments.len();
     segments.extend(
         initrd
             .into_iter()
-            .flat_map(|place| initrd_segments(initrds, place)),
+            .flat_map(|place| initrd_segments(initrds, place, left)),
     );
     // Before anything is digested, which takes its time.
     validate::half_of_ram(segments.iter().map(|s| s.mem.size()).sum(), host)?;
@@ -99,12 +90,7 @@ pub(super) fn place<'a>(
     let boot_params = places.small("boot_params", size)?;
     let setup_data = places.small("setup_data", chain.size() as u64)?;
     let purgatory = places.small("purgatory", purgatory::size())?;
-    if places.used_last_choice {
-        plan.warnings.push(
-            "a segment lies in memory that was added since boot: load again when it is unplugged"
-                .to_owned(),
-        );
-    }
+    places.warn_of_last_choice(plan);
 
     let addresses = Addresses {
         cmdline: boot_params.start() + zero_page::CMDLINE_OFFSET,
@@ -145,9 +131,8 @@ pub(super) fn place<'a>(
     let params = purgatory::Request {
         entry,
         boot_params: boot_params.start(),
-        serial_port: request
-            .serial_port
-            .or(host.serial.as_ref().map(|serial| serial.port)),
+        mode: purgatory::Mode::Long,
+        serial_port: request.port_for_reports(host),
         sha_ni: host.cpu.sha_ni,
         verify: !request.no_digest,
     };
@@ -177,14 +162,14 @@ pub(super) fn place<'a>(
 pub(super) fn fits(
     request: &LoadRequest,
     host: &Host,
-    image: &BzImage<'_>,
+    image: &LinuxKernel<'_>,
     initrds: &[&[u8]],
     plan: &Plan<'_>,
 ) -> Result<(), PlanError> {
     let Some(crash) = &plan.crash else {
         return Ok(());
     };
-    let mut places = Places::new(request, host, image, plan)?;
+    let mut places = Places::new(request, host, reach(host, image), plan)?;
     let headers = elfcorehdr::size(host.crash.cpus.len(), crash.dump.len()) as u64;
     let headers = headers.max(host.loaded.crash_elfcorehdr_size.unwrap_or(0));
     places.take("elfcorehdr", headers, PAGE_SIZE, 0, u64::MAX)?;
@@ -199,7 +184,9 @@ pub(super) fn fits(
 
 /// What purgatory verifies. What the files do not fill is zeroed by the running
 /// kernel, and nobody reads it before writing it: only the bytes are digested.
-fn digests<'a>(segments: impl IntoIterator<Item = &'a Segment<'a>>) -> Vec<(PhysRange, Digest)> {
+pub(super) fn digests<'a>(
+    segments: impl IntoIterator<Item = &'a Segment<'a>>,
+) -> Vec<(PhysRange, Digest)> {
     segments
         .into_iter()
         .filter_map(|segment| {
@@ -209,9 +196,30 @@ fn digests<'a>(segments: impl IntoIterator<Item = &'a Segment<'a>>) -> Vec<(Phys
         .collect()
 }
 
-/// The initrd's place cut into its parts.
-fn initrd_segments<'a>(initrds: &[&'a [u8]], place: PhysRange) -> Vec<Segment<'a>> {
-    let parts = initrd::parts(initrds, SEGMENT_MAX - OTHER_SEGMENTS);
+/// The kernel's place cut into its loads, each up to the next one: the running
+/// kernel keeps what it needs for the jump off all of it.
+fn kernel_segments<'a>(image: &LinuxKernel<'a>, place: PhysRange) -> Vec<Segment<'a>> {
+    let rule = format!(
+        "highest place at or above pref_address {:#x}, aligned to kernel_alignment {:#x}, \
+         of init_size bytes",
+        image.header.pref_address, image.header.kernel_alignment
+    );
+    let start = |load: &Load<'_>| place.start() + load.offset;
+    let ends = image.loads.iter().skip(1).map(start).chain([place.end()]);
+    let cut = image.loads.iter().zip(ends).filter_map(|(load, end)| {
+        Some(Segment {
+            role: Role::Kernel,
+            buf: Cow::Borrowed(load.bytes),
+            mem: PhysRange::from_bounds(start(load), end).ok()?,
+            rule: rule.clone(),
+        })
+    });
+    cut.collect()
+}
+
+/// The initrd's place cut into its parts, no more than `limit`.
+fn initrd_segments<'a>(initrds: &[&'a [u8]], place: PhysRange, limit: usize) -> Vec<Segment<'a>> {
+    let parts = initrd::parts(initrds, limit);
     let mut start = place.start();
     let mut segments = Vec::with_capacity(parts.len());
     for part in parts {
@@ -231,7 +239,7 @@ fn initrd_segments<'a>(initrds: &[&'a [u8]], place: PhysRange) -> Vec<Segment<'a
 }
 
 /// Free memory, and the bounds that request and image set.
-struct Places {
+pub(super) struct Places {
     /// Boot RAM without the running kernel's initrd, boot RAM, hot-added RAM:
     /// each is looked at only when nothing fits in those before it.
     tiers: [Holes; 3],
@@ -240,24 +248,29 @@ struct Places {
     max: u64,
 }
 
+/// First address that the kernel does not reach when it is entered.
+fn reach(host: &Host, image: &LinuxKernel<'_>) -> u64 {
+    let five_level = host.cpu.la57 && image.has(xloadflags::FIVE_LEVEL_ENABLED);
+    let paging = if five_level {
+        FIVE_LEVEL_LIMIT
+    } else {
+        FOUR_LEVEL_LIMIT
+    };
+    if image.has(xloadflags::CAN_BE_LOADED_ABOVE_4G) {
+        paging - PAGE_SIZE
+    } else {
+        FOUR_GIB
+    }
+}
+
 impl Places {
-    fn new(
+    /// Places below `reach` for a plan whose map and exclusions are known.
+    pub(super) fn new(
         request: &LoadRequest,
         host: &Host,
-        image: &BzImage<'_>,
+        reach: u64,
         plan: &Plan<'_>,
     ) -> Result<Self, PlanError> {
-        let five_level = host.cpu.la57 && image.has(xloadflags::FIVE_LEVEL_ENABLED);
-        let paging = if five_level {
-            FIVE_LEVEL_LIMIT
-        } else {
-            FOUR_LEVEL_LIMIT
-        };
-        let reach = if image.has(xloadflags::CAN_BE_LOADED_ABOVE_4G) {
-            paging - PAGE_SIZE
-        } else {
-            FOUR_GIB
-        };
         let (min, max) = (
             request.mem_min.unwrap_or(0),
             request.mem_max.unwrap_or(u64::MAX),
@@ -265,13 +278,8 @@ impl Places {
         if min >= max {
             return Err(PlanError::EmptyBounds { min, max });
         }
-        let reserved = plan.crash.as_ref().map(|crash| crash.for_segments);
         let free = |placement| {
-            let mut holes = match (reserved, placement) {
-                (None, _) => Holes::new(plan.memory_map.ranges(placement)),
-                (Some(reserved), Placement::Allowed) => Holes::new([reserved]),
-                (Some(_), _) => Holes::default(),
-            };
+            let mut holes = Holes::new(plan.memory_map.ranges(placement));
             for excluded in &plan.excluded {
                 holes.remove(excluded.range);
             }
@@ -290,7 +298,7 @@ impl Places {
         })
     }
 
-    /// The best place; an error tells of boot RAM.
+    /// The highest place; an error tells of boot RAM.
     fn take(
         &mut self,
         what: &'static str,
@@ -298,6 +306,18 @@ impl Places {
         align: u64,
         min: u64,
         max: u64,
+    ) -> Result<PhysRange, PlanError> {
+        self.take_from(Direction::TopDown, what, size, align, (min, max))
+    }
+
+    /// The first place from the end that `direction` says, between two bounds.
+    pub(super) fn take_from(
+        &mut self,
+        direction: Direction,
+        what: &'static str,
+        size: u64,
+        align: u64,
+        (min, max): (u64, u64),
     ) -> Result<PhysRange, PlanError> {
         let (min, max) = (min.max(self.min), max.min(self.max));
         let bounds = PhysRange::from_bounds(min, max).map_err(|_| PlanError::Unreachable {
@@ -310,7 +330,7 @@ impl Places {
             size,
             align,
             bounds,
-            direction: Direction::TopDown,
+            direction,
         };
         let [preferred, boot, hot_added] = &mut self.tiers;
         let place = match preferred.take(&want).or_else(|_| boot.take(&want)) {
@@ -323,6 +343,43 @@ impl Places {
         };
         self.tiers.iter_mut().for_each(|holes| holes.remove(place));
         Ok(place)
+    }
+
+    /// The lowest place from `above` on, or below it when there is none.
+    pub(super) fn low(
+        &mut self,
+        what: &'static str,
+        size: u64,
+        above: u64,
+    ) -> Result<PhysRange, PlanError> {
+        let mut lowest = |min| {
+            let bounds = (min, u64::MAX);
+            self.take_from(Direction::BottomUp, what, size, PAGE_SIZE, bounds)
+        };
+        lowest(above).or_else(|_| lowest(0))
+    }
+
+    /// Takes these pages, if they are free.
+    pub(super) fn exactly(&mut self, range: PhysRange) -> bool {
+        let bounds = (range.start(), range.end());
+        let (direction, size) = (Direction::BottomUp, range.size());
+        self.take_from(direction, "a fixed address", size, PAGE_SIZE, bounds)
+            .is_ok_and(|place| place == range)
+    }
+
+    /// The bounds that request and image set: first address, first address beyond.
+    pub(super) fn bounds(&self) -> (u64, u64) {
+        (self.min, self.max)
+    }
+
+    /// Says so when memory was taken that may be unplugged.
+    pub(super) fn warn_of_last_choice(&self, plan: &mut Plan<'_>) {
+        if self.used_last_choice {
+            plan.warnings.push(
+                "a segment lies in memory that was added since boot: load again when it is unplugged"
+                    .to_owned(),
+            );
+        }
     }
 
     /// elfcorehdr, its place and its word on the command line; what the capture
@@ -339,8 +396,8 @@ impl Places {
         let bytes = elfcorehdr::build(&contents).map_err(CrashError::from)?;
         let size = (bytes.len() as u64).max(crash.hotplug.map_or(0, |(_, size)| size));
         let mem = self.take("elfcorehdr", size, PAGE_SIZE, 0, u64::MAX)?;
-        let reservation = &crash.reservation;
-        plan.e820 = crash::capture_e820(&plan.memory_map, reservation, Some(mem));
+        crash::hide(&mut plan.memory_map, mem);
+        plan.e820 = plan.memory_map.e820();
         let word = format!("elfcorehdr={:#x}", mem.start());
         plan.cmdline = plan.cmdline.with(&word, crash.cmdline_limit)?;
         Ok(Some(Segment {
@@ -363,7 +420,7 @@ impl Places {
 
     /// The kernel runs at or above pref_address: loaded lower, it would move
     /// itself up into memory that may be in use.
-    fn kernel(&mut self, image: &BzImage<'_>) -> Result<PhysRange, PlanError> {
+    fn kernel(&mut self, image: &LinuxKernel<'_>) -> Result<PhysRange, PlanError> {
         let header = &image.header;
         let (size, preferred) = (u64::from(header.init_size.get()), header.pref_address.get());
         let align = u64::from(header.kernel_alignment.get()).max(PAGE_SIZE);
@@ -375,7 +432,7 @@ impl Places {
         self.take("the kernel", size, align, preferred, top)
     }
 
-    fn initrd(&mut self, image: &BzImage<'_>, size: u64) -> Result<PhysRange, PlanError> {
+    fn initrd(&mut self, image: &LinuxKernel<'_>, size: u64) -> Result<PhysRange, PlanError> {
         // initrd_addr_max (last byte allowed) binds only kernels that stay below 4 GiB.
         let top = if image.has(xloadflags::CAN_BE_LOADED_ABOVE_4G) {
             u64::MAX

@@ -2,13 +2,13 @@
 
 use super::{LoadRequest, Plan, PlanError, PlannedPool, cmdline};
 use crate::handover::{Capability, Handover, Protection, pool, protect};
-use crate::image::BzImage;
+use crate::image::LinuxKernel;
 use crate::memory::E820Type;
 
 /// Chooses the protection and writes it into map and command line.
 pub(super) fn protect(
     request: &LoadRequest,
-    image: &BzImage<'_>,
+    image: &LinuxKernel<'_>,
     handover: &Handover,
     target: &Capability,
     plan: &mut Plan<'_>,
@@ -52,7 +52,7 @@ fn others(target: &Capability) -> (Protection, String) {
 
 /// What protection `kernel` needs on the command line.
 fn add_parameters(
-    image: &BzImage<'_>,
+    image: &LinuxKernel<'_>,
     handover: &Handover,
     target: &Capability,
     named: bool,
@@ -75,7 +75,7 @@ fn add_parameters(
 }
 
 /// What the next kernel is told of a pool, and why.
-fn told(protection: Protection) -> (E820Type, &'static str) {
+pub(super) fn told(protection: Protection) -> (E820Type, &'static str) {
     match protection {
         Protection::Kernel => (
             E820Type::RAM,

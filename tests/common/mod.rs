@@ -9,4 +9,8 @@
 )]
 
 pub(crate) mod bzimage;
+pub(crate) mod elf;
 pub(crate) mod host;
+pub(crate) mod multiboot;
+pub(crate) mod pe;
+pub(crate) mod vmcore;

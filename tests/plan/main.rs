@@ -25,6 +25,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use rkexec::handover::Capability;
+use rkexec::image::linux::Format;
 use rkexec::image::{Image, probe};
 use rkexec::memory::{MapPolicy, PhysRange};
 use rkexec::plan::{
@@ -33,6 +34,7 @@ use rkexec::plan::{
 use rkexec::sys::Syscall;
 
 use common::bzimage::{TinyBzImage, field};
+use common::elf::{Load, TinyElf};
 use machine::{Machine, any_machine};
 use next_kernel::NextKernel;
 
@@ -52,13 +54,40 @@ impl fmt::Debug for Wish {
         let sizes: Vec<usize> = self.initrds.iter().map(Vec::len).collect();
         writeln!(f, "\ninitrds {sizes:?}\n{:#?}", self.request)?;
         match probe(&self.image) {
-            Ok(Image::BzImage(image)) => writeln!(f, "{:?}", image.header),
-            Err(error) => writeln!(f, "{error}"),
+            Ok(Image::Linux(image)) => writeln!(f, "{:?}", image.header),
+            other => writeln!(f, "{other:?}"),
         }
     }
 }
 
 fn any_image() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![4 => any_bzimage(), 1 => any_vmlinux()]
+}
+
+/// A vmlinux linked anywhere, with its loads apart or side by side.
+fn any_vmlinux() -> impl Strategy<Value = Vec<u8>> {
+    let load = (1..0x3000_usize, 0..0x4000_u64, 0..0x30_u64);
+    (1..40_u64, prop::collection::vec(load, 1..5), 0..0x1000_u64).prop_map(
+        |(base, loads, entry)| {
+            let mut image = TinyElf::vmlinux();
+            let base = base << 21;
+            let mut code = image.loads[0].bytes.clone();
+            code.truncate(0x1000);
+            image.loads = vec![Load::at(base, 0x1000, &code)];
+            image.entry = base + entry;
+            let mut at = base + 0x1000;
+            for (bytes, beyond, gap) in loads {
+                at += gap << 12;
+                let size = bytes as u64 + beyond;
+                image.loads.push(Load::at(at, size, &vec![7; bytes]));
+                at = (at + size).next_multiple_of(0x1000);
+            }
+            image.build()
+        },
+    )
+}
+
+fn any_bzimage() -> impl Strategy<Value = Vec<u8>> {
     let pref = prop_oneof![
         4 => Just(0x100_0000_u64),
         1 => Just(0x10_0000),
@@ -197,7 +226,7 @@ fn check(
     wish: &Wish,
     image: &Image<'_>,
 ) -> Result<(), TestCaseError> {
-    let Image::BzImage(image) = image;
+    let image = image.linux().unwrap();
     let request = &wish.request;
     let firmware = request.memory_map == MapPolicy::Firmware;
     let kmem = !request.include_driver_managed.is_empty();
@@ -215,7 +244,7 @@ fn check(
         request.mem_min.unwrap_or(0).max(0x10_0000),
         request.mem_max.unwrap_or(u64::MAX),
     );
-    let above_4g = image.has(rkexec::image::bzimage::xloadflags::CAN_BE_LOADED_ABOVE_4G);
+    let above_4g = image.has(rkexec::image::linux::xloadflags::CAN_BE_LOADED_ABOVE_4G);
     for segment in &plan.segments {
         let mem = segment.mem;
         prop_assert_eq!((mem.start() % 4096, mem.end() % 4096), (0, 0));
@@ -244,15 +273,18 @@ fn check(
         );
     }
     let place = |role| {
-        let mut found = plan.segments.iter().filter(move |s| s.role == role);
-        (found.next().map(|s| s.mem), found.next())
+        let found = plan.segments.iter().filter(move |s| s.role == role);
+        found.map(|s| s.mem)
     };
 
     // The kernel runs where it wants.
     let header = &image.header;
-    let (Some(kernel), None) = place(Role::Kernel) else {
-        return Err(TestCaseError::fail("not one kernel segment"));
-    };
+    let parts: Vec<PhysRange> = place(Role::Kernel).collect();
+    prop_assert_eq!(parts.len(), image.loads.len());
+    for pair in parts.windows(2) {
+        prop_assert_eq!(pair[0].end(), pair[1].start());
+    }
+    let kernel = PhysRange::from_bounds(parts[0].start(), parts[parts.len() - 1].end()).unwrap();
     prop_assert!(kernel.start() >= header.pref_address.get());
     prop_assert_eq!(kernel.start() % u64::from(header.kernel_alignment.get()), 0);
     prop_assert!(kernel.size() >= u64::from(header.init_size.get()));
@@ -262,11 +294,18 @@ fn check(
 
     // And finds everything by the addresses it is given.
     let next = NextKernel::boot(plan);
-    prop_assert_eq!(next.kernel_entry, kernel.start() + 0x200);
+    if image.format == Format::BzImage {
+        prop_assert_eq!(next.kernel_entry, kernel.start() + 0x200);
+        prop_assert_eq!(next.setup_header_of_image(), next_header(&wish.image));
+    } else {
+        let (entry, bytes) = next_kernel::of_elf(&wish.image);
+        prop_assert_eq!(next.kernel_entry, kernel.start() + entry);
+        let loaded = next.memory.read(kernel.start(), bytes.len() as u64);
+        prop_assert!(loaded == bytes, "the kernel is not what its PT_LOADs say");
+    }
     prop_assert_eq!(&next.e820, &plan.e820);
     prop_assert_eq!(&next.cmdline, plan.cmdline.as_str());
     prop_assert_eq!(&next.initrd, &stream(&wish.initrds));
-    prop_assert_eq!(next.setup_header_of_image(), next_header(&wish.image));
     prop_assert_eq!(next.seed, request.seed);
     let kinds: Vec<&str> = plan.setup_data.iter().map(|node| node.kind).collect();
     let mut expected = Vec::new();

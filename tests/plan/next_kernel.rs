@@ -71,7 +71,7 @@ impl NextKernel {
         let flags = number(purgatory + 12, 4);
         let zero_page = number(purgatory + 24, 8);
         let digested = (0..number(purgatory + 36, 4))
-            .map(|n| purgatory + 40 + n * 48)
+            .map(|n| purgatory + 48 + n * 48)
             .map(|at| {
                 let range = PhysRange::new(number(at, 8), number(at + 8, 8)).unwrap();
                 (range, memory.read(at + 16, 32).try_into().unwrap())
@@ -136,6 +136,23 @@ pub(crate) fn image_fields(page: &[u8]) -> Vec<u8> {
         .iter()
         .flat_map(|(from, to)| page[*from..*to].to_vec())
         .collect()
+}
+
+/// The memory that a vmlinux describes, from its lowest address to its last byte,
+/// and where in it the entry point is.
+pub(crate) fn of_elf(file: &[u8]) -> (u64, Vec<u8>) {
+    let elf = goblin::elf::Elf::parse(file).unwrap();
+    let base = elf.program_headers.iter().map(|load| load.p_paddr).min();
+    let base = base.unwrap();
+    let mut memory = Vec::new();
+    for load in &elf.program_headers {
+        let at = (load.p_paddr - base) as usize;
+        let end = at + load.p_memsz as usize;
+        memory.resize(memory.len().max(end), 0);
+        let bytes = &file[load.p_offset as usize..][..load.p_filesz as usize];
+        memory[at..at + bytes.len()].copy_from_slice(bytes);
+    }
+    (elf.entry - base, memory)
 }
 
 /// The digest of a region: SHA-256 of the SHA-256s of its leaves.

@@ -9,7 +9,8 @@ use super::boot_params::{
     BOOT_PARAMS_SIZE, BootParams, E820_MAX_ENTRIES_ZEROPAGE, E820Entry, EfiInfo, SetupHeader,
 };
 use super::setup_data;
-use crate::image::bzimage::{SETUP_HEADER_OFFSET, xloadflags};
+use crate::image::bzimage::SETUP_HEADER_OFFSET;
+use crate::image::linux::xloadflags;
 use crate::testing::bzimage::field;
 
 /// Compares the size of two structures, and the offset and size of fields.

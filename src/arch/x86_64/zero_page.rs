@@ -8,8 +8,8 @@ use super::boot_params::{
 };
 use super::setup_data::SetupData;
 use crate::host::Host;
-use crate::image::BzImage;
-use crate::image::bzimage::xloadflags;
+use crate::image::LinuxKernel;
+use crate::image::linux::xloadflags;
 use crate::memory::{E820Type, PhysRange};
 
 /// type_of_loader of kexec loaders (boot.rst: 0xD, version 0).
@@ -38,7 +38,7 @@ pub struct EfiHandover {
 ///
 /// # Errors
 /// The reason why not, for a warning.
-pub fn efi_handover(host: &Host, image: &BzImage<'_>) -> Result<Option<EfiHandover>, String> {
+pub fn efi_handover(host: &Host, image: &LinuxKernel<'_>) -> Result<Option<EfiHandover>, String> {
     let Some(efi) = &host.efi else {
         return Ok(None);
     };
@@ -127,7 +127,7 @@ pub fn e820_entries(map: &[(PhysRange, E820Type)]) -> (Vec<E820Entry>, usize) {
 /// boot_params for `image`.
 #[must_use]
 pub fn build(
-    image: &BzImage<'_>,
+    image: &LinuxKernel<'_>,
     host: &Host,
     efi: Option<&EfiHandover>,
     map: &[(PhysRange, E820Type)],

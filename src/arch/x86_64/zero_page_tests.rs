@@ -39,11 +39,11 @@ fn efi_machine() -> Host {
     host
 }
 
-fn with_image<T>(xloadflags: u16, run: impl FnOnce(&BzImage<'_>) -> T) -> T {
+fn with_image<T>(xloadflags: u16, run: impl FnOnce(&LinuxKernel<'_>) -> T) -> T {
     let file = TinyBzImage::new(0x1000)
         .u16(field::XLOADFLAGS, xloadflags)
         .build();
-    run(&BzImage::parse(&file).unwrap().unwrap())
+    run(&crate::image::bzimage::parse(&file).unwrap().unwrap())
 }
 
 fn built(host: &Host) -> Box<BootParams> {

@@ -49,7 +49,7 @@ pub(super) fn failure(error: &anyhow::Error, syscall: Option<Syscall>) -> u8 {
         }
         let refused = match cause.downcast_ref::<LoadError>() {
             Some(LoadError::Sys(error)) => falls_back(error),
-            _ => matches!(cause.downcast_ref(), Some(ImageError::Malformed(_))),
+            _ => cause.downcast_ref().is_some_and(is_damaged),
         };
         if refused && file_only {
             return Some(FILE_LOAD_REFUSED);
@@ -58,6 +58,15 @@ pub(super) fn failure(error: &anyhow::Error, syscall: Option<Syscall>) -> u8 {
         (known || cause.is::<Usage>()).then_some(DIED)
     });
     code.unwrap_or(FAILED)
+}
+
+/// A kernel, and the file call would say ENOEXEC to it.
+fn is_damaged(error: &ImageError) -> bool {
+    match error {
+        ImageError::Malformed { .. } | ImageError::Unpack(_) => true,
+        ImageError::Inside { error, .. } => is_damaged(error),
+        _ => false,
+    }
 }
 
 fn plan(error: &PlanError, file_only: bool) -> u8 {
@@ -107,7 +116,11 @@ mod tests {
             codes(ImageError::NotAKernel(String::new())),
             [255, 255, 255]
         );
-        assert_eq!(codes(ImageError::Malformed(String::new())), [255, 253, 255]);
+        let malformed = ImageError::Malformed {
+            format: "bzImage",
+            what: String::new(),
+        };
+        assert_eq!(codes(malformed), [255, 253, 255]);
         let too_long = || PlanError::CmdlineTooLong {
             length: 3,
             limit: 2,

@@ -16,11 +16,14 @@ use anyhow::Context as _;
 use clap::Args;
 
 use self::request::{Action, Command, ImageType, Load, Run, Then};
+use super::load::Planned;
 use super::{Context, exec, hint, load, render, say, unload, write_out};
 use crate::host::loaded::Loaded;
 use crate::host::security::Security;
 use crate::host::{Host, efi};
 use crate::image::Image;
+use crate::image::linux::Format;
+use crate::image::multiboot::Version;
 use crate::sys::Target;
 
 pub(super) use self::help::man_page;
@@ -171,7 +174,7 @@ fn load(context: &Context, load: &Load, then: Then, run: &Run) -> anyhow::Result
     load::with_plan(context, &host, &job, |planned| {
         let (plan, image) = (&planned.plan, planned.image);
         if let Some(kind) = load.options.kind {
-            check_type(kind, image)?;
+            check_type(kind, planned)?;
         }
         for warning in &plan.warnings {
             context.warn(warning);
@@ -193,11 +196,21 @@ fn load(context: &Context, load: &Load, then: Then, run: &Run) -> anyhow::Result
 }
 
 /// `--type` names what the file is, or the load fails.
-fn check_type(wanted: ImageType, image: &Image<'_>) -> anyhow::Result<()> {
-    let Image::BzImage(_) = image;
+fn check_type(wanted: ImageType, planned: &Planned<'_>) -> anyhow::Result<()> {
+    let (is, name) = match (planned.uki, planned.image) {
+        (Some(_), _) => (ImageType::Uki, "a UKI"),
+        (None, Image::Linux(kernel)) => match kernel.format {
+            Format::BzImage => (ImageType::BzImage, "a bzImage"),
+            Format::Vmlinux => (ImageType::Elf, "an ELF file"),
+        },
+        (None, Image::Multiboot(kernel)) => match kernel.version {
+            Version::One => (ImageType::Multiboot, "a multiboot kernel"),
+            Version::Two => (ImageType::Multiboot2, "a multiboot2 kernel"),
+        },
+    };
     anyhow::ensure!(
-        wanted == ImageType::BzImage,
-        "load failed: the kernel is a bzImage, not what --type says"
+        wanted == is,
+        "load failed: the kernel is {name}, not what --type says"
     );
     Ok(())
 }

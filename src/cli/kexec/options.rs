@@ -46,6 +46,7 @@ pub(super) enum Does {
     CommandLine,
     ReuseCommandLine,
     Initrd,
+    Module,
     DeviceTree,
     MemMin,
     MemMax,
@@ -296,6 +297,13 @@ const LOAD: &[Opt] = &[
         "",
     ),
     with(
+        &["module"],
+        "\"FILE ARGS\"",
+        Does::Module,
+        "A module for a multiboot kernel, and its command line. Repeatable.",
+        "With a Linux kernel it is an error: kexec-tools loads that without the module.",
+    ),
+    with(
         &["dtb"],
         "FILE",
         Does::DeviceTree,
@@ -430,13 +438,6 @@ const DROPPED: &[Opt] = &[
         &["real-mode"],
         Does::Refused("a BIOS is in no state to be called after Linux ran"),
         "Enter the kernel in 16-bit mode.",
-        "",
-    ),
-    with(
-        &["module"],
-        "\"FILE ARGS\"",
-        Does::Refused("modules go with multiboot kernels, which this version does not load"),
-        "A multiboot module.",
         "",
     ),
     flag(

@@ -26,6 +26,7 @@ pub(super) fn load_args(load: &Load, file_load_only: bool) -> (LoadArgs, Vec<Str
     };
     let mut args = LoadArgs::of(&load.kernel);
     args.initrd = options.initrd.into_iter().collect();
+    args.module = options.modules;
     args.cmdline = cmdline;
     args.reuse_cmdline = options.reuse_command_line;
     args.append = append;
@@ -117,6 +118,7 @@ mod tests {
     fn everything() -> LoadOptions {
         LoadOptions {
             initrd: Some("/i".into()),
+            modules: vec!["/m a b".to_owned(), "/n".to_owned()],
             device_tree: Some("/d".into()),
             mem_min: Some(1),
             mem_max: Some(0xfff),
@@ -136,6 +138,7 @@ mod tests {
             assert!(args.no_digest && args.no_efi);
             assert_eq!(args.serial_port, Some(0x2f8));
             assert_eq!(args.initrd, [PathBuf::from("/i")]);
+            assert_eq!(args.module, ["/m a b", "/n"]);
             assert_eq!(args.dtb.as_deref(), Some(Path::new("/d")));
         }
         let options = LoadOptions {

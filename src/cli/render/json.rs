@@ -4,9 +4,10 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
+use super::multiboot;
 use crate::handover::Capability;
-use crate::image::bzimage::xloadflags;
-use crate::image::{BzImage, Image};
+use crate::image::linux::xloadflags;
+use crate::image::{Image, LinuxKernel};
 use crate::memory::{MemoryMap, PhysRange};
 use crate::plan::{CrashPlan, Plan};
 
@@ -122,10 +123,13 @@ pub(in crate::cli) fn memory_map(map: &MemoryMap) -> Value {
 
 /// What a kernel file is.
 pub(in crate::cli) fn image(image: &Image<'_>) -> Value {
-    let Image::BzImage(image) = image;
+    let image = match image {
+        Image::Linux(image) => image,
+        Image::Multiboot(image) => return multiboot::json(image),
+    };
     let (major, minor) = image.protocol();
     json!({
-        "format": "bzImage",
+        "format": image.format_name(),
         "version": image.version,
         "release": image.release(),
         "protocol": format!("{major}.{minor:02}"),
@@ -135,7 +139,7 @@ pub(in crate::cli) fn image(image: &Image<'_>) -> Value {
         "relocatable": image.header.relocatable_kernel != 0,
         "cmdline_size": image.header.cmdline_size.get(),
         "xloadflags": xload_names(image),
-        "kernel_size": image.kernel.len(),
+        "kernel_size": image.loaded_size(),
         "payload_size": image.payload.len(),
         "compression": image.compression(),
     })
@@ -162,7 +166,7 @@ pub(in crate::cli) fn capability(capability: &Capability) -> Map<String, Value> 
 }
 
 /// Names of the bits that are set in xloadflags.
-pub(in crate::cli) fn xload_names(image: &BzImage<'_>) -> Vec<&'static str> {
+pub(in crate::cli) fn xload_names(image: &LinuxKernel<'_>) -> Vec<&'static str> {
     xloadflags::NAMES
         .iter()
         .filter(|(bit, _)| image.has(*bit))

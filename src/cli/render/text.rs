@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use super::human;
 use super::json::xload_names;
+use super::{human, multiboot};
 use crate::handover::Capability;
 use crate::image::Image;
 use crate::memory::{E820Type, MemoryMap, Region};
@@ -23,8 +23,10 @@ pub(in crate::cli) fn loaded(
     } else {
         String::new()
     };
-    let Image::BzImage(image) = image;
-    let release = image.release().unwrap_or("a kernel without a version");
+    let release = match image {
+        Image::Linux(image) => image.release().unwrap_or("a kernel without a version"),
+        Image::Multiboot(image) => multiboot::title(image),
+    };
     let _ = writeln!(
         out,
         "{} {release} through {}: {}",
@@ -45,15 +47,17 @@ pub(in crate::cli) fn plan(
     kernel: &Path,
     explain: bool,
 ) -> String {
-    let Image::BzImage(bzimage) = image;
     let mut out = String::new();
-    let (major, minor) = bzimage.protocol();
-    let release = bzimage.release().unwrap_or("of unknown version");
-    let _ = writeln!(
-        out,
-        "kernel:    {}, {release} (bzImage, protocol {major}.{minor:02})",
-        kernel.display()
-    );
+    let what = match image {
+        Image::Linux(linux) => {
+            let (major, minor) = linux.protocol();
+            let release = linux.release().unwrap_or("of unknown version");
+            let format = linux.format_name();
+            format!("{release} ({format}, protocol {major}.{minor:02})")
+        }
+        Image::Multiboot(image) => multiboot::title(image).to_owned(),
+    };
+    let _ = writeln!(out, "kernel:    {}, {what}", kernel.display());
     let _ = writeln!(out, "cmdline:   {}", plan.cmdline.as_str());
     let _ = writeln!(
         out,
@@ -206,14 +210,17 @@ fn told(e820: Option<E820Type>) -> String {
 
 /// What a kernel file is.
 pub(in crate::cli) fn image(image: &Image<'_>) -> String {
-    let Image::BzImage(image) = image;
+    let image = match image {
+        Image::Linux(image) => image,
+        Image::Multiboot(image) => return multiboot::text(image),
+    };
     let header = &image.header;
     let (major, minor) = image.protocol();
     let mut out = String::new();
     let mut line = |name: &str, value: String| {
         let _ = writeln!(out, "{name:<14} {value}");
     };
-    line("format:", "bzImage (x86_64)".to_owned());
+    line("format:", format!("{} (x86_64)", image.format_name()));
     line("version:", image.version.unwrap_or("unknown").to_owned());
     line("protocol:", format!("{major}.{minor:02}"));
     line(
@@ -233,7 +240,7 @@ pub(in crate::cli) fn image(image: &Image<'_>) -> String {
     );
     line("cmdline_size:", format!("{} bytes", header.cmdline_size));
     line("xloadflags:", xload_names(image).join(" "));
-    line("kernel:", human(image.kernel.len() as u64));
+    line("kernel:", human(image.loaded_size()));
     line(
         "payload:",
         format!(

@@ -1,0 +1,160 @@
+//! An x86_64 Linux kernel as it is placed and entered, whatever file it came in.
+
+use std::borrow::Cow;
+
+use super::decompress::{self, DEFAULT_CAP, DecompressError};
+use crate::arch::x86_64::boot_params::SetupHeader;
+
+/// xloadflags bits (arch/x86/include/uapi/asm/bootparam.h).
+pub mod xloadflags {
+    /// There is a 64-bit entry point at 0x200.
+    pub const KERNEL_64: u16 = 1 << 0;
+    /// Kernel, boot_params, command line and initrd may lie above 4 GiB.
+    pub const CAN_BE_LOADED_ABOVE_4G: u16 = 1 << 1;
+    /// 32-bit EFI handover entry point.
+    pub const EFI_HANDOVER_32: u16 = 1 << 2;
+    /// 64-bit EFI handover entry point.
+    pub const EFI_HANDOVER_64: u16 = 1 << 3;
+    /// EFI runtime data may be handed over by kexec.
+    pub const EFI_KEXEC: u16 = 1 << 4;
+    /// The kernel can be entered with 5-level paging on.
+    pub const FIVE_LEVEL: u16 = 1 << 5;
+    /// The kernel keeps 5-level paging on.
+    pub const FIVE_LEVEL_ENABLED: u16 = 1 << 6;
+
+    /// Names of the bits, lowest first.
+    pub const NAMES: [(u16, &str); 7] = [
+        (KERNEL_64, "KERNEL_64"),
+        (CAN_BE_LOADED_ABOVE_4G, "CAN_BE_LOADED_ABOVE_4G"),
+        (EFI_HANDOVER_32, "EFI_HANDOVER_32"),
+        (EFI_HANDOVER_64, "EFI_HANDOVER_64"),
+        (EFI_KEXEC, "EFI_KEXEC"),
+        (FIVE_LEVEL, "5LEVEL"),
+        (FIVE_LEVEL_ENABLED, "5LEVEL_ENABLED"),
+    ];
+}
+
+/// The file format that a kernel came in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Format {
+    /// A setup part and a kernel that unpacks itself.
+    BzImage,
+    /// The kernel itself, an ELF file.
+    Vmlinux,
+}
+
+impl Format {
+    /// The name, as in JSON.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::BzImage => "bzImage",
+            Self::Vmlinux => "vmlinux",
+        }
+    }
+}
+
+/// Bytes of a kernel file that go into memory together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Load<'a> {
+    /// Where they go, bytes from where the kernel is placed.
+    pub offset: u64,
+    /// What goes there.
+    pub bytes: &'a [u8],
+}
+
+/// A kernel that was checked: its numbers can be relied on.
+#[derive(Debug, Clone)]
+pub struct LinuxKernel<'a> {
+    /// The format of its file.
+    pub format: Format,
+    /// What the file came out of, the outermost first: `gzip`, `UKI`.
+    pub around: Vec<&'static str>,
+    /// The file, without what was around it: what kexec_file_load is given.
+    pub file: &'a [u8],
+    /// The setup header: the file's own, fields beyond its own length zeroed, or
+    /// one that says of a vmlinux what a bzImage's would.
+    pub header: SetupHeader,
+    /// `uname -r` and the build's words after it.
+    pub version: Option<&'a str>,
+    /// What is loaded, by offset: each on a page of its own, none overlapping,
+    /// all within the header's `init_size`, the first at 0.
+    pub loads: Vec<Load<'a>>,
+    /// The 64-bit entry point, bytes from where the kernel is placed.
+    pub entry: u64,
+    /// The kernel itself, an ELF file, compressed or not; empty when the file
+    /// does not tell where it is.
+    pub payload: &'a [u8],
+    /// The highest setup_data type that the kernel knows, as far as its file
+    /// tells: SETUP_INDIRECT (bit 31) is set together with the highest direct one.
+    pub setup_type_max: Option<u32>,
+}
+
+impl<'a> LinuxKernel<'a> {
+    /// Boot protocol as (major, minor).
+    #[must_use]
+    pub fn protocol(&self) -> (u16, u16) {
+        (
+            self.header.version.get() >> 8,
+            self.header.version.get() & 0xff,
+        )
+    }
+
+    /// Whether all of `flags` are set in xloadflags.
+    #[must_use]
+    pub fn has(&self, flags: u16) -> bool {
+        self.header.xloadflags.get() & flags == flags
+    }
+
+    /// Longest command line, bytes without the NUL.
+    #[must_use]
+    pub fn cmdline_limit(&self) -> usize {
+        // A u32 always fits a usize here: x86_64 is what loads these kernels.
+        usize::try_from(self.header.cmdline_size.get()).unwrap_or(usize::MAX)
+    }
+
+    /// The first word of the version: `uname -r`.
+    #[must_use]
+    pub fn release(&self) -> Option<&'a str> {
+        self.version
+            .and_then(|version| version.split_ascii_whitespace().next())
+    }
+
+    /// The format with what was around it: `gzip of bzImage`.
+    #[must_use]
+    pub fn format_name(&self) -> String {
+        let names = self.around.iter().copied().chain([self.format.name()]);
+        names.collect::<Vec<_>>().join(" of ")
+    }
+
+    /// Bytes of the file that go into memory.
+    #[must_use]
+    pub fn loaded_size(&self) -> u64 {
+        self.loads.iter().map(|load| load.bytes.len() as u64).sum()
+    }
+
+    /// Compression of the payload, by its magic.
+    #[must_use]
+    pub fn compression(&self) -> &'static str {
+        match decompress::compression(self.payload) {
+            Some(compression) => compression.name(),
+            None if is_elf(self.payload) => "none",
+            None => "unknown",
+        }
+    }
+
+    /// The kernel itself, unpacked where it is not.
+    ///
+    /// # Errors
+    /// As [`decompress::decompress_payload`].
+    pub fn unpacked(&self) -> Result<Cow<'a, [u8]>, DecompressError> {
+        if is_elf(self.payload) {
+            return Ok(Cow::Borrowed(self.payload));
+        }
+        decompress::decompress_payload(self.payload, DEFAULT_CAP).map(Cow::Owned)
+    }
+}
+
+fn is_elf(bytes: &[u8]) -> bool {
+    bytes.starts_with(b"\x7fELF")
+}

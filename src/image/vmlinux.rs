@@ -1,0 +1,307 @@
+//! vmlinux: the kernel itself as the linker made it, an ELF file.
+//!
+//! Its 64-bit entry takes the same boot_params as a bzImage's
+//! (Documentation/arch/x86/boot.rst, "64-bit Boot Protocol"): the unpacker of a
+//! bzImage enters it so. It finds out by itself where it lies, and works at any
+//! multiple of 2 MiB (arch/x86/kernel/head64.c, `__startup_64`). Nothing but the
+//! unpacker randomizes it, so there is no KASLR.
+//!
+//! What a bzImage's setup header says, the ELF headers and the banner say here.
+
+use goblin::container::{Container, Ctx, Endian};
+use goblin::elf::Elf;
+use goblin::elf::header::{EM_X86_64, ET_DYN, ET_EXEC, Header};
+use goblin::elf::program_header::{PT_LOAD, ProgramHeader};
+use memchr::memmem;
+use zerocopy::FromZeros;
+
+use super::ImageError;
+use super::ikconfig::{self, Symbol};
+use super::linux::{Format, LinuxKernel, Load, xloadflags};
+use crate::arch::x86_64::boot_params::{SETUP_HEADER_MAGIC, SetupHeader};
+use crate::arch::x86_64::setup_data::SETUP_INDIRECT;
+use crate::memory::PAGE_SIZE;
+
+/// Where the kernel's image is mapped (__START_KERNEL_map of
+/// arch/x86/include/asm/page_64_types.h): its link address less its physical one.
+const START_KERNEL_MAP: u64 = 0xffff_ffff_8000_0000;
+/// The kernel's place is a multiple of this, bytes (PMD_SIZE).
+const ALIGNMENT: u32 = 2 << 20;
+/// log2 of it, for the header.
+const MIN_ALIGNMENT: u8 = 21;
+/// First address beyond physical memory.
+const PHYSICAL_LIMIT: u64 = 1 << 52;
+/// Most PT_LOADs. Linux has four or five; kexec_load takes 16 segments.
+const MAX_LOADS: usize = 8;
+/// Longest command line that x86_64 takes, bytes without the NUL
+/// (COMMAND_LINE_SIZE less one).
+const CMDLINE_SIZE: u32 = 2047;
+/// What a bzImage says when initrds may lie anywhere.
+const INITRD_ADDR_MAX: u32 = 0x7fff_ffff;
+/// How the banner begins (`linux_banner` in init/version-timestamp.c).
+const BANNER: &[u8] = b"Linux version ";
+/// Longest banner, bytes: `uname -r` and the words of compiler and builder.
+const MAX_BANNER: usize = 1024;
+/// Exported by kernels with CONFIG_X86_5LEVEL (and CONFIG_MODULES), and named
+/// nowhere else (arch/x86/kernel/head64.c).
+const FIVE_LEVEL_ONLY: &[u8] = b"\0ptrs_per_p4d\0";
+
+/// Bytes of an ELF file, with their place in memory.
+struct Part<'a> {
+    number: usize,
+    header: ProgramHeader,
+    /// What of them the file has.
+    bytes: &'a [u8],
+}
+
+/// Reads the ELF headers and checks them against the file. `None`: not a Linux
+/// kernel for x86_64 in ELF.
+///
+/// It is one when the part lowest in memory is linked where Linux is linked, and
+/// some part holds the banner. Neither alone will do: other systems are linked
+/// there, and programs hold the words.
+///
+/// # Errors
+/// When it is one that is damaged.
+pub fn parse(file: &[u8]) -> Result<Option<LinuxKernel<'_>>, ImageError> {
+    let Some(header) = header(file) else {
+        return Ok(None);
+    };
+    let parts = parts(file, &header)?;
+    let is_linux = parts.first().is_some_and(|part| {
+        let physical = part.header.p_paddr;
+        part.header.p_vaddr.checked_sub(START_KERNEL_MAP) == Some(physical)
+    });
+    if !is_linux {
+        return Ok(None);
+    }
+    let Some(version) = parts.iter().find_map(|part| banner(part.bytes)) else {
+        return Ok(None);
+    };
+    let span = check_geometry(&parts, header.e_entry)?;
+    let base = parts.first().map_or(0, |part| part.header.p_paddr);
+    let loads = parts.iter().filter(|part| !part.bytes.is_empty());
+    let loads = loads.map(|part| Load {
+        offset: part.header.p_paddr - base,
+        bytes: part.bytes,
+    });
+    let series = series(version);
+    Ok(Some(LinuxKernel {
+        format: Format::Vmlinux,
+        around: Vec::new(),
+        file,
+        header: setup_header(base, span, series, five_level(file, series)),
+        version: Some(version),
+        loads: loads.collect(),
+        entry: header.e_entry - base,
+        payload: file,
+        setup_type_max: setup_type_max(series),
+    }))
+}
+
+/// The ELF header of an executable for x86_64; `None` for anything else.
+fn header(file: &[u8]) -> Option<Header> {
+    if !file.starts_with(b"\x7fELF") {
+        return None;
+    }
+    let header = Elf::parse_header(file).ok()?;
+    let fits = header.container().is_ok_and(Container::is_big)
+        && header.endianness().is_ok_and(|order| order.is_little())
+        && header.e_machine == EM_X86_64
+        && matches!(header.e_type, ET_EXEC | ET_DYN);
+    fits.then_some(header)
+}
+
+/// The PT_LOADs that take memory, by physical address.
+fn parts<'a>(file: &'a [u8], header: &Header) -> Result<Vec<Part<'a>>, ImageError> {
+    let context = Ctx::new(Container::Big, Endian::Little);
+    let at = usize::try_from(header.e_phoff).unwrap_or(usize::MAX);
+    let table = file
+        .get(at..)
+        .filter(|_| usize::from(header.e_phentsize) == ProgramHeader::size(context))
+        .and_then(|table| ProgramHeader::parse(table, 0, header.e_phnum.into(), context).ok());
+    let Some(table) = table else {
+        return Ok(Vec::new());
+    };
+    let loads = table
+        .into_iter()
+        .enumerate()
+        .filter(|(_, header)| header.p_type == PT_LOAD && header.p_memsz > 0);
+    let mut parts: Vec<Part<'_>> = loads
+        .map(|(number, header)| Part {
+            number,
+            bytes: present(file, &header),
+            header,
+        })
+        .collect();
+    parts.sort_by_key(|part| part.header.p_paddr);
+    Ok(parts)
+}
+
+/// The bytes of a part that are in the file: fewer when it is cut short.
+fn present<'a>(file: &'a [u8], header: &ProgramHeader) -> &'a [u8] {
+    let start = usize::try_from(header.p_offset).unwrap_or(usize::MAX);
+    let size = usize::try_from(header.p_filesz).unwrap_or(usize::MAX);
+    let rest = file.get(start..).unwrap_or_default();
+    rest.get(..size).unwrap_or(rest)
+}
+
+/// The banner in `bytes`, from the release on. One with the build's number is
+/// preferred: where the kernel has two, the other was made before the number.
+fn banner(bytes: &[u8]) -> Option<&str> {
+    let has_number = |text: &&str| {
+        let number = text.split_once(" #").map(|(_, number)| number);
+        number.is_some_and(|number| number.starts_with(|c: char| c.is_ascii_digit()))
+    };
+    banners(bytes)
+        .find(has_number)
+        .or_else(|| banners(bytes).next())
+}
+
+fn banners(bytes: &[u8]) -> impl Iterator<Item = &str> {
+    memmem::find_iter(bytes, BANNER).filter_map(|at| {
+        let rest = bytes.get(at + BANNER.len()..)?;
+        let rest = rest.get(..MAX_BANNER).unwrap_or(rest);
+        let end = rest.iter().position(|byte| matches!(byte, b'\n' | 0))?;
+        let text = std::str::from_utf8(rest.get(..end)?).ok()?;
+        // Others have the words as well, with `%s` behind them.
+        let is_release = series(text).is_some() && !text.contains(char::is_control);
+        is_release.then_some(text)
+    })
+}
+
+/// Version and patch level at the start of a release: 6.12 of `6.12.117+deb12`.
+fn series(release: &str) -> Option<(u32, u32)> {
+    let (version, rest) = release.split_once('.')?;
+    let end = rest
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(rest.len());
+    Some((version.parse().ok()?, rest.get(..end)?.parse().ok()?))
+}
+
+/// What placing relies on. Gives the bytes of memory that the kernel takes.
+fn check_geometry(parts: &[Part<'_>], entry: u64) -> Result<u32, ImageError> {
+    let malformed = |what: String| Err(self::malformed(what));
+    if parts.len() > MAX_LOADS {
+        return malformed(format!("{} PT_LOADs, more than {MAX_LOADS}", parts.len()));
+    }
+    let base = parts.first().map_or(0, |part| part.header.p_paddr);
+    if !base.is_multiple_of(ALIGNMENT.into()) || base == 0 {
+        return malformed(format!(
+            "it is linked for {base:#x}, which is no multiple of {ALIGNMENT:#x}"
+        ));
+    }
+    let mut end = base;
+    for Part {
+        number,
+        header,
+        bytes,
+    } in parts
+    {
+        let (start, size) = (header.p_paddr, header.p_memsz);
+        if bytes.len() as u64 != header.p_filesz {
+            return malformed(format!(
+                "truncated: PT_LOAD {number} has {:#x} bytes at {:#x}, and the file {:#x} of them",
+                header.p_filesz,
+                header.p_offset,
+                bytes.len()
+            ));
+        }
+        if header.p_filesz > size {
+            return malformed(format!(
+                "PT_LOAD {number} has {:#x} bytes, and {size:#x} in memory",
+                header.p_filesz
+            ));
+        }
+        if start < end {
+            return malformed(format!(
+                "PT_LOAD {number} at {start:#x} overlaps what ends at {end:#x}"
+            ));
+        }
+        if !start.is_multiple_of(PAGE_SIZE) {
+            return malformed(format!(
+                "PT_LOAD {number} at {start:#x} begins inside a page"
+            ));
+        }
+        let beyond = start.checked_add(size).filter(|end| *end <= PHYSICAL_LIMIT);
+        let Some(beyond) = beyond else {
+            return malformed(format!(
+                "PT_LOAD {number} at {start:#x} ends beyond physical memory"
+            ));
+        };
+        end = beyond.next_multiple_of(PAGE_SIZE);
+    }
+    let in_code = parts.iter().any(|part| {
+        (0..part.bytes.len() as u64).contains(&entry.wrapping_sub(part.header.p_paddr))
+    });
+    if !in_code || parts.first().is_some_and(|part| part.bytes.is_empty()) {
+        return malformed(format!("no PT_LOAD has the entry point {entry:#x}"));
+    }
+    u32::try_from(end - base)
+        .map_err(|_| self::malformed(format!("it takes {:#x} bytes of memory", end - base)))
+}
+
+/// Whether the kernel can be entered with 5-level paging on. It cannot be
+/// switched off on the way in: only a bzImage's unpacker does that.
+fn five_level(file: &[u8], series: Option<(u32, u32)>) -> bool {
+    // Linux 7 has no CONFIG_X86_5LEVEL: it always can.
+    series >= Some((7, 0))
+        || memmem::find(file, FIVE_LEVEL_ONLY).is_some()
+        || ikconfig::find(file).is_ok_and(|config| {
+            config.is_some_and(|config| config.get("CONFIG_X86_5LEVEL") == Some(&Symbol::Yes))
+        })
+}
+
+/// What a bzImage of the same kernel says, as far as a loader or the kernel reads it.
+fn setup_header(base: u64, span: u32, series: Option<(u32, u32)>, five_level: bool) -> SetupHeader {
+    let mut header = SetupHeader::new_zeroed();
+    header.boot_flag = 0xaa55.into();
+    header.header = SETUP_HEADER_MAGIC.into();
+    // boot.rst, "Details of Header Fields": the protocol by series.
+    header.version = match series {
+        series if series >= Some((5, 5)) => 0x020f,
+        series if series >= Some((3, 14)) => 0x020d,
+        _ => 0x020c,
+    }
+    .into();
+    header.initrd_addr_max = INITRD_ADDR_MAX.into();
+    header.kernel_alignment = ALIGNMENT.into();
+    header.relocatable_kernel = 1;
+    header.min_alignment = MIN_ALIGNMENT;
+    let mut flags = xloadflags::KERNEL_64 | xloadflags::CAN_BE_LOADED_ABOVE_4G;
+    if series >= Some((3, 14)) {
+        // A kernel without EFI does not look at what it is told of EFI.
+        flags |= xloadflags::EFI_KEXEC;
+    }
+    if five_level {
+        flags |= xloadflags::FIVE_LEVEL | xloadflags::FIVE_LEVEL_ENABLED;
+    }
+    header.xloadflags = flags.into();
+    header.cmdline_size = CMDLINE_SIZE.into();
+    header.pref_address = base.into();
+    header.init_size = span.into();
+    header
+}
+
+/// The highest setup_data type that kernels of a series know (enum setup_type in
+/// arch/x86/include/uapi/asm/bootparam.h): what a bzImage has in kernel_info.
+fn setup_type_max(series: Option<(u32, u32)>) -> Option<u32> {
+    [
+        ((6, 16), 10), // SETUP_KEXEC_KHO
+        ((6, 1), 9),   // SETUP_RNG_SEED
+        ((5, 5), 6),   // SETUP_JAILHOUSE
+    ]
+    .into_iter()
+    .find_map(|(since, highest)| (series >= Some(since)).then_some(SETUP_INDIRECT | highest))
+}
+
+fn malformed(what: String) -> ImageError {
+    ImageError::Malformed {
+        format: Format::Vmlinux.name(),
+        what,
+    }
+}
+
+#[cfg(test)]
+#[path = "vmlinux_tests.rs"]
+mod tests;
