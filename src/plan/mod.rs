@@ -49,6 +49,10 @@ pub struct LoadRequest {
     pub mem_max: Option<u64>,
     /// Purgatory does not verify.
     pub no_digest: bool,
+    /// The next kernel is told nothing of EFI.
+    pub no_efi: bool,
+    /// First I/O port of the UART that purgatory reports on, instead of the console's.
+    pub serial_port: Option<u16>,
     /// Seed for the next kernel's random number generator; `None` hands over none.
     pub seed: Option<[u8; 32]>,
     /// The device tree and the pools.
@@ -61,6 +65,14 @@ pub struct LoadRequest {
     pub hotplug: HotplugChoice,
     /// The firmware's root pointers, for a multiboot kernel.
     pub firmware_tables: FirmwareTables,
+}
+
+impl LoadRequest {
+    /// The UART on which purgatory reports: the one asked for, else the console's.
+    fn port_for_reports(&self, host: &Host) -> Option<u16> {
+        let consoles = || host.serial.as_ref().map(|serial| serial.port);
+        self.serial_port.or_else(consoles)
+    }
 }
 
 /// What a segment is for.
@@ -593,7 +605,12 @@ fn command_line(request: &LoadRequest, host: &Host, limit: usize) -> Result<Cmdl
     if request.handover.no_carry && wish.base == CmdlineBase::Running {
         wish.remove.push("pmpool".to_owned());
     }
-    Cmdline::make(&wish, &host.cmdline, limit)
+    // A crash kernel that reserved memory for one of its own would have none left.
+    let running = match request.target {
+        Target::Normal => host.cmdline.clone(),
+        Target::Crash => cmdline::without(&host.cmdline, |name, _| name == "crashkernel"),
+    };
+    Cmdline::make(&wish, &running, limit)
 }
 
 fn check_drivers(drivers: &BTreeSet<String>) -> Result<(), PlanError> {
