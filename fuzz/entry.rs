@@ -19,8 +19,10 @@ use rkexec::host::iomem::{self, Iomem, Resource};
 use rkexec::host::{Host, cpu, loaded, security};
 use rkexec::image::decompress::{self, DecompressError};
 use rkexec::image::ikconfig::{self, KernelConfig, Symbol};
-use rkexec::image::{self, bzimage};
+use rkexec::image::uki::{Addon, Uki};
+use rkexec::image::{self, Contents, Found, bzimage, vmlinux};
 use rkexec::memory::{MapPolicy, MemoryMap, Placement};
+use rkexec::vmcore::Vmcore;
 
 /// Where the chain of the target `chain` lies: any page will do.
 const CHAIN_BASE: u64 = 0x7fff_f000;
@@ -170,6 +172,53 @@ pub(crate) fn bzimage(data: &[u8]) -> bool {
     true
 }
 
+/// A kernel in ELF.
+pub(crate) fn vmlinux(data: &[u8]) -> bool {
+    let Ok(Some(image)) = vmlinux::parse(data) else {
+        return false;
+    };
+    let mut end = 0;
+    for load in &image.loads {
+        assert!(!load.bytes.is_empty() && load.offset >= end && load.offset % 4096 == 0);
+        end = load.offset + load.bytes.len() as u64;
+    }
+    assert!(end <= u64::from(image.header.init_size.get()));
+    assert!(image.loads[0].offset == 0 && image.entry < end);
+    assert!(image.release().is_some() && image.cmdline_limit() > 0);
+    true
+}
+
+/// A UKI, or an addon to one.
+pub(crate) fn uki(data: &[u8]) -> bool {
+    let uki = match Uki::parse(data) {
+        Ok(Some(uki)) => uki,
+        _ => match Addon::parse(data) {
+            Ok(addon) => addon.parts().clone(),
+            Err(_) => return false,
+        },
+    };
+    let file = data.as_ptr_range();
+    for section in uki.sections.iter().filter(|it| !it.bytes.is_empty()) {
+        let part = section.bytes.as_ptr_range();
+        assert!(file.start <= part.start && part.end <= file.end);
+        let _ = section.text();
+    }
+    for number in 0..uki.profiles.len() {
+        let uki = uki.clone().choose(&format!("@{number}")).unwrap();
+        let _ = (uki.kernel(), uki.initrds(), uki.dtb(), uki.is_signed());
+        if let Ok(Some(line)) = uki.cmdline() {
+            assert!(!line.contains(|c: char| c.is_ascii_control()));
+        }
+    }
+    if let Ok(contents) = Contents::of(data)
+        && let Ok(Found { image, uki }) = image::open(&contents, None)
+    {
+        let kernel = image.linux().unwrap();
+        assert!(uki.is_some() && kernel.format_name().starts_with("UKI of "));
+    }
+    true
+}
+
 /// The text of a kernel's configuration.
 pub(crate) fn kernel_config(data: &[u8]) -> bool {
     let Some(config) = KernelConfig::parse(data) else {
@@ -218,6 +267,25 @@ pub(crate) fn decompress(data: &[u8]) -> bool {
         assert!(matches!(error, Err(DecompressError::TooLarge { .. })));
     }
     true
+}
+
+/// A dump of a crashed kernel.
+pub(crate) fn vmcore(data: &[u8]) -> bool {
+    let Ok(vmcore) = Vmcore::open(data) else {
+        return false;
+    };
+    let Ok(log) = vmcore.log() else {
+        return false;
+    };
+    let mut accepted = false;
+    for record in log.take(1 << 16).flatten() {
+        accepted = true;
+        assert!(record.text.len() <= usize::from(u16::MAX));
+        let line = record.to_string();
+        let newlines = record.text.iter().filter(|byte| **byte == b'\n').count();
+        assert!(line.is_ascii() && line.split('\n').count() == newlines + 1);
+    }
+    accepted
 }
 
 /// A device tree blob.

@@ -3,6 +3,7 @@
 //! See ARCHITECTURE.md for the data flow.
 
 pub mod arch;
+pub mod arm;
 pub mod cli;
 pub mod crash;
 pub mod handover;
@@ -13,6 +14,7 @@ pub mod memory;
 pub mod plan;
 pub mod purgatory;
 pub mod sys;
+pub mod vmcore;
 
 // What the unit tests share with the integration tests names the library from outside.
 #[cfg(test)]

@@ -138,6 +138,16 @@ fn bzimage() {
 }
 
 #[test]
+fn vmlinux() {
+    run("vmlinux", entry::vmlinux);
+}
+
+#[test]
+fn uki() {
+    run("uki", entry::uki);
+}
+
+#[test]
 fn device_tree() {
     run("device_tree", entry::device_tree);
 }
@@ -145,6 +155,11 @@ fn device_tree() {
 #[test]
 fn chain() {
     run("chain", entry::chain);
+}
+
+#[test]
+fn vmcore() {
+    run("vmcore", entry::vmcore);
 }
 
 #[test]

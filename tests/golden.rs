@@ -61,9 +61,9 @@ fn plan(machine: &str, args: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-fn text(machine: &str) -> String {
+fn text(machine: &str, args: &[&str]) -> String {
     let mut below_purgatory = false;
-    let lines = plan(machine, &["--explain"]);
+    let lines = plan(machine, &[args, &["--explain"]].concat());
     let lines = lines.lines().map(|line| {
         let of_purgatory = std::mem::replace(&mut below_purgatory, line.ends_with("  purgatory"));
         if below_purgatory {
@@ -81,8 +81,9 @@ fn text(machine: &str) -> String {
     lines.map(|line| line + "\n").collect()
 }
 
-fn json(machine: &str) -> String {
-    let mut plan: Value = serde_json::from_str(&plan(machine, &["--output", "json"])).unwrap();
+fn json(machine: &str, args: &[&str]) -> String {
+    let plan = plan(machine, &[args, &["--output", "json"]].concat());
+    let mut plan: Value = serde_json::from_str(&plan).unwrap();
     plan["entry"] = "[ADDRESS]".into();
     let segments = plan["segments"].as_array_mut().unwrap();
     let purgatory = segments
@@ -101,16 +102,23 @@ fn plans_of_the_captured_machines() {
     assert!(machines.len() >= 5);
     let golden = tests("golden");
     let assert = Assert::new().action_env("SNAPSHOTS");
-    for machine in &machines {
-        for (extension, actual) in [("txt", text(machine)), ("json", json(machine))] {
-            let path = golden.join(format!("{machine}.{extension}"));
+    // Of the machine with a reservation also the crash kernel.
+    let plans = machines
+        .iter()
+        .map(|machine| (machine.clone(), machine, &[][..]));
+    let crash = ("big-panic".to_owned(), &"big".to_owned(), &["--panic"][..]);
+    let plans: Vec<_> = plans.chain([crash]).collect();
+    for (name, machine, args) in &plans {
+        for (extension, actual) in [("txt", text(machine, args)), ("json", json(machine, args))] {
+            let path = golden.join(format!("{name}.{extension}"));
             let expected = Data::read_from(&path, Some(DataFormat::Text)).raw();
             assert.eq(Data::text(actual).raw(), expected);
         }
     }
-    let expected: Vec<String> = machines
+    let mut expected: Vec<String> = plans
         .iter()
-        .flat_map(|machine| [format!("{machine}.json"), format!("{machine}.txt")])
+        .flat_map(|(name, ..)| [format!("{name}.json"), format!("{name}.txt")])
         .collect();
+    expected.sort();
     assert_eq!(names(&golden, false), expected, "a plan of no machine");
 }

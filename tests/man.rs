@@ -58,3 +58,21 @@ fn the_pages_say_what_the_parser_says() {
     });
     assert_eq!(pages.count(), verbs.len() + 1, "a page of no verb");
 }
+
+/// The page that is written by hand. Which other pages this machine has is no
+/// matter of this one.
+#[test]
+fn the_configuration_page_is_well_formed() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("man/rkexec.toml.5");
+    let output = Command::new("mandoc")
+        .args(["-T", "lint", "-W", "style"])
+        .arg(page)
+        .output()
+        .expect("running mandoc: run tests/vm/setup first");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let faults: Vec<&str> = text
+        .lines()
+        .filter(|line| !line.contains("referenced manual not found"))
+        .collect();
+    assert_eq!(faults, Vec::<&str>::new());
+}

@@ -1,4 +1,4 @@
-//! `load` in a guest, beside kexec-tools: wall time and peak memory.
+//! `load` and `load --panic` in a guest, beside kexec-tools: wall time and peak memory.
 
 use std::path::Path;
 use std::time::Duration;
@@ -27,12 +27,12 @@ mount -t cgroup2 cgroup2 /sys/fs/cgroup
 echo +memory >/sys/fs/cgroup/cgroup.subtree_control
 group=/sys/fs/cgroup/loader
 
-rkexec() { /bin/rkexec load /next/vmlinuz --initrd /next/initrd --cmdline quiet --syscall kexec_load; }
-kexec() { /sbin/kexec -c -l /next/vmlinuz --initrd=/next/initrd --command-line=quiet; }
+rkexec() { /bin/rkexec load RKEXEC /next/vmlinuz --initrd /next/initrd --cmdline quiet --syscall kexec_load; }
+kexec() { /sbin/kexec -c KEXEC /next/vmlinuz --initrd=/next/initrd --command-line=quiet; }
 
 empty() {
-  /bin/rkexec unload >/dev/null
-  [ "$(cat /sys/kernel/kexec_loaded)" = 0 ]
+  /bin/rkexec unload RKEXEC >/dev/null
+  [ "$(cat /sys/kernel/LOADED)" = 0 ]
 }
 
 timed() {
@@ -40,7 +40,7 @@ timed() {
   before=$(/bin/date +%s%N)
   $1 >/tmp/out 2>&1
   after=$(/bin/date +%s%N)
-  [ "$(cat /sys/kernel/kexec_loaded)" = 1 ]
+  [ "$(cat /sys/kernel/LOADED)" = 1 ]
   echo "$1 $((after - before))" >>/tmp/times
 }
 
@@ -51,7 +51,7 @@ peak() {
     echo 0 >$group/cgroup.procs
     $1 >/tmp/out 2>&1
   )
-  [ "$(cat /sys/kernel/kexec_loaded)" = 1 ]
+  [ "$(cat /sys/kernel/LOADED)" = 1 ]
   echo "$1 $(cat $group/memory.peak)" >>/tmp/peaks
   rmdir $group
 }
@@ -72,51 +72,99 @@ peak kexec
 record peaks </tmp/peaks
 "#;
 
+/// One kind of load, by both.
+struct Case {
+    /// What it is called here.
+    name: &'static str,
+    initrd_mib: usize,
+    rkexec: &'static str,
+    kexec: &'static str,
+    /// The file below /sys/kernel that tells whether it is loaded.
+    loaded: &'static str,
+    append: &'static str,
+}
+
+/// For `exec`, with a large initrd.
+const LOAD: Case = Case {
+    name: "load",
+    initrd_mib: INITRD_MIB,
+    rkexec: "",
+    kexec: "-l",
+    loaded: "kexec_loaded",
+    append: "",
+};
+
+/// A crash kernel, with an initrd as kdump-tools makes them.
+const ARM: Case = Case {
+    name: "load --panic",
+    initrd_mib: 32,
+    rkexec: "--panic",
+    kexec: "-p",
+    loaded: "kexec_crash_loaded",
+    append: "crashkernel=512M",
+};
+
 pub(crate) fn run(_rkexec: &Path, kernel: &Kernel) -> Result<()> {
-    println!("load: a kernel and {INITRD_MIB} MiB of initrd in a guest (TCG, one CPU, no SHA-NI)");
-    let script = SCRIPT
-        .replace("INITRD_MIB", &INITRD_MIB.to_string())
-        .replace("ROUNDS", &ROUNDS.to_string());
-    let outcome = Guest::new("bench-load", kernel)
-        .cpu(CPU)
-        .memory("2G")
-        .program("/bin/date")?
-        .file("next/vmlinuz", &std::fs::read(kernel.image())?)
-        .script(&script)
-        .timeout(Duration::from_secs(600))
-        .run()?;
-    let stage = outcome.stage(1)?;
-    ensure!(
-        !stage
-            .text("cpu-flags")?
-            .split(' ')
-            .any(|flag| flag == "sha_ni"),
-        "the guest's CPU has SHA-NI"
-    );
+    LOAD.run(kernel)?;
+    ARM.run(kernel)
+}
 
-    let times = |tool| -> Result<Vec<Duration>> {
-        let times = numbers(stage.text("times")?, tool)?;
-        Ok(times.into_iter().map(Duration::from_nanos).collect())
-    };
-    let (ours, theirs) = (times("rkexec")?, times("kexec")?);
-    measure::show("rkexec load --syscall kexec_load", &ours);
-    measure::show("kexec -c -l", &theirs);
-    println!(
-        "load of {INITRD_MIB} MiB without SHA-NI: {:.2} x kexec-tools (wanted: at most 0.8)",
-        measure::ratio(&ours, &theirs)
-    );
+impl Case {
+    fn run(&self, kernel: &Kernel) -> Result<()> {
+        let Self {
+            name, initrd_mib, ..
+        } = self;
+        println!(
+            "{name}: a kernel and {initrd_mib} MiB of initrd in a guest (TCG, one CPU, no SHA-NI)"
+        );
+        let script = SCRIPT
+            .replace("INITRD_MIB", &initrd_mib.to_string())
+            .replace("ROUNDS", &ROUNDS.to_string())
+            .replace("RKEXEC", self.rkexec)
+            .replace("KEXEC", self.kexec)
+            .replace("LOADED", self.loaded);
+        let outcome = Guest::new(&format!("bench-{}", self.loaded), kernel)
+            .cpu(CPU)
+            .memory("2G")
+            .append(self.append)
+            .program("/bin/date")?
+            .file("next/vmlinuz", &std::fs::read(kernel.image())?)
+            .script(&script)
+            .timeout(Duration::from_secs(600))
+            .run()?;
+        let stage = outcome.stage(1)?;
+        ensure!(
+            !stage
+                .text("cpu-flags")?
+                .split(' ')
+                .any(|flag| flag == "sha_ni"),
+            "the guest's CPU has SHA-NI"
+        );
 
-    let peak = |tool| -> Result<f64> {
-        let peaks = numbers(stage.text("peaks")?, tool)?;
-        let bytes = *peaks.first().context("no peak")?;
-        Ok(f64::from(u32::try_from(bytes >> 10)?) / 1024.0)
-    };
-    println!(
-        "memory of load at its peak, MiB: {:.1}, kexec-tools {:.1} (wanted: at most 16)",
-        peak("rkexec")?,
-        peak("kexec")?
-    );
-    Ok(())
+        let times = |tool| -> Result<Vec<Duration>> {
+            let times = numbers(stage.text("times")?, tool)?;
+            Ok(times.into_iter().map(Duration::from_nanos).collect())
+        };
+        let (ours, theirs) = (times("rkexec")?, times("kexec")?);
+        measure::show(&format!("rkexec {name} --syscall kexec_load"), &ours);
+        measure::show(&format!("kexec -c {}", self.kexec), &theirs);
+        println!(
+            "{name} of {initrd_mib} MiB without SHA-NI: {:.2} x kexec-tools (wanted: at most 0.8)",
+            measure::ratio(&ours, &theirs)
+        );
+
+        let peak = |tool| -> Result<f64> {
+            let peaks = numbers(stage.text("peaks")?, tool)?;
+            let bytes = *peaks.first().context("no peak")?;
+            Ok(f64::from(u32::try_from(bytes >> 10)?) / 1024.0)
+        };
+        println!(
+            "memory of {name} at its peak, MiB: {:.1}, kexec-tools {:.1} (wanted: at most 16)",
+            peak("rkexec")?,
+            peak("kexec")?
+        );
+        Ok(())
+    }
 }
 
 /// The numbers on the lines `TOOL NUMBER`.

@@ -1,5 +1,6 @@
 //! The command line: parsing, one file per verb, and how errors are shown.
 
+mod arm;
 mod capture;
 mod exec;
 mod generate;
@@ -12,6 +13,7 @@ mod render;
 mod report;
 mod status;
 mod unload;
+mod vmcore_dmesg;
 
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -20,10 +22,12 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::arm::config::ConfigError;
 use crate::host::{HostError, Root};
 use crate::load::LoadError;
 use crate::plan::PlanError;
 use crate::sys::SysError;
+use crate::vmcore::VmcoreError;
 
 /// Exit code: it failed.
 const FAILED: u8 = 1;
@@ -86,6 +90,15 @@ enum Verb {
     Inspect(inspect::InspectArgs),
     /// In the next kernel: show what arrived, and whether it is what was planned.
     Report,
+    /// Load the crash kernel that the configuration names, if it is not loaded already.
+    ///
+    /// Nothing is loaded when what is loaded was made from the same kernel and
+    /// initrds, with the same command line, for the memory and the CPUs that there
+    /// are now. With --output json: `armed`, `loaded` (whether something was loaded
+    /// now), `reason` (why) and `kernel`.
+    Arm(arm::ArmArgs),
+    /// Print the kernel log out of /proc/vmcore or an ELF dump.
+    VmcoreDmesg(vmcore_dmesg::VmcoreDmesgArgs),
     /// Copy what the planner reads of this machine into a directory, for --root.
     Capture(capture::CaptureArgs),
     /// Print man pages or shell completions.
@@ -208,6 +221,8 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Verb::Memmap => memmap::run(&context),
         Verb::Inspect(args) => inspect::run(&context, &args),
         Verb::Report => report::run(&context),
+        Verb::Arm(args) => arm::run(&context, &args),
+        Verb::VmcoreDmesg(args) => vmcore_dmesg::run(&context, &args),
         Verb::Capture(args) => capture::run(&context, &args),
         Verb::Generate(args) => generate::run(&args),
     }
@@ -232,13 +247,25 @@ fn hint(error: &anyhow::Error) -> Option<String> {
         let load = cause.downcast_ref::<LoadError>().and_then(LoadError::hint);
         let host = cause.downcast_ref::<HostError>().and_then(HostError::hint);
         let plan = cause.downcast_ref::<PlanError>().and_then(PlanError::hint);
+        let vmcore = cause
+            .downcast_ref::<VmcoreError>()
+            .and_then(VmcoreError::hint);
         let nothing = cause
             .downcast_ref::<NothingLoaded>()
             .and_then(NothingLoaded::hint);
+        let arm = cause
+            .downcast_ref::<arm::Impossible>()
+            .map(arm::Impossible::hint);
+        let config = cause
+            .downcast_ref::<ConfigError>()
+            .and_then(ConfigError::hint);
         sys.or(load)
             .or(host)
+            .or(vmcore)
             .or(nothing)
+            .or(arm)
             .map(str::to_owned)
             .or(plan)
+            .or(config)
     })
 }

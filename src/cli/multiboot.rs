@@ -1,7 +1,6 @@
 //! What a multiboot kernel is given beside what Linux is: modules, and the firmware's
 //! root pointers.
 
-use std::borrow::Cow;
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -27,16 +26,17 @@ pub(super) fn open(modules: &[String]) -> anyhow::Result<Vec<MappedFile>> {
 }
 
 /// Gives `image` what else it needs, and completes the request for it.
-pub(super) fn complete<'a, 'j>(
+pub(super) fn complete<'a>(
     context: &Context,
     host: &Host,
-    job: &'j Job,
+    job: &Job,
     files: &'a Files,
     image: &mut Image<'a>,
-) -> anyhow::Result<Cow<'j, LoadRequest>> {
+    request: &mut LoadRequest,
+) -> anyhow::Result<()> {
     let Image::Multiboot(kernel) = image else {
         if job.modules.is_empty() {
-            return Ok(Cow::Borrowed(&job.request));
+            return Ok(());
         }
         let why = "planning failed: --module is for multiboot kernels, and this is a Linux, which takes --initrd";
         return Err(Usage(why.to_owned()).into());
@@ -55,8 +55,6 @@ pub(super) fn complete<'a, 'j>(
             cmdline: cmdline.clone(),
         })
         .collect();
-    Ok(Cow::Owned(LoadRequest {
-        firmware_tables: FirmwareTables::read(&context.root, host),
-        ..job.request.clone()
-    }))
+    request.firmware_tables = FirmwareTables::read(&context.root, host);
+    Ok(())
 }

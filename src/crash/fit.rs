@@ -1,6 +1,8 @@
 //! Whether a crash kernel that was loaded still fits the machine: memory and
 //! CPUs come and go.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use super::{CrashError, Reservation, dumped};
@@ -46,9 +48,10 @@ impl Fit {
     /// When there is no reservation any more.
     pub fn now(&self, host: &Host) -> Result<Self, CrashError> {
         let reservation = Reservation::of(host)?;
-        let map = MemoryMap::reconcile(host, MapPolicy::FixedUp, &Default::default());
+        let mut map = MemoryMap::reconcile(host, MapPolicy::FixedUp, &BTreeSet::new());
+        reservation.restrict(&mut map)?;
         Ok(Self {
-            dump: dumped(&map, &reservation),
+            dump: dumped(&map),
             reservation: reservation.target,
             cpus: host.crash.cpus.clone(),
             kernel_updates: self.kernel_updates,

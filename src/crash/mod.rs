@@ -7,7 +7,7 @@ pub mod sizing;
 
 use crate::host::Host;
 use crate::host::crash::Note;
-use crate::memory::{E820Type, Layer, MemoryMap, PhysRange};
+use crate::memory::{E820Type, Layer, MemoryMap, PhysRange, Placement};
 use crate::sys::Hotplug;
 use elfcorehdr::{Contents, TooManyHeaders};
 
@@ -41,6 +41,16 @@ pub enum CrashError {
     /// No `crashkernel=`, or no room for it.
     #[error("no memory is reserved for a crash kernel")]
     NoReservation,
+    /// The reservation is tiny.
+    #[error(
+        "the reservation for a crash kernel has {size:#x} bytes, and the running kernel itself takes {room:#x} of it"
+    )]
+    Tiny {
+        /// Its size, bytes.
+        size: u64,
+        /// What the kernel puts there, bytes.
+        room: u64,
+    },
     /// The dump cannot be described.
     #[error("the running kernel does not tell {what} ({file}), and a dump needs it")]
     Untold {
@@ -62,7 +72,7 @@ impl CrashError {
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::NoReservation => {
+            Self::NoReservation | Self::Tiny { .. } => {
                 Some("boot with crashkernel=512M (or more) on the kernel's command line")
             }
             Self::Untold { .. } => {
@@ -109,77 +119,82 @@ impl Reservation {
         Ok(Self { target, all })
     }
 
-    /// Where segments may go: room is left in front of them for what the kernel
-    /// itself puts into the reservation, its control pages and an identity map of
-    /// all memory (`machine_kexec_prepare`), in which a page maps 1 GiB.
-    #[must_use]
-    pub fn for_segments(&self, map: &MemoryMap) -> Option<PhysRange> {
+    /// What the kernel itself puts into the reservation: its control pages and an
+    /// identity map of all memory (`machine_kexec_prepare`), in which a page maps
+    /// 1 GiB. It takes the lowest free pages.
+    fn room(&self, map: &MemoryMap) -> Result<PhysRange, CrashError> {
         let memory = map.regions().iter().filter(|region| region.in_dump);
         let tables: u64 = memory
             .map(|region| region.range.end().div_ceil(PER_TABLE) - region.range.start() / PER_TABLE)
             .sum();
-        let room = (CONTROL_PAGES + tables + tables / 512) * PAGE;
-        PhysRange::from_bounds(self.target.start() + room, self.target.end()).ok()
+        let (size, room) = (
+            self.target.size(),
+            (CONTROL_PAGES + tables + tables / 512) * PAGE,
+        );
+        PhysRange::new(self.target.start(), room)
+            .ok()
+            .filter(|range| range.end() < self.target.end())
+            .ok_or(CrashError::Tiny { size, room })
+    }
+
+    /// Makes `map` the capture kernel's: it is told of no RAM but its own, below
+    /// 1 MiB and in the reservation, and its segments go there. The rest of RAM,
+    /// a driver's included, is what the dump holds; not the first MiB, where the
+    /// running kernel keeps nothing (`elf_header_exclude_ranges` in
+    /// arch/x86/kernel/crash.c).
+    ///
+    /// # Errors
+    /// When the reservation is smaller than what the kernel puts into it.
+    pub fn restrict(&self, map: &mut MemoryMap) -> Result<(), CrashError> {
+        let room = self.room(map)?;
+        let low = PhysRange::from_bounds(0, LOW).ok();
+        let usable: Vec<PhysRange> = low.into_iter().chain(self.all.iter().copied()).collect();
+        let ram: Vec<PhysRange> = map
+            .e820()
+            .into_iter()
+            .filter_map(|(range, kind)| (kind == E820Type::RAM).then_some(range))
+            .collect();
+        for range in &ram {
+            map.change(*range, |region| {
+                region.e820 = None;
+                region.placement = Placement::Never;
+                region.reason = "RAM of the kernel that will have died: in its dump";
+            });
+        }
+        for own in &usable {
+            map.change(*own, |region| region.in_dump = false);
+            for range in ram.iter().filter_map(|ram| ram.intersection(*own)) {
+                map.change(range, |region| {
+                    region.e820 = Some(E820Type::RAM);
+                    region.reason = "the capture kernel's own memory";
+                });
+            }
+        }
+        map.change(self.target, |region| region.placement = Placement::Allowed);
+        map.change(room, |region| {
+            region.placement = Placement::Never;
+            region.reason = "the capture kernel's own memory; left free for what the kernel adds";
+        });
+        Ok(())
     }
 }
 
-/// The RAM that the dump holds: all there is, a driver's included, without what
-/// the capture kernel runs in and without the first MiB, where the running
-/// kernel keeps nothing (`elf_header_exclude_ranges`, arch/x86/kernel/crash.c).
+/// The RAM that the dump holds, by a map that [`Reservation::restrict`] made.
 #[must_use]
-pub fn dumped(map: &MemoryMap, reservation: &Reservation) -> Vec<PhysRange> {
+pub fn dumped(map: &MemoryMap) -> Vec<PhysRange> {
     let mut ram: Layer<()> = Layer::default();
-    let mut keep_out = vec![];
-    keep_out.extend(PhysRange::from_bounds(0, LOW));
-    keep_out.extend(&reservation.all);
     for region in map.regions().iter().filter(|region| region.in_dump) {
-        for part in without(region.range, &keep_out) {
-            ram.push(part, ());
-        }
+        ram.push(region.range, ());
     }
     ram.entries().iter().map(|(range, ())| *range).collect()
 }
 
-/// What the capture kernel is told: RAM only where it may run, below 1 MiB and
-/// in the reservations less `elfcorehdr`; everything that is no RAM as it is.
-#[must_use]
-pub fn capture_e820(
-    map: &MemoryMap,
-    reservation: &Reservation,
-    elfcorehdr: Option<PhysRange>,
-) -> Vec<(PhysRange, E820Type)> {
-    let mut usable = vec![];
-    usable.extend(PhysRange::from_bounds(0, LOW));
-    usable.extend(&reservation.all);
-    let hidden: Vec<PhysRange> = elfcorehdr.into_iter().collect();
-    let mut told = Layer::default();
-    for (range, kind) in map.e820() {
-        if kind != E820Type::RAM {
-            told.push(range, kind);
-            continue;
-        }
-        for part in usable
-            .iter()
-            .filter_map(|usable| usable.intersection(range))
-        {
-            for part in without(part, &hidden) {
-                told.push(part, kind);
-            }
-        }
-    }
-    told.entries().to_vec()
-}
-
-/// `range` without `holes`, which are sorted.
-fn without(range: PhysRange, holes: &[PhysRange]) -> Vec<PhysRange> {
-    let mut parts = Vec::new();
-    let mut start = range.start();
-    for hole in holes {
-        parts.extend(PhysRange::from_bounds(start, hole.start().min(range.end())));
-        start = start.max(hole.end());
-    }
-    parts.extend(PhysRange::from_bounds(start, range.end()));
-    parts
+/// Keeps the capture kernel off `elfcorehdr`, which it reads like the dump.
+pub fn hide(map: &mut MemoryMap, elfcorehdr: PhysRange) {
+    map.change(elfcorehdr, |region| {
+        region.e820 = None;
+        region.reason = "elfcorehdr: the capture kernel reads it like the dump";
+    });
 }
 
 /// What elfcorehdr is made of.

@@ -90,6 +90,8 @@ pub fn parse(file: &[u8]) -> Result<Option<LinuxKernel<'_>>, ImageError> {
     };
     Ok(Some(LinuxKernel {
         format: Format::BzImage,
+        around: Vec::new(),
+        file,
         version: version(file, &header, setup_size),
         loads: vec![whole],
         entry: ENTRY_64_OFFSET,

@@ -120,71 +120,6 @@ fn an_image_that_names_no_payload_has_none() {
 }
 
 #[test]
-fn other_files_are_named() {
-    let mut arm64 = vec![0; 0x1000];
-    arm64[0x38..0x3c].copy_from_slice(b"ARM\x64");
-    let mut pe = vec![0; 0x1000];
-    pe[..2].copy_from_slice(b"MZ");
-    for (file, message) in [
-        (
-            b"\x7fELF\x02\x01".to_vec(),
-            "not a kernel image: this is an ELF file (vmlinux?); a bzImage is needed",
-        ),
-        (
-            b"\x1f\x8b\x08".to_vec(),
-            "not a kernel image: this is gzip data; unpack it first",
-        ),
-        (
-            b"\xfd7zXZ\0".to_vec(),
-            "not a kernel image: this is xz data; unpack it first",
-        ),
-        (
-            b"\x28\xb5\x2f\xfd".to_vec(),
-            "not a kernel image: this is zstd data; unpack it first",
-        ),
-        (
-            b"BZh9".to_vec(),
-            "not a kernel image: this is bzip2 data; unpack it first",
-        ),
-        (
-            b"\x02\x21\x4c\x18".to_vec(),
-            "not a kernel image: this is lz4 data; unpack it first",
-        ),
-        (
-            b"\x5d\0\0\x80".to_vec(),
-            "not a kernel image: this is lzma data; unpack it first",
-        ),
-        (
-            b"\x89LZO".to_vec(),
-            "not a kernel image: this is lzo data; unpack it first",
-        ),
-        (
-            b"070701000".to_vec(),
-            "not a kernel image: this is a cpio archive (an initrd?)",
-        ),
-        (
-            b"\xd0\x0d\xfe\xed".to_vec(),
-            "not a kernel image: this is a device tree blob",
-        ),
-        (arm64, "an arm64 Image: this program loads x86_64 kernels"),
-        (
-            pe,
-            "not a kernel image: this is a PE file without a Linux boot sector",
-        ),
-        (
-            b"#!/bin/sh\n".to_vec(),
-            "not a kernel image: no boot sector with \"HdrS\" in its 10 bytes",
-        ),
-        (
-            Vec::new(),
-            "not a kernel image: no boot sector with \"HdrS\" in its 0 bytes",
-        ),
-    ] {
-        assert_eq!(probe(&file).unwrap_err().to_string(), message);
-    }
-}
-
-#[test]
 fn kernels_of_other_kinds_are_refused_by_name() {
     for (image, message) in [
         (
@@ -306,7 +241,7 @@ fn truncated_anywhere() {
             ImageError::Malformed { ref what, .. } => {
                 length >= field::VERSION && what.starts_with("truncated")
             }
-            ImageError::Unsupported(_) => false,
+            _ => false,
         };
         assert!(expected, "{length} bytes: {error}");
     }

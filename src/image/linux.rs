@@ -68,6 +68,10 @@ pub struct Load<'a> {
 pub struct LinuxKernel<'a> {
     /// The format of its file.
     pub format: Format,
+    /// What the file came out of, the outermost first: `gzip`, `UKI`.
+    pub around: Vec<&'static str>,
+    /// The file, without what was around it: what kexec_file_load is given.
+    pub file: &'a [u8],
     /// The setup header: the file's own, fields beyond its own length zeroed, or
     /// one that says of a vmlinux what a bzImage's would.
     pub header: SetupHeader,
@@ -114,6 +118,13 @@ impl<'a> LinuxKernel<'a> {
     pub fn release(&self) -> Option<&'a str> {
         self.version
             .and_then(|version| version.split_ascii_whitespace().next())
+    }
+
+    /// The format with what was around it: `gzip of bzImage`.
+    #[must_use]
+    pub fn format_name(&self) -> String {
+        let names = self.around.iter().copied().chain([self.format.name()]);
+        names.collect::<Vec<_>>().join(" of ")
     }
 
     /// Bytes of the file that go into memory.

@@ -6,11 +6,19 @@ pub mod ikconfig;
 pub mod initramfs;
 pub mod linux;
 pub mod multiboot;
+mod near;
+mod packed;
+mod pe;
 pub mod signature;
+pub mod uki;
 pub mod vmlinux;
 
 pub use linux::LinuxKernel;
 pub use multiboot::Multiboot;
+pub use packed::Contents;
+pub use uki::Uki;
+
+use decompress::{Compression, DecompressError};
 
 /// A kernel file, by format.
 #[derive(Debug, Clone)]
@@ -29,6 +37,12 @@ impl<'a> Image<'a> {
             Self::Linux(kernel) => Some(kernel),
             Self::Multiboot(_) => None,
         }
+    }
+
+    /// What kexec_file_load is given; empty for what it does not take.
+    #[must_use]
+    pub fn file(&self) -> &'a [u8] {
+        self.linux().map_or(&[], |linux| linux.file)
     }
 
     /// `uname -r` of the kernel, when its file tells.
@@ -64,17 +78,84 @@ pub enum ImageError {
         /// What is wrong with it.
         what: String,
     },
+    /// It is packed, and cannot be unpacked.
+    #[error(transparent)]
+    Unpack(#[from] DecompressError),
+    /// What lies inside of it is at fault.
+    #[error("in {container}: {error}")]
+    Inside {
+        /// What it lies in.
+        container: String,
+        /// What is wrong with it.
+        error: Box<ImageError>,
+    },
+    /// It has not the profile that was asked for.
+    #[error("no profile {wish}: {there}")]
+    NoProfile {
+        /// What was asked for.
+        wish: String,
+        /// What there is.
+        there: String,
+    },
 }
 
-/// Formats that are told by their first bytes, for the message that says what
-/// a file is when it is no bzImage. Packed ones are known to [`decompress`].
-const MAGICS: [(&[u8], &str); 3] = [
-    (b"\x7fELF", "an ELF file (vmlinux?); a bzImage is needed"),
-    (b"070701", "a cpio archive (an initrd?)"),
-    (b"\xd0\x0d\xfe\xed", "a device tree blob"),
-];
+/// What a kernel file holds.
+#[derive(Debug, Clone)]
+pub struct Found<'a> {
+    /// The kernel.
+    pub image: Image<'a>,
+    /// What lies around it, when that is a UKI: initrd, command line and more.
+    pub uki: Option<Uki<'a>>,
+}
 
-/// Finds out what `file` is.
+/// Finds out what a file holds, and takes the kernel of `profile` where it is a UKI.
+///
+/// # Errors
+/// When it is no kernel, one of a kind that cannot be loaded, or damaged; or
+/// when there is no such profile.
+pub fn open<'a>(
+    contents: &'a Contents<'_>,
+    profile: Option<&str>,
+) -> Result<Found<'a>, ImageError> {
+    let packed = contents.compression.map(Compression::name);
+    let mut found = unpacked(contents.bytes(), profile).map_err(|error| match packed {
+        None => error,
+        Some(name) => ImageError::Inside {
+            container: format!("the {name} data"),
+            error: Box::new(error),
+        },
+    })?;
+    if let Image::Linux(kernel) = &mut found.image {
+        kernel.around.splice(..0, packed);
+    }
+    Ok(found)
+}
+
+fn unpacked<'a>(bytes: &'a [u8], profile: Option<&str>) -> Result<Found<'a>, ImageError> {
+    // A bzImage is a PE file as well, and never a UKI.
+    let mut uki = match bzimage::parse(bytes) {
+        Ok(None) => Uki::parse(bytes)?,
+        _ => None,
+    };
+    if let Some(wish) = profile {
+        uki = match uki {
+            Some(uki) => Some(uki.choose(wish)?),
+            None => {
+                return Err(ImageError::NoProfile {
+                    wish: wish.to_owned(),
+                    there: "only a UKI has profiles".to_owned(),
+                });
+            }
+        };
+    }
+    let image = match &uki {
+        Some(uki) => Image::Linux(uki.kernel()?),
+        None => probe(bytes)?,
+    };
+    Ok(Found { image, uki })
+}
+
+/// Finds out which kernel `file` is, when it is one without anything around it.
 ///
 /// # Errors
 /// When it is no kernel, one of a kind that cannot be loaded, or damaged.
@@ -91,35 +172,5 @@ pub fn probe(file: &[u8]) -> Result<Image<'_>, ImageError> {
     if let Some(what) = multiboot::near_miss(file) {
         return Err(ImageError::NotAKernel(what));
     }
-    if let Some((_, what)) = MAGICS.iter().find(|(magic, _)| file.starts_with(magic)) {
-        return Err(ImageError::NotAKernel(format!("this is {what}")));
-    }
-    if let Some(compression) = decompress::compression(file) {
-        let what = format!("this is {} data; unpack it first", compression.name());
-        return Err(ImageError::NotAKernel(what));
-    }
-    if file.get(0x38..0x3c) == Some(b"ARM\x64") {
-        return Err(ImageError::Unsupported(
-            "an arm64 Image: this program loads x86_64 kernels".to_owned(),
-        ));
-    }
-    if file.starts_with(b"MZ") {
-        return Err(ImageError::NotAKernel(pe_kind(file)));
-    }
-    let what = format!("no boot sector with \"HdrS\" in its {} bytes", file.len());
-    Err(ImageError::NotAKernel(what))
-}
-
-/// What a PE file without a Linux boot sector is.
-fn pe_kind(file: &[u8]) -> String {
-    let is_uki = goblin::pe::PE::parse(file).is_ok_and(|pe| {
-        pe.sections
-            .iter()
-            .any(|section| section.name().is_ok_and(|name| name == ".linux"))
-    });
-    if is_uki {
-        "this is a unified kernel image (UKI); pass the kernel, the initrd and the command line inside it".to_owned()
-    } else {
-        "this is a PE file without a Linux boot sector".to_owned()
-    }
+    Err(near::miss(file))
 }

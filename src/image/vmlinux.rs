@@ -88,6 +88,8 @@ pub fn parse(file: &[u8]) -> Result<Option<LinuxKernel<'_>>, ImageError> {
     let series = series(version);
     Ok(Some(LinuxKernel {
         format: Format::Vmlinux,
+        around: Vec::new(),
+        file,
         header: setup_header(base, span, series, five_level(file, series)),
         version: Some(version),
         loads: loads.collect(),

@@ -45,6 +45,12 @@ pub struct LoadRecord {
     pub release: Option<String>,
     /// The initrds' files.
     pub initrds: Vec<PathBuf>,
+    /// `--profile`.
+    #[serde(default)]
+    pub profile: Option<String>,
+    /// The addons' files.
+    #[serde(default)]
+    pub addons: Vec<PathBuf>,
     /// Digests of what was loaded from these files.
     pub blobs: Option<Blobs>,
     /// The command line that was asked for, without `elfcorehdr=`.
@@ -70,6 +76,10 @@ pub struct Job {
     pub kernel: PathBuf,
     /// The initrds, in order.
     pub initrds: Vec<PathBuf>,
+    /// The profile of a UKI; `None`: its first.
+    pub profile: Option<String>,
+    /// Addons to a UKI, in order.
+    pub addons: Vec<PathBuf>,
     /// A multiboot kernel's modules, each a file and, behind a space, its arguments.
     pub modules: Vec<String>,
     /// The rest.
@@ -128,6 +138,8 @@ impl LoadRecord {
             kernel: real(&job.kernel),
             release: image.release().map(str::to_owned),
             initrds: job.initrds.iter().map(|path| real(path)).collect(),
+            profile: job.profile.clone(),
+            addons: job.addons.iter().map(|path| real(path)).collect(),
             blobs: plan.blobs.clone(),
             cmdline: asked.to_owned(),
             digest: !job.request.no_digest,
@@ -199,6 +211,8 @@ impl LoadRecord {
         Job {
             kernel: self.kernel.clone(),
             initrds: self.initrds.clone(),
+            profile: self.profile.clone(),
+            addons: self.addons.clone(),
             modules: Vec::new(),
             request: LoadRequest {
                 cmdline: CmdlineRequest {

@@ -253,29 +253,44 @@ impl MemoryMap {
     /// Makes `range` a pool: what the next kernel is told of it is `e820`, and
     /// no segment goes there.
     pub fn set_pool(&mut self, range: PhysRange, name: &str, e820: E820Type, reason: &'static str) {
-        let regions = std::mem::take(&mut self.regions);
-        for region in regions {
-            let Some(inside) = region.range.intersection(range) else {
-                self.regions.push(region);
-                continue;
+        self.change(range, |region| {
+            region.kind = MemoryKind::Pool(name.to_owned());
+            region.e820 = Some(e820);
+            region.placement = Placement::Never;
+            region.reason = reason;
+        });
+    }
+
+    /// Changes what lies in `range`; a region that lies in it in part is cut.
+    pub fn change(&mut self, range: PhysRange, edit: impl Fn(&mut Region)) {
+        let first = self
+            .regions
+            .partition_point(|r| r.range.end() <= range.start());
+        let after = self
+            .regions
+            .partition_point(|r| r.range.start() < range.end());
+        let Some(touched) = self.regions.get(first..after) else {
+            return;
+        };
+        let mut changed = Vec::with_capacity(touched.len() + 2);
+        for region in touched {
+            let part = |start, end| {
+                let range = PhysRange::from_bounds(start, end).ok()?;
+                Some(Region {
+                    range,
+                    ..region.clone()
+                })
             };
             let (start, end) = (region.range.start(), region.range.end());
-            let part = |range| Region {
-                range,
-                ..region.clone()
-            };
-            self.regions
-                .extend(PhysRange::from_bounds(start, inside.start()).ok().map(part));
-            self.regions.push(Region {
-                kind: MemoryKind::Pool(name.to_owned()),
-                e820: Some(e820),
-                placement: Placement::Never,
-                reason,
-                ..part(inside)
-            });
-            self.regions
-                .extend(PhysRange::from_bounds(inside.end(), end).ok().map(part));
+            let (from, to) = (start.max(range.start()), end.min(range.end()));
+            changed.extend(part(start, from));
+            changed.extend(part(from, to).map(|mut inside| {
+                edit(&mut inside);
+                inside
+            }));
+            changed.extend(part(to, end));
         }
+        self.regions.splice(first..after, changed);
     }
 
     /// The rows, in address order.

@@ -182,8 +182,6 @@ pub struct PlannedPool {
 pub struct CrashPlan {
     /// Where it may run.
     pub reservation: Reservation,
-    /// Where its segments may lie: the kernel needs room in the reservation, too.
-    pub for_segments: PhysRange,
     /// The RAM that the dump holds.
     pub dump: Vec<PhysRange>,
     /// The flag by which the kernel updates elfcorehdr, and the size in bytes
@@ -471,7 +469,7 @@ pub fn plan<'a>(
     };
     check_drivers(&request.include_driver_managed)?;
     let cmdline = command_line(request, host, image.cmdline_limit())?;
-    let memory_map =
+    let mut memory_map =
         MemoryMap::reconcile(host, request.memory_map, &request.include_driver_managed);
     // A crash kernel looks at the memory of the one that died, and takes nothing over.
     let handover = match request.target {
@@ -493,7 +491,7 @@ pub fn plan<'a>(
         Target::Crash => Some(crash_plan(
             request,
             host,
-            &memory_map,
+            &mut memory_map,
             &cmdline,
             image.cmdline_limit(),
             syscall.name,
@@ -516,6 +514,10 @@ pub fn plan<'a>(
         blobs: None,
         warnings,
     };
+    if let Some(crash) = &plan.crash {
+        plan.warnings
+            .extend(crash_warnings(host, crash, plan.cmdline.as_str()));
+    }
     match plan.syscall.name {
         Syscall::KexecLoad => {
             if handover.has_pools() {
@@ -536,8 +538,8 @@ pub fn plan<'a>(
         }
         Syscall::KexecFileLoad => {
             plan.excluded = excluded(host, &plan);
-            if let Some(crash) = &plan.crash {
-                plan.e820 = crash::capture_e820(&plan.memory_map, &crash.reservation, None);
+            if plan.crash.is_some() {
+                plan.e820 = plan.memory_map.e820();
                 place::fits(request, host, image, initrds, &plan)?;
                 plan.blobs = Some(Blobs::of_files(image, initrds));
             } else {
@@ -550,10 +552,13 @@ pub fn plan<'a>(
             plan.warnings.extend(harm);
             plan.e820.truncate(E820_MAX_ENTRIES_ZEROPAGE);
             if handover.tree.is_some() {
-                plan.warnings.push(
-                    "kexec_file_load leaves the device tree of the running kernel behind"
-                        .to_owned(),
-                );
+                let whose = match request.handover.uki_dtb {
+                    Some(_) => "the UKI",
+                    None => "the running kernel",
+                };
+                plan.warnings.push(format!(
+                    "kexec_file_load leaves the device tree of {whose} behind"
+                ));
             }
         }
     }
@@ -565,19 +570,16 @@ pub fn plan<'a>(
 fn crash_plan(
     request: &LoadRequest,
     host: &Host,
-    map: &MemoryMap,
+    map: &mut MemoryMap,
     cmdline: &Cmdline,
     cmdline_limit: usize,
     syscall: Syscall,
 ) -> Result<CrashPlan, PlanError> {
     let reservation = Reservation::of(host)?;
-    let for_segments = reservation
-        .for_segments(map)
-        .ok_or(CrashError::NoReservation)?;
+    reservation.restrict(map)?;
     let hotplug = crash::hotplug(host, request.hotplug)?;
     Ok(CrashPlan {
-        dump: crash::dumped(map, &reservation),
-        for_segments,
+        dump: crash::dumped(map),
         reservation,
         hotplug: hotplug.filter(|_| syscall == Syscall::KexecLoad),
         asked_cmdline: cmdline.as_str().to_owned(),
@@ -640,6 +642,33 @@ fn general_warnings(request: &LoadRequest, host: &Host, map: &MemoryMap) -> Vec<
     {
         warnings.push(
             "no RAM below 640 KiB: the next kernel cannot start other CPUs or switch paging levels"
+                .to_owned(),
+        );
+    }
+    warnings
+}
+
+fn crash_warnings(host: &Host, crash: &CrashPlan, cmdline: &str) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if !cmdline::has(cmdline, "reset_devices") {
+        warnings.push(
+            "the command line has no reset_devices: drivers of the capture kernel may trust devices in a state \
+             that a panic left (Documentation/admin-guide/kdump/kdump.rst)"
+                .to_owned(),
+        );
+    }
+    let present = host.crash.cpus.len() as u64;
+    let possible = host.crash.possible_cpus.unwrap_or(present);
+    if possible > present && crash.hotplug.is_none() && host.loaded.crash_elfcorehdr_size.is_none()
+    {
+        warnings.push(format!(
+            "{present} of {possible} possible CPUs are there: the registers of one that comes later are in the \
+             dump only when the crash kernel is loaded again (rkexec arm --watch)"
+        ));
+    }
+    if crash::version(&host.release).is_some_and(|version| version < (5, 5)) {
+        warnings.push(
+            "the running kernel may use memory below 1 MiB (Linux before 5.5), and the dump does not hold it"
                 .to_owned(),
         );
     }

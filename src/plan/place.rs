@@ -275,13 +275,8 @@ impl Places {
         if min >= max {
             return Err(PlanError::EmptyBounds { min, max });
         }
-        let reserved = plan.crash.as_ref().map(|crash| crash.for_segments);
         let free = |placement| {
-            let mut holes = match (reserved, placement) {
-                (None, _) => Holes::new(plan.memory_map.ranges(placement)),
-                (Some(reserved), Placement::Allowed) => Holes::new([reserved]),
-                (Some(_), _) => Holes::default(),
-            };
+            let mut holes = Holes::new(plan.memory_map.ranges(placement));
             for excluded in &plan.excluded {
                 holes.remove(excluded.range);
             }
@@ -398,8 +393,8 @@ impl Places {
         let bytes = elfcorehdr::build(&contents).map_err(CrashError::from)?;
         let size = (bytes.len() as u64).max(crash.hotplug.map_or(0, |(_, size)| size));
         let mem = self.take("elfcorehdr", size, PAGE_SIZE, 0, u64::MAX)?;
-        let reservation = &crash.reservation;
-        plan.e820 = crash::capture_e820(&plan.memory_map, reservation, Some(mem));
+        crash::hide(&mut plan.memory_map, mem);
+        plan.e820 = plan.memory_map.e820();
         let word = format!("elfcorehdr={:#x}", mem.start());
         plan.cmdline = plan.cmdline.with(&word, crash.cmdline_limit)?;
         Ok(Some(Segment {

@@ -61,13 +61,10 @@ fn rules(plan: &Plan<'_>) -> Result<(), Violation> {
         return Err(Violation::TooManySegments { count });
     }
     let map = &plan.memory_map;
-    let usable = match &plan.crash {
-        Some(crash) => Holes::new([crash.for_segments]),
-        None => Holes::new(
-            map.ranges(Placement::Allowed)
-                .chain(map.ranges(Placement::LastChoice)),
-        ),
-    };
+    let usable = Holes::new(
+        map.ranges(Placement::Allowed)
+            .chain(map.ranges(Placement::LastChoice)),
+    );
     let mut end = 0;
     for segment in &plan.segments {
         let (role, range) = (segment.role.name(), segment.mem);

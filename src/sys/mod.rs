@@ -1,5 +1,5 @@
-//! The kernel's side door: kexec_load, kexec_file_load, reboot, mapped files
-//! and memory files, and what an errno of theirs means.
+//! The kernel's side door: kexec_load, kexec_file_load, reboot, mapped files,
+//! memory files and device events, and what an errno of theirs means.
 //!
 //! The only unsafe code of the loader outside the purgatory is in [`kexec`],
 //! [`mapped`] and [`digest`]. Nothing here computes an address or decides what to load.
@@ -10,6 +10,7 @@ pub mod errno;
 pub mod kexec;
 pub mod mapped;
 pub mod memfd;
+pub mod uevent;
 
 pub use cause::{Attempt, Cause, SysError, explain, explain_reboot, forbidden};
 pub use errno::Errno;

@@ -8,14 +8,17 @@
     reason = "a test may stop at what it did not expect"
 )]
 
+mod arm;
 mod bad_input;
 mod blob;
 #[path = "../common/mod.rs"]
 mod common;
+mod formats;
 mod handover;
 mod output;
 mod report;
 mod usage;
+mod vmcore_dmesg;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -12,3 +12,5 @@ pub(crate) mod bzimage;
 pub(crate) mod elf;
 pub(crate) mod host;
 pub(crate) mod multiboot;
+pub(crate) mod pe;
+pub(crate) mod vmcore;

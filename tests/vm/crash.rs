@@ -1,7 +1,10 @@
 //! Real panics: the capture kernel is the witness of what the dump holds.
 
+use std::os::unix::fs::FileExt as _;
 use std::process::Command;
 use std::sync::OnceLock;
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use goblin::elf::Elf;
@@ -9,7 +12,9 @@ use goblin::elf::program_header::{PT_LOAD, PT_NOTE};
 
 use crate::initramfs::{self, Archive};
 use crate::lab::{self, Kernel};
+use crate::memory::{PLUG_KMEM, PLUG_VIRTIO_MEM};
 use crate::qemu::{Guest, Outcome};
+use crate::ram::Ram;
 use crate::trip::{Plan, host_file};
 use crate::witness::{Row, Stage};
 
@@ -96,18 +101,21 @@ impl<'a> Crash<'a> {
         )
     }
 
-    /// Loads, panics, captures.
-    fn run(&self, guest: Guest) -> Result<Outcome> {
+    fn script(&self) -> String {
         let request = self.request();
-        let script = format!(
+        format!(
             "{}
              try plan rkexec plan {request} --output json
              try load rkexec load {request}
              try status rkexec status --check --output json
              {}",
             self.before, self.panic
-        );
-        let outcome = guest.script(&script).run()?;
+        )
+    }
+
+    /// Loads, panics, captures.
+    fn run(&self, guest: Guest) -> Result<Outcome> {
+        let outcome = guest.script(&self.script()).run()?;
         let before = outcome.stage_of_any_end(1)?;
         ensure!(
             before.text("load.status")? == "0",
@@ -261,4 +269,219 @@ fn a_panic_of_6_1_by_kexec_load() -> Result<()> {
 #[test]
 fn a_panic_of_6_1_by_kexec_file_load() -> Result<()> {
     a_panic_is_dumped("crash-6.1-kexec_file_load", "6.1", "kexec_file_load", 2)
+}
+
+/// A script that fills a page of the memory called `kind` and records where it is.
+fn hold_pattern(kind: &str) -> String {
+    format!(
+        "range=$(sed -n 's/^ *\\([0-9a-f]*\\)-\\([0-9a-f]*\\) : {kind}$/\\1 \\2/p' /proc/iomem | tail -n 1)
+         pattern hold $range >/tmp/where 2>/tmp/pattern.err &
+         for second in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+           grep -q 0x /tmp/where && break
+           sleep 1
+         done
+         record pattern.err </tmp/pattern.err
+         record where </tmp/where\n"
+    )
+}
+
+/// What is at the address that the first kernel gave on the capture kernel's
+/// command line is read out of the dump.
+const READ_PATTERN: &str = "
+where=$(sed 's/.*where=\\(0x[0-9a-f]*\\).*/\\1/' /proc/cmdline)
+try found pattern read /proc/vmcore $where
+";
+
+/// A driver's memory is in the dump, with what a process had in it.
+fn driver_memory_is_dumped(crash: &Crash, guest: Guest, kind: &str) -> Result<()> {
+    let outcome = crash.run(guest)?;
+    let before = outcome.stage_of_any_end(1)?;
+    let address = before.text("where")?;
+    ensure!(address.starts_with("0x"), "{}", before.text("pattern.err")?);
+    let at = crate::witness::hex(address)?;
+    let memory = before.rows("plugged")?;
+    let memory: Vec<&Row> = memory.iter().filter(|row| row.kind == kind).collect();
+    ensure!(
+        memory.iter().any(|row| row.start <= at && at < row.end),
+        "{address}: {memory:x?}"
+    );
+    let after = outcome.stage(2)?;
+    ensure!(
+        after.text("found.out")? == WORD,
+        "{}",
+        after.text("found.err")?
+    );
+    ensure!(
+        after.text("dump.status")? == "0",
+        "{}",
+        after.text("dump.err")?
+    );
+    Ok(())
+}
+
+/// 450 MiB of 512 are plugged: of one memory block the device keeps a part.
+#[test]
+fn virtio_mem_is_in_the_dump() -> Result<()> {
+    let crash = Crash {
+        before: format!(
+            "{PLUG_VIRTIO_MEM}{}",
+            hold_pattern("System RAM (virtio_mem)")
+        ),
+        options: "--syscall kexec_load --append where=$(cat /tmp/where)",
+        capture: format!("modules virtio_pci virtio_mem{READ_PATTERN}{CAPTURE}"),
+        ..Crash::of("crash-virtio-mem", "6.12")
+    };
+    let guest = crash
+        .guest()?
+        .memory("1G,slots=4,maxmem=8G")
+        .args(["-object", "memory-backend-ram,id=v0,size=1G"])
+        .args(["-device", "virtio-mem-pci,memdev=v0,requested-size=450M"]);
+    driver_memory_is_dumped(&crash, guest, "System RAM (virtio_mem)")
+}
+
+#[test]
+fn kmem_is_in_the_dump() -> Result<()> {
+    let crash = Crash {
+        before: format!("{PLUG_KMEM}{}", hold_pattern("System RAM (kmem)")),
+        options: "--syscall kexec_load --append where=$(cat /tmp/where)",
+        capture: format!("{READ_PATTERN}{CAPTURE}"),
+        ..Crash::of("crash-kmem", "6.1")
+    };
+    let mut guest = crash.guest()?.memory("2G").append("memmap=512M!1G");
+    for tool in ["/usr/bin/ndctl", "/usr/bin/daxctl"] {
+        guest = guest.program(tool)?;
+    }
+    driver_memory_is_dumped(&crash, guest, "System RAM (kmem)")
+}
+
+/// One byte of the initrd, where it lies for the panic.
+#[test]
+fn a_damaged_crash_image_stops_in_purgatory() -> Result<()> {
+    let crash = Crash {
+        panic: "from_host | record go\nsleep 1\necho c >/proc/sysrq-trigger\n",
+        ..Crash::of("crash-damaged", "6.12")
+    };
+    let ram = Ram::new(1 << 30)?;
+    let guest = ram.attach(crash.guest()?).script(&crash.script());
+    let mut guest = guest.start_reported()?;
+    let plan = guest.wait_for(1, "plan.out")?;
+    let plan = Plan::parse(std::str::from_utf8(&plan)?)?;
+    guest.wait_for(1, "status.status")?;
+    let initrd = plan
+        .segments
+        .iter()
+        .find(|segment| segment.kind == "initrd");
+    let at = initrd.context("no initrd")?.start + 123_456;
+    let mut byte = [0];
+    ram.file().read_exact_at(&mut byte, at)?;
+    ram.file().write_all_at(&[byte[0] ^ 1], at)?;
+    guest.say("go")?;
+    guest.wait_for_console("digest mismatch")?;
+    thread::sleep(Duration::from_secs(5));
+    let outcome = guest.stop()?;
+    ensure!(
+        outcome.stage_of_any_end(2).is_err(),
+        "the capture kernel ran"
+    );
+    Ok(())
+}
+
+/// What goes wrong with a reload, and what is armed after it.
+#[test]
+fn a_failed_reload_leaves_the_machine_armed() -> Result<()> {
+    let request = Crash::of("", "6.12").request();
+    let script = format!(
+        "try first rkexec load {request}
+         cp /next/vmlinuz /tmp/vmlinuz
+         check() {{
+           record $1-loaded </sys/kernel/kexec_crash_loaded
+           refused $1-check rkexec status --check
+         }}
+         check first
+
+         # Larger than the reservation: seen before the call.
+         dd if=/dev/zero of=/tmp/large bs=1M count=250 2>/dev/null
+         refused large rkexec load {request} --initrd /tmp/large
+         refused large-file rkexec load {request} --initrd /tmp/large --syscall kexec_file_load
+         rm /tmp/large
+         check large
+         refused hotplug rkexec load {request} --hotplug off --syscall kexec_file_load
+
+         # Open for writing: the kernel sees it when the old image is gone.
+         exec 8>>/tmp/vmlinuz
+         file=\"--panic /tmp/vmlinuz --initrd /next/initrd --cmdline x --syscall kexec_file_load\"
+         refused busy rkexec load $file
+         check busy
+
+         # What was loaded cannot be loaded again: its file is another one.
+         cp /next/initrd /tmp/initrd
+         try second rkexec load --panic /next/vmlinuz --initrd /tmp/initrd --cmdline x
+         echo >>/tmp/initrd
+         refused lost rkexec load $file
+         check lost
+
+         try third rkexec load {request}
+         echo 0 >/proc/sys/kernel/kexec_load_limit_panic
+         refused limit rkexec load {request}
+         check limit
+         refused unload rkexec unload --panic
+         refused unload-file kexec -s -p -u
+         check end
+        "
+    )
+    .replace("--syscall kexec_load ", "");
+    let outcome = Crash::of("crash-reload", "6.12")
+        .guest()?
+        .script(&script)
+        .run()?;
+    let stage = outcome.stage(1)?;
+    let armed = |step: &str, loaded: &str, check: &str| -> Result<()> {
+        let is_loaded = stage.text(&format!("{step}-loaded"))?;
+        ensure!(is_loaded == loaded, "{step}: loaded {is_loaded}");
+        let status = stage.text(&format!("{step}-check.status"))?;
+        ensure!(
+            status == check,
+            "{step}: {}",
+            stage.text(&format!("{step}-check.err"))?
+        );
+        Ok(())
+    };
+    let failed = |step: &str, words: &[&str]| -> Result<()> {
+        let message = stage.text(&format!("{step}.err"))?;
+        ensure!(
+            stage.text(&format!("{step}.status"))? == "1",
+            "{step}: {message}"
+        );
+        for word in words {
+            ensure!(message.contains(word), "{step}: no {word:?} in {message}");
+        }
+        Ok(())
+    };
+    armed("first", "1", "0")?;
+    failed(
+        "large",
+        &["no hole for the initrd", "the largest free there"],
+    )?;
+    failed("large-file", &["no hole for the initrd"])?;
+    armed("large", "1", "0")?;
+    ensure!(stage.text("hotplug.status")? == "2");
+    failed(
+        "busy",
+        &[
+            "which the attempt had thrown out, is armed again",
+            "open for writing",
+        ],
+    )?;
+    armed("busy", "1", "0")?;
+    failed(
+        "lost",
+        &[
+            "the machine is NOT armed",
+            "its files are no longer what they were",
+        ],
+    )?;
+    armed("lost", "0", "3")?;
+    failed("limit", &["stays armed", "kexec_load_limit_panic"])?;
+    armed("limit", "1", "0")?;
+    armed("end", "1", "0")
 }

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, anyhow};
 use crate::lab::{self, Kernel};
 
 /// Modules that some guest needs; every guest carries them.
-const MODULES: [&str; 8] = [
+const MODULES: [&str; 9] = [
     "virtio_pci",
     "virtio_mem",
     "nd_e820",
@@ -22,6 +22,7 @@ const MODULES: [&str; 8] = [
     "device_dax",
     "kmem",
     "efivarfs",
+    "qemu_fw_cfg",
 ];
 
 /// An archive in the making.
@@ -137,6 +138,7 @@ fn make_base() -> Result<Vec<u8>> {
     archive.program(&lab::rkexec()?, "bin/rkexec")?;
     archive.program(Path::new("/sbin/kexec"), "sbin/kexec")?;
     archive.file("init", 0o755, include_bytes!("init"));
+    archive.file("etc/functions", 0o644, include_bytes!("functions"));
     archive.file(
         "etc/passwd",
         0o644,

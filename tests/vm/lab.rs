@@ -40,7 +40,8 @@ pub(crate) struct Kernel {
 }
 
 impl Kernel {
-    /// The lab's kernel of `series`: `6.1`, `6.12` or `of`.
+    /// The lab's kernel of `series`: `6.1`, `6.12`, `of`, or `debian12`, which
+    /// has a system beside it.
     pub(crate) fn new(series: &str) -> Result<Self> {
         let dir = dir().join(series);
         let Ok(release) = fs::read_to_string(dir.join("release")) else {
@@ -57,7 +58,12 @@ impl Kernel {
 
     /// The bzImage.
     pub(crate) fn image(&self) -> PathBuf {
-        self.dir.join("vmlinuz")
+        self.file("vmlinuz")
+    }
+
+    /// A file that lies beside it.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
     }
 
     /// Modules by path below /lib/modules/RELEASE, decompressed, with all they

@@ -3,10 +3,15 @@
 //! `tests/vm/setup` prepares the machine. Every guest's console, QEMU's own
 //! words and the records of every stage stay in `target/lab/logs/GUEST/`.
 
+mod arm;
 mod chain;
 mod contents;
 mod crash;
 mod damage;
+mod debian;
+mod dmesg;
+mod examples;
+mod formats;
 mod handover;
 mod harness;
 mod initramfs;

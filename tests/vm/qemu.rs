@@ -12,6 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
 
 use crate::initramfs::{self, Archive};
 use crate::lab::{self, Kernel};
@@ -34,6 +35,7 @@ pub(crate) struct Guest {
     append: String,
     args: Vec<String>,
     overlay: Archive,
+    disk: Option<PathBuf>,
     timeout: Duration,
 }
 
@@ -101,8 +103,25 @@ impl Guest {
             append: String::new(),
             args: Vec::new(),
             overlay: Archive::new(),
+            disk: None,
             timeout: TIMEOUT,
         }
+    }
+
+    /// The Debian system of the lab, on a disk of which this guest changes a
+    /// copy. Its files and scripts come on a second disk, below /run/test; when
+    /// it resets it boots again, and every boot that comes up is a stage.
+    pub(crate) fn debian(name: &str) -> Result<Self> {
+        let kernel = Kernel::new("debian12")?;
+        let mut guest = Self::new(name, &kernel).append("root=/dev/vda rw");
+        guest.disk = Some(kernel.file("root.img"));
+        guest
+            .overlay
+            .file("init", 0o755, include_bytes!("debian/init"));
+        guest
+            .overlay
+            .file("functions", 0o644, include_bytes!("functions"));
+        Ok(guest)
     }
 
     /// The value of `-m`.
@@ -214,8 +233,17 @@ impl Guest {
             Err(e) if e.kind() != ErrorKind::NotFound => Err(e)?,
             _ => fs::create_dir_all(&log)?,
         }
-        let initrd = log.join("initrd");
-        fs::write(&initrd, initramfs::initrd(self.overlay)?)?;
+        let (initrd, disks) = match &self.disk {
+            None => {
+                let initrd = log.join("initrd");
+                fs::write(&initrd, initramfs::initrd(self.overlay)?)?;
+                (initrd, vec!["-no-reboot".to_owned()])
+            }
+            Some(disk) => (
+                self.kernel.file("initrd"),
+                disks(disk, &self.overlay.finish(), &log)?,
+            ),
+        };
 
         let sockets = tempfile::tempdir()?;
         let socket = sockets.path().join("records");
@@ -224,13 +252,7 @@ impl Guest {
 
         let mut command = Command::new("qemu-system-x86_64");
         command
-            .args([
-                "-accel",
-                "tcg",
-                "-nodefaults",
-                "-no-user-config",
-                "-no-reboot",
-            ])
+            .args(["-accel", "tcg", "-nodefaults", "-no-user-config"])
             .args(["-display", "none", "-qmp", "stdio"])
             .args(["-cpu", &self.cpu, "-m", &self.memory])
             .args(["-smp", &self.cpus.to_string()])
@@ -248,6 +270,7 @@ impl Guest {
                 "console=ttyS0 panic=-1 no_timer_check quiet{}",
                 self.append
             ))
+            .args(disks)
             .args(&self.args);
         if self.uefi {
             command.args(["-bios", "/usr/share/ovmf/OVMF.fd"]);
@@ -310,9 +333,32 @@ impl Guest {
             _place: place,
             _sockets: sockets,
         };
-        running.command("qmp_capabilities")?;
+        running.execute("qmp_capabilities", &json!({}))?;
         Ok(running)
     }
+}
+
+/// The disks of a guest with a system of its own: a copy of `system` that holds
+/// only what changes, and `files`, as QEMU's arguments.
+fn disks(system: &Path, files: &[u8], log: &Path) -> Result<Vec<String>> {
+    let copy = log.join("disk");
+    lab::output(
+        Command::new("qemu-img")
+            .args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"])
+            .args([system, &copy]),
+    )?;
+    let list = log.join("files");
+    fs::write(&list, files)?;
+    // Nobody wants the copy when the guest is gone.
+    Ok(vec![
+        "-drive".to_owned(),
+        format!(
+            "file={},if=virtio,format=qcow2,cache=unsafe",
+            copy.display()
+        ),
+        "-drive".to_owned(),
+        format!("file={},if=virtio,format=raw,readonly=on", list.display()),
+    ])
 }
 
 impl Running {
@@ -335,9 +381,14 @@ impl Running {
             }
         };
         if end == End::PowerOff {
-            // Large, and of no more use; after another end it is kept for a
-            // second look with the command beside it.
-            fs::remove_file(self.log.join("initrd"))?;
+            // Large, and of no more use; after another end they are kept for a
+            // second look with the command beside them.
+            for name in ["initrd", "disk", "files"] {
+                match fs::remove_file(self.log.join(name)) {
+                    Err(e) if e.kind() != ErrorKind::NotFound => Err(e)?,
+                    _ => {}
+                }
+            }
         }
         Ok(Outcome {
             end,
@@ -387,14 +438,26 @@ impl Running {
         Ok(self.port.write_all(format!("{line}\n").as_bytes())?)
     }
 
+    /// Has QEMU write the guest's memory to `path`, as an ELF core; done when QEMU
+    /// has done what comes next.
+    pub(crate) fn dump_memory(&mut self, path: &Path) -> Result<()> {
+        let command = serde_json::json!({
+            "execute": "dump-guest-memory",
+            "arguments": { "paging": false, "protocol": format!("file:{}", path.display()) },
+        });
+        Ok(writeln!(self.qmp, "{command}")?)
+    }
+
     /// Ends the guest.
     pub(crate) fn stop(mut self) -> Result<Outcome> {
-        self.command("quit")?;
+        self.execute("quit", &json!({}))?;
         self.finish()
     }
 
-    fn command(&mut self, name: &str) -> Result<()> {
-        Ok(writeln!(self.qmp, "{{\"execute\": \"{name}\"}}")?)
+    /// Gives QEMU a command. That it failed is seen when the next event is waited for.
+    pub(crate) fn execute(&mut self, command: &str, arguments: &Value) -> Result<()> {
+        let message = json!({ "execute": command, "arguments": arguments });
+        Ok(writeln!(self.qmp, "{message}")?)
     }
 
     /// The next event; at the deadline the guest is killed.
@@ -432,7 +495,8 @@ impl Running {
                 fs::write(dir.join(name.replace('/', "_")), content)?;
             }
             Event::Qmp(line) => {
-                let message: serde_json::Value = serde_json::from_str(line)?;
+                let message: Value = serde_json::from_str(line)?;
+                ensure!(message["error"].is_null(), "QEMU refuses: {message}");
                 if message["event"] == "SHUTDOWN" && self.end.is_none() {
                     self.end = Some(match message["data"]["reason"].as_str() {
                         Some("guest-shutdown") => End::PowerOff,

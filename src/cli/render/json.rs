@@ -129,7 +129,7 @@ pub(in crate::cli) fn image(image: &Image<'_>) -> Value {
     };
     let (major, minor) = image.protocol();
     json!({
-        "format": image.format.name(),
+        "format": image.format_name(),
         "version": image.version,
         "release": image.release(),
         "protocol": format!("{major}.{minor:02}"),

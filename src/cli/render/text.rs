@@ -52,7 +52,7 @@ pub(in crate::cli) fn plan(
         Image::Linux(linux) => {
             let (major, minor) = linux.protocol();
             let release = linux.release().unwrap_or("of unknown version");
-            let format = linux.format.name();
+            let format = linux.format_name();
             format!("{release} ({format}, protocol {major}.{minor:02})")
         }
         Image::Multiboot(image) => multiboot::title(image).to_owned(),
@@ -220,7 +220,7 @@ pub(in crate::cli) fn image(image: &Image<'_>) -> String {
     let mut line = |name: &str, value: String| {
         let _ = writeln!(out, "{name:<14} {value}");
     };
-    line("format:", format!("{} (x86_64)", image.format.name()));
+    line("format:", format!("{} (x86_64)", image.format_name()));
     line("version:", image.version.unwrap_or("unknown").to_owned());
     line("protocol:", format!("{major}.{minor:02}"));
     line(

@@ -1,0 +1,309 @@
+//! `rkexec arm`: the crash kernel of the configuration is loaded, if what is
+//! loaded is not already that.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::Args;
+use serde_json::json;
+
+use super::load::{Planned, carry_out, now, random_seed, with_plan};
+use super::{Context, Output, Usage, render, write_out};
+use crate::arm::config::{Config, DEFAULT_PATH, WhenImpossible};
+use crate::arm::watch::{Kernel, Machine, State, watch};
+use crate::host::Host;
+use crate::host::loaded::Loaded;
+use crate::load::record::{Job, LoadRecord};
+use crate::plan::LoadRequest;
+use crate::sys::Target;
+
+/// `rkexec arm`.
+#[derive(Debug, Args)]
+pub(super) struct ArmArgs {
+    /// The configuration; rkexec.toml(5) describes it.
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
+    config: PathBuf,
+    /// Stay, and load anew when memory or CPUs came or went.
+    ///
+    /// Events are answered together, when there were none for two seconds, or at
+    /// the latest after 30 seconds. Nothing is loaded where what is loaded still
+    /// fits, or the kernel updates it itself. Every decision is one line on standard
+    /// output; a failure is one, too, and the next events are answered all the same.
+    /// SIGTERM and SIGINT end it with exit code 0.
+    #[arg(long)]
+    watch: bool,
+}
+
+/// Whatever went wrong. What it was made of decides about the hint, and not
+/// about the exit code: a configuration is no command line.
+#[derive(Debug, thiserror::Error)]
+#[error("arm failed")]
+struct ArmError(#[source] anyhow::Error);
+
+/// The machine cannot be armed, whatever is loaded.
+#[derive(Debug, thiserror::Error)]
+#[error("{why}")]
+pub(super) struct Impossible {
+    why: String,
+    way_out: &'static str,
+}
+
+impl Impossible {
+    pub(super) fn hint(&self) -> &'static str {
+        self.way_out
+    }
+}
+
+pub(super) fn run(context: &Context, args: &ArmArgs) -> anyhow::Result<()> {
+    context.on_this_machine("arm")?;
+    if args.watch && context.global.output == Output::Json {
+        let why = "arm failed: --watch says each decision in a line, and --output json does not go with that";
+        return Err(Usage(why.to_owned()).into());
+    }
+    arm(context, args).map_err(|error| ArmError(error).into())
+}
+
+fn arm(context: &Context, args: &ArmArgs) -> anyhow::Result<()> {
+    let config = Config::read(&args.config)?;
+    let mut arming = Arming { context, config };
+    // What happens while it loads is found afterwards.
+    let mut outside = if args.watch {
+        Some(Kernel::listen().context("listening to the kernel failed")?)
+    } else {
+        None
+    };
+    let armed = match arming.once() {
+        Ok(armed) => armed,
+        Err(error) => return arming.forgive(error),
+    };
+    let Some(outside) = &mut outside else {
+        return context.print(|| format!("{}\n", armed.line()), || armed.to_json());
+    };
+    let log = |line: &str| {
+        if context.global.quiet {
+            return Ok(());
+        }
+        write_out(format!("{line}\n").as_bytes())
+    };
+    log(&format!("{}; watching", armed.line()))?;
+    watch(&mut arming, outside, log)
+}
+
+/// What `arm` came to.
+struct Armed {
+    kernel: PathBuf,
+    /// Why it was loaded now; `None` when it was loaded before.
+    because: Option<String>,
+}
+
+impl Armed {
+    fn line(&self) -> String {
+        let kernel = self.kernel.display();
+        match &self.because {
+            Some(why) => format!("armed with {kernel}: {why}"),
+            None => format!("armed with {kernel} already: nothing is loaded"),
+        }
+    }
+
+    fn to_json(&self) -> serde_json::Value {
+        json!({
+            "schema": 1,
+            "armed": true,
+            "loaded": self.because.is_some(),
+            "reason": self.because,
+            "kernel": self.kernel,
+        })
+    }
+}
+
+/// This machine and its configuration.
+struct Arming<'a> {
+    context: &'a Context,
+    config: Config,
+}
+
+impl Arming<'_> {
+    /// Plans what the configuration asks for, and finds out in what the loaded
+    /// crash kernel differs from it: `None` when it does not.
+    fn plan<T>(
+        &self,
+        then: impl FnOnce(&Host, &Planned<'_>, Option<String>) -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        let root = &self.context.root;
+        possible(&self.config, &Loaded::read(root)?)?;
+        let host = Host::read(root)?;
+        let job = job(&self.config, &host.release)?;
+        with_plan(self.context, &host, &job, |planned| {
+            let differs = match (host.loaded.crash, LoadRecord::read(root, Target::Crash)?) {
+                (Some(true), Some(record)) => record.differs(&planned.record),
+                (Some(true), None) => {
+                    Some("which crash kernel was loaded before is not recorded".to_owned())
+                }
+                _ => Some("no crash kernel was loaded".to_owned()),
+            };
+            then(&host, planned, differs)
+        })
+    }
+
+    /// Loads the crash kernel, if it must be.
+    fn once(&self) -> anyhow::Result<Armed> {
+        self.plan(|host, planned, differs| {
+            if differs.is_some() {
+                self.load(host, planned)?;
+            }
+            Ok(Armed {
+                kernel: planned.record.kernel.clone(),
+                because: differs,
+            })
+        })
+    }
+
+    fn load(&self, host: &Host, planned: &Planned<'_>) -> anyhow::Result<()> {
+        for warning in &planned.plan.warnings {
+            self.context.warn(warning);
+        }
+        carry_out(self.context, host, planned)
+    }
+
+    /// A machine that cannot be armed is a warning, where the configuration says so.
+    fn forgive(&self, error: anyhow::Error) -> anyhow::Result<()> {
+        let Some(impossible) = error.downcast_ref::<Impossible>() else {
+            return Err(error);
+        };
+        if self.config.when_impossible == WhenImpossible::Fail {
+            return Err(error);
+        }
+        let why = &impossible.why;
+        self.context.warn(&format!("not armed: {why}"));
+        // The warning says it to people.
+        self.context.print(
+            String::new,
+            || json!({ "schema": 1, "armed": false, "loaded": false, "reason": why }),
+        )
+    }
+}
+
+impl Machine for Arming<'_> {
+    fn assess(&mut self) -> anyhow::Result<State> {
+        let root = &self.context.root;
+        let loaded = Loaded::read(root)?;
+        let hotplug = [loaded.crash_hotplug_cpu, loaded.crash_hotplug_memory];
+        if loaded.crash == Some(true) && hotplug == [Some(true); 2] {
+            return Ok(State::Fits(
+                "the kernel updates what is loaded itself".to_owned(),
+            ));
+        }
+        self.plan(|_, _, differs| {
+            let fits = || State::Fits("what is loaded fits the machine".to_owned());
+            Ok(differs.map_or_else(fits, State::Stale))
+        })
+    }
+
+    fn arm(&mut self) -> anyhow::Result<String> {
+        self.plan(|host, planned, _| {
+            self.load(host, planned)?;
+            let kernel = planned.record.kernel.display();
+            Ok(format!("armed with {kernel}"))
+        })
+    }
+}
+
+/// The load that `config` describes, on a machine that runs `release`.
+fn job(config: &Config, release: &str) -> anyhow::Result<Job> {
+    Ok(Job {
+        kernel: config.kernel(release),
+        initrds: config.initrds(release),
+        addons: Vec::new(),
+        profile: None,
+        modules: Vec::new(),
+        request: LoadRequest {
+            cmdline: config.cmdline(),
+            syscall: config.syscall(),
+            no_digest: !config.digest,
+            seed: Some(random_seed()?),
+            time: now(),
+            target: Target::Crash,
+            hotplug: config.hotplug,
+            ..LoadRequest::default()
+        },
+    })
+}
+
+/// Whether the machine can be armed at all.
+fn possible(config: &Config, loaded: &Loaded) -> Result<(), Impossible> {
+    let minimum = config.minimum_reservation();
+    let (why, way_out) = match (loaded.crash, loaded.crash_size) {
+        (None, _) => (
+            "the running kernel knows no crash kernels".to_owned(),
+            "boot a kernel with CONFIG_CRASH_DUMP",
+        ),
+        (Some(_), None | Some(0)) => (
+            "no memory is reserved for a crash kernel".to_owned(),
+            "boot with crashkernel=512M (or more) on the kernel's command line",
+        ),
+        (Some(_), Some(size)) if size < minimum => (
+            format!(
+                "{} are reserved for a crash kernel, and the configuration wants {} (minimum_reservation)",
+                render::human(size),
+                render::human(minimum)
+            ),
+            "boot with a larger crashkernel= on the kernel's command line, or ask for less",
+        ),
+        _ => return Ok(()),
+    };
+    Err(Impossible { why, way_out })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    fn config(more: &str) -> Config {
+        let text = format!("kernel = '/boot/vmlinuz-{{release}}'\n{more}");
+        Config::parse(&text, Path::new("f.toml")).unwrap()
+    }
+
+    #[test]
+    fn what_makes_arming_impossible() {
+        let why = |minimum: &str, crash, crash_size| {
+            let config = config(&format!("minimum_reservation = '{minimum}'"));
+            let loaded = Loaded {
+                crash,
+                crash_size,
+                ..Loaded::default()
+            };
+            possible(&config, &loaded).err().map(|error| error.why)
+        };
+        assert_eq!(why("0", Some(false), Some(64 << 20)), None);
+        assert_eq!(why("64M", Some(true), Some(64 << 20)), None);
+        let none = "no memory is reserved for a crash kernel";
+        assert_eq!(why("0", Some(false), Some(0)).as_deref(), Some(none));
+        assert_eq!(why("0", Some(false), None).as_deref(), Some(none));
+        assert!(why("0", None, None).unwrap().contains("knows no crash"));
+        let small = why("192M", Some(false), Some(64 << 20)).unwrap();
+        assert!(
+            small.contains("64 MiB") && small.contains("192 MiB"),
+            "{small}"
+        );
+    }
+
+    #[test]
+    fn the_configuration_becomes_a_load() {
+        let config = config(
+            "initrd = ['/i-{release}', '/j']
+             syscall = 'kexec_load'
+             hotplug = 'off'
+             digest = false",
+        );
+        let job = job(&config, "6.1").unwrap();
+        assert_eq!(job.kernel, Path::new("/boot/vmlinuz-6.1"));
+        assert_eq!(job.initrds, [Path::new("/i-6.1"), Path::new("/j")]);
+        let request = job.request;
+        assert!(request.no_digest && request.seed.is_some() && request.time > 0);
+        assert_eq!(request.target, Target::Crash);
+        assert_eq!(request.hotplug, crate::crash::HotplugChoice::Off);
+        assert_eq!(request.cmdline, config.cmdline());
+        assert_eq!(request.syscall, config.syscall());
+    }
+}

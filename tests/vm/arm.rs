@@ -1,0 +1,341 @@
+//! `rkexec arm` on machines whose memory grows: what is loaded stays true, with
+//! no more loads than needed, and the dump of a real panic is the witness.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use goblin::elf::Elf;
+use goblin::elf::program_header::PT_LOAD;
+use serde_json::{Value, json};
+
+use crate::examples::example;
+use crate::initramfs::{self, Archive};
+use crate::lab::Kernel;
+use crate::qemu::{Guest, Outcome, Running};
+use crate::trip::host_file;
+use crate::witness::Stage;
+
+/// What is plugged: four memory blocks of 128 MiB.
+const PLUGGED: u64 = 512 << 20;
+/// Events of the storm: four blocks are added and set online, then one goes
+/// offline and online again, over and over.
+const EVENTS: u64 = 50;
+
+const CONFIG: &str = "
+kernel = '/next/vmlinuz'
+initrd = ['/next/initrd']
+minimum_reservation = '128M'
+
+[cmdline]
+line = 'console=ttyS0 panic=-1 no_timer_check quiet rkexec.stage=2'
+";
+
+/// Counts the system calls from here on, and stays armed in the background.
+const WATCH: &str = "
+trace=/sys/kernel/debug/tracing
+for call in kexec_load kexec_file_load; do
+  echo 1 >$trace/events/syscalls/sys_enter_$call/enable
+done
+rkexec arm --watch >/tmp/watch 2>/tmp/watch.err &
+watch=$!
+until grep -q watching /tmp/watch; do kill -0 $watch; sleep 0.2; done
+";
+
+/// The host plugs memory; then come the other events of the storm.
+const STORM: &str = "
+echo offline >/sys/devices/system/memory/auto_online_blocks
+blocks() { ls -d /sys/devices/system/memory/memory[0-9]*; }
+blocks >/tmp/before
+record watching </tmp/watch
+until [ $(blocks | wc -l) -ge $(($(wc -l </tmp/before) + 4)) ]; do sleep 0.1; done
+added=$(blocks | grep -vxFf /tmp/before)
+for block in $added; do echo online_movable >$block/state; done
+for pair in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21; do
+  echo offline >$block/state
+  echo online_movable >$block/state
+done
+record plugged </proc/iomem
+until [ $(awk '{ sum += $1 } END { print sum }' /tmp/watch) -ge 50 ]; do
+  kill -0 $watch
+  sleep 0.5
+done
+";
+
+/// Ends the watch, asks how it stands, and panics.
+const END: &str = "
+kill -TERM $watch
+status=0
+wait $watch || status=$?
+echo $status | record watch-status
+record watch </tmp/watch
+record watch-errors </tmp/watch.err
+try again rkexec arm --output json
+try check rkexec status --check
+grep sys_kexec $trace/trace | record loads
+udevadm test --action=online /sys/devices/system/memory/memory0 2>/dev/null | record udev
+echo c >/proc/sysrq-trigger
+";
+
+/// As much of the dump as holds its program headers.
+const CAPTURE: &str = "dd if=/proc/vmcore bs=4K count=16 2>/dev/null | record core\n";
+
+/// A guest that is to be armed with its own kernel, which only shows the dump's headers.
+pub(crate) fn guest(name: &str, kernel: &Kernel) -> Result<Guest> {
+    let mut overlay = Archive::new();
+    overlay.file("test/stage-2", 0o644, CAPTURE.as_bytes());
+    armed_with(name, kernel, overlay)
+}
+
+/// A guest that is to be armed with its own kernel; `overlay` is what the capture
+/// kernel's initramfs has besides what all have.
+pub(crate) fn armed_with(name: &str, kernel: &Kernel, overlay: Archive) -> Result<Guest> {
+    Ok(Guest::new(name, kernel)
+        .memory("1G,slots=4,maxmem=4G")
+        .append("crashkernel=256M")
+        .timeout(Duration::from_secs(600))
+        .file("next/vmlinuz", &host_file(&kernel.image())?)
+        .file("next/initrd", &initramfs::initrd(overlay)?)
+        .file("etc/rkexec.toml", CONFIG.as_bytes()))
+}
+
+/// What udev would run for an event of memory, in a guest that is armed.
+const RULE: &str = "udev/60-rkexec-rearm.rules";
+
+/// Plugs memory into an armed guest, with a storm of events, and lets it panic.
+fn storm(name: &str, series: &str) -> Result<Outcome> {
+    let kernel = Kernel::new(series)?;
+    let guest = guest(name, &kernel)?
+        .program("/bin/udevadm")?
+        .file("etc/udev/rules.d/60-rkexec-rearm.rules", &example(RULE)?)
+        .script(&format!("{WATCH}{STORM}{END}"));
+    let mut guest = guest.start_reported()?;
+    guest.wait_for(1, "watching")?;
+    plug(&mut guest, "more")?;
+    guest.finish()
+}
+
+/// Plugs memory in, which QEMU calls `name`.
+pub(crate) fn plug(guest: &mut Running, name: &str) -> Result<()> {
+    guest.execute(
+        "object-add",
+        &json!({ "qom-type": "memory-backend-ram", "id": name, "size": PLUGGED }),
+    )?;
+    guest.execute(
+        "device_add",
+        &json!({ "driver": "pc-dimm", "id": format!("dimm-{name}"), "memdev": name }),
+    )
+}
+
+/// The lines of the watch's log, and how many events they answer.
+fn log(before: Stage<'_>) -> Result<(Vec<&str>, u64)> {
+    let lines: Vec<&str> = before.text("watch")?.lines().collect();
+    let answered = lines
+        .iter()
+        .filter_map(|line| line.split(' ').next()?.parse::<u64>().ok())
+        .sum();
+    ensure!(before.text("watch-errors")?.is_empty());
+    ensure!(before.text("watch-status")? == "0", "{lines:?}");
+    ensure!(
+        lines.first() == Some(&"armed with /next/vmlinuz: no crash kernel was loaded; watching"),
+        "{lines:?}"
+    );
+    ensure!(lines.last() == Some(&"ended by SIGTERM"), "{lines:?}");
+    Ok((lines, answered))
+}
+
+/// How often the kernel was asked to load something.
+fn loads(before: Stage) -> Result<usize> {
+    Ok(before.text("loads")?.lines().count())
+}
+
+/// Whether the rule of examples/ would arm anew.
+fn rearmed_by_udev(before: Stage) -> Result<bool> {
+    let would = before.text("udev")?;
+    ensure!(would.contains("ACTION=online"), "{would}");
+    Ok(would.contains("run: '/bin/systemctl --no-block restart rkexec-rearm.timer'"))
+}
+
+/// A second `arm` loaded nothing, and the machine is armed.
+fn armed_to_the_end(before: Stage) -> Result<()> {
+    ensure!(
+        before.text("again.status")? == "0",
+        "{}",
+        before.text("again.err")?
+    );
+    let again: Value = serde_json::from_str(before.text("again.out")?)?;
+    ensure!(
+        again["armed"] == true && again["loaded"] == false,
+        "{again}"
+    );
+    ensure!(
+        before.text("check.status")? == "0",
+        "{}",
+        before.text("check.err")?
+    );
+    Ok(())
+}
+
+/// The dump has what was plugged.
+fn dumped(outcome: &Outcome) -> Result<()> {
+    let before = outcome.stage_of_any_end(1)?;
+    let had = before.iomem()?;
+    let plugged = before.rows("plugged")?;
+    let plugged = plugged
+        .iter()
+        .find(|row| row.kind == "System RAM" && !had.contains(row));
+    let plugged = plugged.context("nothing was plugged")?;
+    ensure!(plugged.end - plugged.start == PLUGGED, "{plugged:x?}");
+    let core = outcome.stage(2)?.bytes("core")?;
+    let elf = Elf::parse(core)?;
+    let loads: Vec<(u64, u64)> = elf
+        .program_headers
+        .iter()
+        .filter(|header| header.p_type == PT_LOAD)
+        .map(|load| (load.p_paddr, load.p_paddr + load.p_memsz))
+        .collect();
+    ensure!(
+        loads.contains(&(plugged.start, plugged.end)),
+        "{plugged:x?} is not in the dump: {loads:x?}"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_storm_under_6_1_is_one_load() -> Result<()> {
+    let outcome = storm("arm-6.1", "6.1")?;
+    let before = outcome.stage_of_any_end(1)?;
+    let (lines, answered) = log(before).with_context(|| outcome.story())?;
+    assert_eq!(answered, EVENTS, "{lines:?}");
+    let anew: Vec<&&str> = lines.iter().filter(|line| line.contains("anew")).collect();
+    assert_eq!(anew.len(), 1, "{lines:?}");
+    assert!(
+        anew[0].contains("loaded anew: memory at 100000000-11fffffff was added"),
+        "{lines:?}"
+    );
+    // The first one, and the one that the storm made.
+    assert_eq!(loads(before)?, 2, "{}", before.text("loads")?);
+    assert!(rearmed_by_udev(before)?);
+    armed_to_the_end(before)?;
+    dumped(&outcome)
+}
+
+#[test]
+fn a_storm_under_6_12_is_left_to_the_kernel() -> Result<()> {
+    let outcome = storm("arm-6.12", "6.12")?;
+    let before = outcome.stage_of_any_end(1)?;
+    let (lines, answered) = log(before).with_context(|| outcome.story())?;
+    assert_eq!(answered, EVENTS, "{lines:?}");
+    for line in &lines[1..lines.len() - 1] {
+        assert!(
+            line.ends_with(": nothing to do: the kernel updates what is loaded itself"),
+            "{lines:?}"
+        );
+    }
+    assert_eq!(loads(before)?, 1, "{}", before.text("loads")?);
+    assert!(!rearmed_by_udev(before)?);
+    armed_to_the_end(before)?;
+    dumped(&outcome)
+}
+
+/// What `arm` says of a load, for each of several changes.
+const CHANGES: &str = "
+arm() { try $1 rkexec arm --output json; }
+arm first
+arm again
+echo >>/next/initrd
+arm initrd
+echo \"append = 'nr_cpus=1'\" >>/etc/rkexec.toml
+arm cmdline
+sed -i '1i digest = false' /etc/rkexec.toml
+arm digest
+rkexec unload --panic
+arm unloaded
+rm /run/rkexec/*
+arm unrecorded
+arm still
+sed -i s/128M/300M/ /etc/rkexec.toml
+refused small rkexec arm
+record loaded </sys/kernel/kexec_crash_loaded
+";
+
+#[test]
+fn only_what_differs_is_loaded() -> Result<()> {
+    let outcome = guest("arm-changes", &Kernel::new("6.12")?)?
+        .script(CHANGES)
+        .run()?;
+    let before = outcome.stage(1)?;
+    let nothing = Value::Null;
+    for (change, reason) in [
+        ("first", json!("no crash kernel was loaded")),
+        ("again", nothing.clone()),
+        ("initrd", json!("the initrd is another one now")),
+        ("cmdline", json!("the command line is another one now")),
+        (
+            "digest",
+            json!("whether purgatory verifies is another one now"),
+        ),
+        ("unloaded", json!("no crash kernel was loaded")),
+        (
+            "unrecorded",
+            json!("which crash kernel was loaded before is not recorded"),
+        ),
+        ("still", nothing),
+    ] {
+        let said: Value = serde_json::from_str(before.text(&format!("{change}.out"))?)?;
+        let expected = json!({
+            "schema": 1,
+            "armed": true,
+            "loaded": !reason.is_null(),
+            "reason": reason,
+            "kernel": "/next/vmlinuz",
+        });
+        assert_eq!(said, expected, "{change}");
+    }
+    assert_eq!(before.text("small.status")?, "1");
+    let small = before.text("small.err")?;
+    assert!(
+        small.starts_with(
+            "rkexec: arm failed: 256 MiB are reserved for a crash kernel, and the configuration wants 300 MiB"
+        ),
+        "{small}"
+    );
+    // What was loaded before it was asked for too much stays.
+    assert_eq!(before.text("loaded")?, "1");
+    Ok(())
+}
+
+#[test]
+fn a_machine_without_a_reservation() -> Result<()> {
+    let script = "
+refused fails rkexec arm
+sed -i \"1i when_impossible = 'warn'\" /etc/rkexec.toml
+try warns rkexec arm
+try json rkexec arm --output json
+try watches rkexec arm --watch
+";
+    let outcome = Guest::new("arm-impossible", &Kernel::new("6.12")?)
+        .file("etc/rkexec.toml", CONFIG.as_bytes())
+        .script(script)
+        .run()?;
+    let before = outcome.stage(1)?;
+    let why = "no memory is reserved for a crash kernel";
+    assert_eq!(before.text("fails.status")?, "1");
+    let failed = before.text("fails.err")?;
+    assert!(
+        failed.starts_with(&format!(
+            "rkexec: arm failed: {why}\nhint: boot with crashkernel="
+        )),
+        "{failed}"
+    );
+    for warned in ["warns", "json", "watches"] {
+        let said = before.text(&format!("{warned}.err"))?;
+        assert_eq!(said, format!("rkexec: warning: not armed: {why}"));
+    }
+    for silent in ["warns.out", "watches.out"] {
+        assert_eq!(before.text(silent)?, "");
+    }
+    let said: Value = serde_json::from_str(before.text("json.out")?)?;
+    let expected = json!({ "schema": 1, "armed": false, "loaded": false, "reason": why });
+    assert_eq!(said, expected);
+    Ok(())
+}

@@ -1,0 +1,204 @@
+//! A Debian 12 system with rkexec's package in the place of kexec-tools, and
+//! what there calls `kexec`: kdump-tools, unmodified, and systemd.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::lab;
+use crate::qemu::Guest;
+use crate::witness::Stage;
+
+/// Systems come up slowly under emulation.
+const TIMEOUT: Duration = Duration::from_secs(900);
+/// The system's own kexec-tools, for a guest that goes back to it.
+const KEXEC_TOOLS: &str = "/var/cache/apt/archives/kexec-tools_*.deb";
+
+/// The package of the rkexec under test with that Debian revision.
+fn package(revision: &str) -> Result<Vec<u8>> {
+    let dir = tempfile::tempdir()?;
+    let build = Path::new(env!("CARGO_MANIFEST_DIR")).join("debian/build");
+    let printed = lab::output(
+        Command::new(build)
+            .args(["--revision", revision])
+            .arg("--binary")
+            .arg(lab::rkexec()?)
+            .arg("--output")
+            .arg(dir.path()),
+    )?;
+    let path = String::from_utf8(printed)?;
+    std::fs::read(path.trim()).with_context(|| path.trim().to_owned())
+}
+
+/// The command with which kdump-config loaded, as it recorded it.
+fn kexec_command(stage: Stage<'_>, name: &str) -> Result<String> {
+    let command = stage.text(name)?;
+    ensure!(command.starts_with("/sbin/kexec -p "), "{command}");
+    Ok(command.to_owned())
+}
+
+#[test]
+fn kdump_tools_and_systemctl_kexec() -> Result<()> {
+    let guest = Guest::debian("debian-clients")?.file("rkexec.deb", &package("1")?);
+    clients(guest, "try install dpkg -i rkexec.deb")
+}
+
+#[test]
+fn the_same_with_kexec_tools() -> Result<()> {
+    clients(Guest::debian("debian-kexec-tools")?, "")
+}
+
+/// Dumps and reboots after `install`.
+fn clients(guest: Guest, install: &str) -> Result<()> {
+    let outcome = guest
+        .memory("768M")
+        .append("crashkernel=256M")
+        // kexec-tools loaded at boot.
+        .script(&format!(
+            "record loaded-at-boot </sys/kernel/kexec_crash_loaded
+             record command-at-boot </var/crash/kexec_cmd
+             {install}
+             try unload kdump-config unload
+             record unloaded </sys/kernel/kexec_crash_loaded
+             try load kdump-config load
+             record loaded </sys/kernel/kexec_crash_loaded
+             record command </var/crash/kexec_cmd
+             try status kdump-config status
+             echo the one that crashed >/dev/kmsg
+             sync
+             echo c >/proc/sysrq-trigger"
+        ))
+        // The capture kernel saved the dump and reset the machine.
+        .file(
+            "test/stage-2",
+            b"record loaded-at-boot </sys/kernel/kexec_crash_loaded
+              cat /var/crash/2*/dump.2* | makedumpfile -R /var/tmp/dump
+              try log makedumpfile --dump-dmesg /var/tmp/dump /var/tmp/log
+              grep 'the one that crashed' /var/tmp/log | record log
+              grep 'the one that crashed' /var/crash/2*/dmesg.2* | record dmesg
+              try unload kdump-config unload
+              record unloaded </sys/kernel/kexec_crash_loaded
+              try load kexec -l /vmlinuz --initrd=/initrd.img --reuse-cmdline --append=by=kexec
+              record loaded </sys/kernel/kexec_loaded
+              systemctl kexec
+              sleep 300",
+        )
+        .file(
+            "test/stage-3",
+            b"record loaded-at-boot </sys/kernel/kexec_crash_loaded",
+        )
+        .timeout(TIMEOUT)
+        .run()?;
+
+    let first = outcome.stage(1)?;
+    assert_eq!(first.text("loaded-at-boot")?, "1");
+    assert_eq!(first.text("unloaded")?, "0");
+    assert_eq!(first.text("loaded")?, "1");
+    assert_eq!(
+        kexec_command(first, "command-at-boot")?,
+        kexec_command(first, "command")?
+    );
+    assert!(first.text("status.out")?.contains("ready to kdump"));
+
+    let second = outcome.stage(2)?;
+    assert_eq!(second.text("loaded-at-boot")?, "1");
+    for name in ["log", "dmesg"] {
+        assert!(second.text(name)?.ends_with("the one that crashed"));
+    }
+    assert_eq!(second.text("unloaded")?, "0");
+    assert_eq!(second.text("loaded")?, "1");
+
+    let third = outcome.stage(3)?;
+    let (before, after) = (second.text("cmdline")?, third.text("cmdline")?);
+    assert_eq!(after, format!("{before} by=kexec"));
+    assert_eq!(third.text("loaded-at-boot")?, "1");
+    let ids = [first, second, third].map(|stage| stage.text("boot-id").unwrap_or_default());
+    assert!(ids[0] != ids[1] && ids[1] != ids[2], "{ids:?}");
+    Ok(())
+}
+
+/// Every file of the system but what its own tools note down.
+const FILES: &str = "files() {
+  find / -xdev \\( -path /tmp -o -path /var/tmp -o -path /var/log -o -path /var/lib/dpkg \\
+    -o -path /var/cache -o -path /lost+found \\) -prune -o \\
+    ! -type d -printf '%p %l\\n' | sort
+}\n";
+
+#[test]
+fn the_package_installs_upgrades_and_removes() -> Result<()> {
+    let script = format!(
+        "{FILES}
+         state() {{ dpkg-query -W -f '${{Status}} ${{Version}}' $1 2>/dev/null || echo unknown; }}
+         dpkg -P --force-depends kexec-tools
+         files | record without
+
+         try install dpkg -i 1.deb
+         readlink -f /sbin/kexec | record kexec
+         try again dpkg -i 1.deb
+         try enable systemctl enable rkexec-arm.service
+         try upgrade dpkg -i 2.deb
+         state rkexec | record upgraded
+         readlink -f /sbin/kexec | record kexec-upgraded
+         dpkg -S /sbin/kexec | record owner
+         dpkg --audit | record audit
+         refused needed dpkg -r rkexec
+         try remove dpkg -r --force-depends rkexec
+         files | record removed
+         try purge dpkg -P rkexec
+         files | record purged
+         state rkexec | record gone
+
+         try kexec-tools dpkg -i {KEXEC_TOOLS}
+         sha256sum </sbin/kexec | record theirs
+         try replace dpkg -i 2.deb
+         readlink -f /sbin/kexec | record kexec-replaced
+         state kexec-tools | record replaced
+         dpkg --audit | record audit-replaced
+         try out dpkg -P --force-depends rkexec
+         try back dpkg -i {KEXEC_TOOLS}
+         sha256sum </sbin/kexec | record theirs-again
+         dpkg --audit | record audit-back
+         state kexec-tools | record back"
+    );
+    let outcome = Guest::debian("debian-package")?
+        .file("1.deb", &package("1")?)
+        .file("2.deb", &package("2")?)
+        .script(&script)
+        .timeout(TIMEOUT)
+        .run()?;
+    let stage = outcome.stage(1)?;
+    for name in ["kexec", "kexec-upgraded", "kexec-replaced"] {
+        assert_eq!(stage.text(name)?, "/usr/sbin/rkexec", "{name}");
+    }
+    let version = concat!("install ok installed ", env!("CARGO_PKG_VERSION"), "-2");
+    assert_eq!(stage.text("upgraded")?, version);
+    assert_eq!(stage.text("owner")?, "rkexec: /sbin/kexec");
+    // kdump-tools depends on it.
+    assert_eq!(stage.text("needed.status")?, "1");
+    assert!(stage.text("needed.err")?.contains("kdump-tools depends on"));
+    assert_eq!(stage.text("purged")?, stage.text("without")?);
+    // What the administrator chose is forgotten with the purge.
+    let removed = stage.text("removed")?.lines();
+    let left: Vec<&str> = removed
+        .filter(|line| !stage.text("without").is_ok_and(|text| text.contains(line)))
+        .collect();
+    assert_eq!(left.len(), 1, "{left:?}");
+    assert!(
+        left[0].starts_with("/etc/systemd/system/multi-user.target.wants/rkexec-arm.service "),
+        "{left:?}"
+    );
+    assert_eq!(stage.text("gone")?, "unknown");
+    assert!(
+        stage
+            .text("replaced")?
+            .starts_with("install ok config-files")
+    );
+    assert!(stage.text("back")?.starts_with("install ok installed"));
+    assert_eq!(stage.text("theirs")?, stage.text("theirs-again")?);
+    for name in ["audit", "audit-replaced", "audit-back"] {
+        assert_eq!(stage.text(name)?, "", "{name}");
+    }
+    Ok(())
+}
