@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rkexec::purgatory::Request;
+use rkexec::purgatory::{Mode, Request};
 use rkexec::sys::digest::{Implementation, digest_by, has_sha_ni};
 
 #[path = "../tests/purgatory/mapping.rs"]
@@ -197,6 +197,7 @@ fn main() -> Step {
     let request = Request {
         entry: 0,
         boot_params: 0,
+        mode: Mode::Long,
         serial_port: None,
         sha_ni: false,
         verify: true,

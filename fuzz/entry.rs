@@ -19,7 +19,8 @@ use rkexec::host::iomem::{self, Iomem, Resource};
 use rkexec::host::{Host, cpu, loaded, security};
 use rkexec::image::decompress::{self, DecompressError};
 use rkexec::image::ikconfig::{self, KernelConfig, Symbol};
-use rkexec::image::{self, bzimage};
+use rkexec::image::uki::{Addon, Uki};
+use rkexec::image::{self, Contents, Found, bzimage, vmlinux};
 use rkexec::memory::{MapPolicy, MemoryMap, Placement};
 use rkexec::vmcore::Vmcore;
 
@@ -168,6 +169,53 @@ pub(crate) fn bzimage(data: &[u8]) -> bool {
         assert!(!version.chars().any(char::is_control));
     }
     let _ = (image.release(), image.compression(), image.setup_type_max);
+    true
+}
+
+/// A kernel in ELF.
+pub(crate) fn vmlinux(data: &[u8]) -> bool {
+    let Ok(Some(image)) = vmlinux::parse(data) else {
+        return false;
+    };
+    let mut end = 0;
+    for load in &image.loads {
+        assert!(!load.bytes.is_empty() && load.offset >= end && load.offset % 4096 == 0);
+        end = load.offset + load.bytes.len() as u64;
+    }
+    assert!(end <= u64::from(image.header.init_size.get()));
+    assert!(image.loads[0].offset == 0 && image.entry < end);
+    assert!(image.release().is_some() && image.cmdline_limit() > 0);
+    true
+}
+
+/// A UKI, or an addon to one.
+pub(crate) fn uki(data: &[u8]) -> bool {
+    let uki = match Uki::parse(data) {
+        Ok(Some(uki)) => uki,
+        _ => match Addon::parse(data) {
+            Ok(addon) => addon.parts().clone(),
+            Err(_) => return false,
+        },
+    };
+    let file = data.as_ptr_range();
+    for section in uki.sections.iter().filter(|it| !it.bytes.is_empty()) {
+        let part = section.bytes.as_ptr_range();
+        assert!(file.start <= part.start && part.end <= file.end);
+        let _ = section.text();
+    }
+    for number in 0..uki.profiles.len() {
+        let uki = uki.clone().choose(&format!("@{number}")).unwrap();
+        let _ = (uki.kernel(), uki.initrds(), uki.dtb(), uki.is_signed());
+        if let Ok(Some(line)) = uki.cmdline() {
+            assert!(!line.contains(|c: char| c.is_ascii_control()));
+        }
+    }
+    if let Ok(contents) = Contents::of(data)
+        && let Ok(Found { image, uki }) = image::open(&contents, None)
+    {
+        let kernel = image.linux().unwrap();
+        assert!(uki.is_some() && kernel.format_name().starts_with("UKI of "));
+    }
     true
 }
 

@@ -9,12 +9,14 @@ mod tiny_vmcore;
 use tiny_vmcore::{State, TinyRing};
 
 /// The targets and their seeds.
-pub(crate) fn all() -> [(&'static str, Vec<Vec<u8>>); 15] {
+pub(crate) fn all() -> [(&'static str, Vec<Vec<u8>>); 17] {
     [
         ("iomem", iomem()),
         ("memmap", memmap()),
         ("boot_params", boot_params()),
         ("bzimage", bzimage()),
+        ("vmlinux", vmlinux()),
+        ("uki", uki()),
         ("device_tree", device_tree()),
         ("chain", chain()),
         ("vmcore", vmcore()),
@@ -25,7 +27,14 @@ pub(crate) fn all() -> [(&'static str, Vec<Vec<u8>>); 15] {
         ("lzma", packed(include_bytes!("../tests/data/plain.lzma"))),
         ("xz", packed(include_bytes!("../tests/data/plain.xz"))),
         ("zstd", packed(include_bytes!("../tests/data/plain.zst"))),
-        ("lz4", packed(include_bytes!("../tests/data/plain.lz4"))),
+        (
+            "lz4",
+            [
+                packed(include_bytes!("../tests/data/plain.lz4")),
+                packed(include_bytes!("../tests/data/plain.frame.lz4")),
+            ]
+            .concat(),
+        ),
     ]
 }
 
@@ -259,6 +268,86 @@ fn bzimage() -> Vec<Vec<u8>> {
             file
         })
         .to_vec()
+}
+
+/// A vmlinux of two parts, and one with the configuration inside.
+fn vmlinux() -> Vec<Vec<u8>> {
+    let config = ikconfig().swap_remove(0);
+    [&b"data"[..], &config]
+        .map(|data| {
+            let code = b"\x90\x90\0Linux version 6.12.0-seed (a@b) #1\n\0ptrs_per_p4d\0";
+            let parts = [(0x100_0000_u64, &code[..]), (0x120_0000, data)];
+            let mut file = vec![0; 64 + 2 * 56];
+            put(&mut file, 0, b"\x7fELF\x02\x01\x01");
+            put(&mut file, 16, &[2, 0, 62, 0, 1]); // ET_EXEC, EM_X86_64, version
+            put(&mut file, 24, &0x100_0000_u64.to_le_bytes()); // e_entry
+            put(&mut file, 32, &64_u64.to_le_bytes()); // e_phoff
+            put(&mut file, 52, &[64, 0, 56, 0, 2]); // e_ehsize, e_phentsize, e_phnum
+            for (number, (physical, bytes)) in parts.iter().enumerate() {
+                let at = 64 + number * 56;
+                let size = bytes.len() as u64;
+                let fields = [
+                    7 << 32 | 1, // flags and PT_LOAD
+                    file.len() as u64,
+                    0xffff_ffff_8000_0000 + physical,
+                    *physical,
+                    size,
+                    size + 0x1000,
+                    0x20_0000,
+                ];
+                for (index, field) in fields.iter().enumerate() {
+                    put(&mut file, at + index * 8, &field.to_le_bytes());
+                }
+                file.extend(*bytes);
+            }
+            file
+        })
+        .to_vec()
+}
+
+/// A UKI, one with two profiles, and an addon.
+fn uki() -> Vec<Vec<u8>> {
+    let kernel = bzimage().swap_remove(0);
+    let parts: [(&[u8], &[u8]); 4] = [
+        (b".cmdline", b"root=LABEL=x quiet\n"),
+        (b".uname", b"6.12.0-seed"),
+        (b".linux", &kernel),
+        (b".initrd", b"070701"),
+    ];
+    let profiles: [(&[u8], &[u8]); 4] = [
+        (b".profile", b"ID=main\n"),
+        (b".profile", b"ID=other\nTITLE=Another\n"),
+        (b".cmdline", b"other"),
+        (b".ucode", b"microcode"),
+    ];
+    vec![
+        pe(&parts),
+        pe(&[&parts[..], &profiles].concat()),
+        pe(&[parts[0], parts[3]]),
+    ]
+}
+
+/// A PE file for x86_64 with these sections.
+fn pe(sections: &[(&[u8], &[u8])]) -> Vec<u8> {
+    let table = 0x40 + 24 + 240;
+    let count = u8::try_from(sections.len()).unwrap_or(0);
+    let mut file = vec![0; table + sections.len() * 40];
+    put(&mut file, 0, b"MZ");
+    file[0x3c] = 0x40;
+    put(&mut file, 0x40, &[b'P', b'E', 0, 0, 0x64, 0x86, count]);
+    file[0x40 + 20] = 240; // size of the optional header
+    put(&mut file, 0x40 + 24, &[0x0b, 0x02]); // PE32+
+    file[0x40 + 24 + 108] = 16; // data directories
+    for (number, (name, bytes)) in sections.iter().enumerate() {
+        let at = table + number * 40;
+        let [size, offset] = [bytes.len(), file.len()].map(|number| number.to_le_bytes());
+        put(&mut file, at, name);
+        put(&mut file, at + 8, &size[..4]); // in memory
+        put(&mut file, at + 16, &size[..4]); // in the file
+        put(&mut file, at + 20, &offset[..4]);
+        file.extend(*bytes);
+    }
+    file
 }
 
 /// Blobs that dtc and QEMU made, the latter without the zeros at its end.

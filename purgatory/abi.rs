@@ -4,7 +4,7 @@
 /// `RKXPURG1`, little-endian: the first eight bytes of the image.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"RKXPURG1");
 /// Version of this block; the loader and the image come from one build.
-pub(crate) const ABI_VERSION: u32 = 2;
+pub(crate) const ABI_VERSION: u32 = 3;
 /// Regions that can be verified: KEXEC_SEGMENT_MAX, 16 (include/linux/kexec.h).
 pub const MAX_REGIONS: usize = 16;
 
@@ -15,6 +15,8 @@ pub(crate) const FLAG_VERIFY: u32 = 1 << 0;
 pub(crate) const FLAG_SHA_NI: u32 = 1 << 1;
 /// `serial_port` is a port-I/O 16550 to print failures on.
 pub(crate) const FLAG_SERIAL: u32 = 1 << 2;
+/// Enter in 32-bit protected mode without paging, not in long mode.
+pub(crate) const FLAG_PROTECTED_MODE: u32 = 1 << 3;
 
 /// One region to verify.
 #[repr(C)]
@@ -38,9 +40,11 @@ pub(crate) struct Params {
     pub(crate) version: u32,
     /// `FLAG_*`.
     pub(crate) flags: u32,
-    /// 64-bit entry point of the next kernel, physical.
+    /// Entry point of the next kernel, physical; below 4 GiB with
+    /// [`FLAG_PROTECTED_MODE`].
     pub(crate) entry: u64,
-    /// Value of RSI at that entry: physical address of boot_params.
+    /// Value of RSI at that entry: physical address of boot_params. With
+    /// [`FLAG_PROTECTED_MODE`] that of EBX: of the multiboot information.
     pub(crate) boot_params: u64,
     /// First I/O port of the UART, 0 when there is none.
     pub(crate) serial_port: u16,
@@ -48,11 +52,15 @@ pub(crate) struct Params {
     pub(crate) reserved: u16,
     /// Entries of `regions` in use.
     pub(crate) region_count: u32,
+    /// Value of EAX at the entry with [`FLAG_PROTECTED_MODE`].
+    pub(crate) eax: u32,
+    /// Zero.
+    pub(crate) reserved_2: u32,
     /// What to verify, the first `region_count` of them.
     pub(crate) regions: [Region; MAX_REGIONS],
 }
 
-const _: () = assert!(core::mem::size_of::<Params>() == 40 + MAX_REGIONS * (8 + 8 + 32));
+const _: () = assert!(core::mem::size_of::<Params>() == 48 + MAX_REGIONS * (8 + 8 + 32));
 
 /// What `VERIFY` returns. 0, which is no member, means that all is well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

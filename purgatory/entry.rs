@@ -4,7 +4,7 @@
 use core::arch::{asm, global_asm};
 use core::mem::{offset_of, size_of};
 
-use crate::abi::Params;
+use crate::abi::{FLAG_PROTECTED_MODE, Params};
 
 /// Stops this CPU for ever. The other ones were stopped by the old kernel.
 pub fn halt() -> ! {
@@ -91,6 +91,9 @@ purgatory_entry:
     mov     qword ptr [rip + purgatory_idt_pointer + 2], 0
     lidt    [rip + purgatory_idt_pointer]
 
+    test    dword ptr [rip + purgatory_params + {flags}], {protected_mode}
+    jnz     purgatory_leave_long_mode
+
     mov     rsi, [rip + purgatory_params + {boot_params}]
     xor     eax, eax
     xor     ebx, ebx
@@ -108,6 +111,50 @@ purgatory_entry:
     xor     r15d, r15d
     lea     rsp, [rip + purgatory_stack_end]
     jmp     qword ptr [rip + purgatory_params + {entry}]
+
+    // The other exit. This code, its stack and all that is reached from here lie
+    // below 4 GiB, by the loader's word, and virtual addresses are physical ones:
+    // nothing moves when paging ends. Interrupts are off, and an NMI would be a
+    // reset from here on, as the gates that ignored it are gone.
+purgatory_leave_long_mode:
+    lea     rsp, [rip + purgatory_stack_end]
+    mov     ebx, [rip + purgatory_params + {boot_params}]
+    mov     esi, [rip + purgatory_params + {eax}]
+    mov     edi, [rip + purgatory_params + {entry}]
+    push    0x20
+    lea     rax, [rip + 6f]
+    push    rax
+    retfq
+
+    .code32
+6:
+    // Compatibility mode: 32-bit code, and the old kernel's page tables still.
+    // Bases and limits count again, so all data segments are loaded anew.
+    mov     eax, 0x18
+    mov     ds, eax
+    mov     es, eax
+    mov     ss, eax
+    mov     fs, eax
+    mov     gs, eax
+    // Paging off: that ends long mode (EFER.LMA), and only then may LME go, and
+    // PAE and LA57 with CR4. 0 is what a firmware leaves in both.
+    mov     eax, cr0
+    and     eax, 0x7fffffff
+    mov     cr0, eax
+    mov     ecx, 0xc0000080                 // EFER
+    xor     eax, eax
+    xor     edx, edx
+    wrmsr
+    mov     cr4, eax
+    // Protected mode, flat, no paging.
+    mov     eax, esi
+    push    edi
+    xor     ecx, ecx
+    xor     esi, esi
+    xor     edi, edi
+    xor     ebp, ebp
+    ret
+    .code64
 
     // Stub n: `push n` (2 bytes), `jmp` (5), and one byte of padding.
     .balign 8
@@ -207,8 +254,9 @@ purgatory_gdt:
     .quad   0
     .quad   0x00af9b000000ffff              // 0x10: 64-bit code, execute and read
     .quad   0x00cf93000000ffff              // 0x18: data, read and write
+    .quad   0x00cf9b000000ffff              // 0x20: 32-bit code, execute and read
 purgatory_gdt_pointer:
-    .word   31
+    .word   39
     .quad   0
 purgatory_idt_pointer:
     .word   32 * 16 - 1
@@ -225,6 +273,9 @@ purgatory_idt:
 purgatory_stack_end:
     "#,
     params = const size_of::<Params>(),
+    flags = const offset_of!(Params, flags),
+    protected_mode = const FLAG_PROTECTED_MODE,
     entry = const offset_of!(Params, entry),
     boot_params = const offset_of!(Params, boot_params),
+    eax = const offset_of!(Params, eax),
 );

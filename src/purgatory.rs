@@ -19,13 +19,28 @@ pub const ENTRY: u64 = ENTRY_OFFSET;
 /// benchmarks can call it.
 pub const VERIFY: u64 = VERIFY_OFFSET;
 
+/// In which state of the CPU the next kernel is entered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Long mode, as Linux wants it: RSI holds `boot_params`.
+    Long,
+    /// 32-bit protected mode without paging, as Multiboot wants it: EBX holds
+    /// `boot_params`. The image itself must lie below 4 GiB, too.
+    Protected {
+        /// What EAX holds.
+        eax: u32,
+    },
+}
+
 /// What the purgatory is to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Request {
-    /// 64-bit entry point of the next kernel, physical.
+    /// Entry point of the next kernel, physical.
     pub entry: u64,
-    /// Physical address of boot_params, for RSI.
+    /// Physical address of boot_params, or of the multiboot information.
     pub boot_params: u64,
+    /// In which state the kernel is entered.
+    pub mode: Mode,
     /// First I/O port of a 16550 to print failures on.
     pub serial_port: Option<u16>,
     /// The CPU has the SHA extensions, SSSE3 and SSE4.1, see [`crate::sys::digest::has_sha_ni`].
@@ -43,6 +58,9 @@ pub enum ImageError {
     /// A region at the null address.
     #[error("purgatory cannot verify a segment at physical address 0 ({0:?})")]
     AddressZero(PhysRange),
+    /// Protected mode does not reach it.
+    #[error("purgatory cannot reach {0:#x} from 32-bit protected mode")]
+    AboveFourGib(u64),
 }
 
 /// Bytes the image takes in memory with its stack, a multiple of the page size.
@@ -67,18 +85,33 @@ pub fn image(request: &Request, digests: &[(PhysRange, Digest)]) -> Result<Vec<u
     if let Some((range, _)) = digests.iter().find(|(range, _)| range.start() == 0) {
         return Err(ImageError::AddressZero(*range));
     }
+    if let (Mode::Protected { .. }, Some(high)) = (request.mode, above_four_gib(request)) {
+        return Err(ImageError::AboveFourGib(high));
+    }
     let mut image = block(request, digests);
     image.extend_from_slice(IMAGE.get(image.len()..).unwrap_or_default());
     Ok(image)
 }
 
+/// The address in the request that 32 bits do not hold.
+fn above_four_gib(request: &Request) -> Option<u64> {
+    [request.entry, request.boot_params]
+        .into_iter()
+        .find(|address| u32::try_from(*address).is_err())
+}
+
 /// The parameter block, field by field as `abi::Params` has them.
 fn block(request: &Request, digests: &[(PhysRange, Digest)]) -> Vec<u8> {
+    let (protected_mode, eax) = match request.mode {
+        Mode::Long => (false, 0),
+        Mode::Protected { eax } => (true, eax),
+    };
     let mut flags = 0;
     for (flag, wanted) in [
         (abi::FLAG_VERIFY, request.verify),
         (abi::FLAG_SHA_NI, request.sha_ni),
         (abi::FLAG_SERIAL, request.serial_port.is_some()),
+        (abi::FLAG_PROTECTED_MODE, protected_mode),
     ] {
         if wanted {
             flags |= flag;
@@ -94,6 +127,8 @@ fn block(request: &Request, digests: &[(PhysRange, Digest)]) -> Vec<u8> {
     block.extend(request.serial_port.unwrap_or(0).to_le_bytes());
     block.extend(0_u16.to_le_bytes());
     block.extend(count.to_le_bytes());
+    block.extend(eax.to_le_bytes());
+    block.extend(0_u32.to_le_bytes());
     for (range, digest) in digests {
         block.extend(range.start().to_le_bytes());
         block.extend(range.size().to_le_bytes());
@@ -111,6 +146,7 @@ mod tests {
         Request {
             entry: 0x1_0020_0200,
             boot_params: 0x9_0000,
+            mode: Mode::Long,
             serial_port: Some(0x2f8),
             sha_ni: true,
             verify: true,
@@ -131,11 +167,39 @@ mod tests {
         assert_eq!(u64_at(offset_of!(abi::Params, boot_params)), 0x9_0000);
         assert_eq!(u32_at(offset_of!(abi::Params, serial_port)), 0x2f8);
         assert_eq!(u32_at(offset_of!(abi::Params, region_count)), 1);
+        assert_eq!(u32_at(offset_of!(abi::Params, eax)), 0);
         let region = offset_of!(abi::Params, regions);
         assert_eq!(u64_at(region), 0x1234_5000);
         assert_eq!(u64_at(region + 8), 0x6000);
         assert_eq!(image[region + 16..region + 48], [7; 32]);
         assert_eq!(u64_at(region + size_of::<abi::Region>()), 0);
+    }
+
+    #[test]
+    fn protected_mode_reaches_what_32_bits_hold() {
+        use std::mem::offset_of;
+        let mode = Mode::Protected { eax: 0x2bad_b002 };
+        let entry = 0x10_000c;
+        let low = Request {
+            entry,
+            mode,
+            ..request()
+        };
+        let bytes = image(&low, &[]).unwrap();
+        let u32_at = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
+        assert_eq!(u32_at(offset_of!(abi::Params, flags)), 15);
+        assert_eq!(u32_at(offset_of!(abi::Params, eax)), 0x2bad_b002);
+        let high = 1 << 32;
+        for request in [
+            Request { entry: high, ..low },
+            Request {
+                boot_params: high,
+                ..low
+            },
+        ] {
+            let refused = Err(ImageError::AboveFourGib(high));
+            assert_eq!(image(&request, &[]), refused);
+        }
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! The examples/ for people: each is run, against fakes of what would load,
-//! mount or reboot. Their run on real kernels is tests/vm/units.rs.
+//! mount or reboot. Their run on real kernels is tests/vm/examples.rs.
 
 #![expect(
     clippy::panic,

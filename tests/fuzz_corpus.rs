@@ -138,6 +138,16 @@ fn bzimage() {
 }
 
 #[test]
+fn vmlinux() {
+    run("vmlinux", entry::vmlinux);
+}
+
+#[test]
+fn uki() {
+    run("uki", entry::uki);
+}
+
+#[test]
 fn device_tree() {
     run("device_tree", entry::device_tree);
 }

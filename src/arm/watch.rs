@@ -86,7 +86,8 @@ pub fn watch(
     loop {
         let now = outside.now();
         if let Some(storm) = storms.over(now) {
-            log(&format!("{}: {}", summary(&storm), answer(machine)))?;
+            let answer = answer(machine).replace('\n', " ");
+            log(&format!("{}: {answer}", summary(&storm)))?;
         }
         let due = storms.due();
         let timeout = due.map(|due| due.saturating_sub(outside.now()));
@@ -258,7 +259,7 @@ mod tests {
         let machine = Script {
             looks: [stale(), Err(anyhow::anyhow!("no /proc")), stale()].into(),
             loads: [
-                Err(anyhow::anyhow!("EBUSY").context("load failed")),
+                Err(anyhow::anyhow!("EBUSY,\nreally").context("load failed")),
                 Ok("armed".to_owned()),
             ]
             .into(),
@@ -267,7 +268,7 @@ mod tests {
         assert_eq!(
             run(machine, wakes),
             [
-                "1 event: failed to load anew: memory came; load failed: EBUSY",
+                "1 event: failed to load anew: memory came; load failed: EBUSY, really",
                 "1 event: failed to find out what is loaded: no /proc",
                 "1 event: loaded anew: memory came; armed",
                 "ended by SIGTERM",

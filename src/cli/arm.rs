@@ -213,6 +213,9 @@ fn job(config: &Config, release: &str) -> anyhow::Result<Job> {
     Ok(Job {
         kernel: config.kernel(release),
         initrds: config.initrds(release),
+        addons: Vec::new(),
+        profile: None,
+        modules: Vec::new(),
         request: LoadRequest {
             cmdline: config.cmdline(),
             syscall: config.syscall(),

@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::{Context, load, render};
 use crate::handover::Capability;
-use crate::image::Image;
+use crate::image::Found;
 use crate::sys::MappedFile;
 
 /// `rkexec inspect`.
@@ -20,19 +20,31 @@ pub(super) struct InspectArgs {
 
 pub(super) fn run(context: &Context, args: &InspectArgs) -> anyhow::Result<()> {
     let file = MappedFile::open(&args.file).context("opening the file failed")?;
-    let image = load::probe(&file)?;
-    let Image::Linux(linux) = &image;
-    let capability = Capability::read(linux, &args.file, &context.root);
-    for note in &capability.notes {
+    let contents = load::contents(&file)?;
+    let Found { image, uki } = load::found(&file, &contents, None)?;
+    let capability = image
+        .linux()
+        .map(|linux| Capability::read(linux, &args.file, &context.root));
+    for note in capability.iter().flat_map(|capability| &capability.notes) {
         context.warn(note);
     }
+    let text = capability.as_ref().map(render::text::capability);
     context.print(
-        || render::text::image(&image) + &render::text::capability(&capability),
+        || {
+            let uki = uki.as_ref().zip(image.linux());
+            let uki = uki.map(|(uki, linux)| render::uki::text(uki, linux));
+            render::text::image(&image)
+                + text.as_deref().unwrap_or_default()
+                + &uki.unwrap_or_default()
+        },
         || {
             let mut object = render::json::image(&image);
             if let Some(fields) = object.as_object_mut() {
                 fields.insert("schema".to_owned(), 1.into());
-                fields.extend(render::json::capability(&capability));
+                fields.extend(capability.iter().flat_map(render::json::capability));
+                if let Some((uki, linux)) = uki.as_ref().zip(image.linux()) {
+                    fields.insert("uki".to_owned(), render::uki::json(uki, linux));
+                }
             }
             object
         },

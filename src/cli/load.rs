@@ -9,12 +9,14 @@ use anyhow::Context as _;
 use clap::Args;
 
 use super::options::LoadArgs;
-use super::{Context, render};
+use super::{Context, multiboot, render};
 use crate::handover::Capability;
 use crate::host::Host;
 use crate::host::loaded::Loaded;
-use crate::image::{self, Image};
+use crate::image::uki::{Addon, Uki};
+use crate::image::{self, Contents, Found, Image};
 use crate::load::Files;
+use crate::load::parts::{Parts, lost_signature};
 use crate::load::record::{Job, LoadRecord};
 use crate::plan::{self, Plan};
 use crate::sys::{MappedFile, Target};
@@ -55,14 +57,19 @@ pub(super) fn plan(context: &Context, args: &PlanArgs) -> anyhow::Result<()> {
     let job = job(&args.load)?;
     let host = Host::read(&context.root).context("planning failed")?;
     with_plan(context, &host, &job, |planned| {
-        let Planned { plan, image, .. } = planned;
+        let Planned {
+            plan, image, uki, ..
+        } = planned;
         if let Some(path) = &args.svg {
             let picture = render::svg::plan(plan);
             std::fs::write(path, picture)
                 .with_context(|| format!("writing {} failed", path.display()))?;
         }
         context.print(
-            || render::text::plan(plan, image, &job.kernel, args.explain),
+            || {
+                let chosen = uki.map(render::uki::chosen).unwrap_or_default();
+                chosen + &render::text::plan(plan, image, &job.kernel, args.explain)
+            },
             || render::json::plan(plan, image, &job.kernel),
         )
     })
@@ -72,6 +79,8 @@ pub(super) fn plan(context: &Context, args: &PlanArgs) -> anyhow::Result<()> {
 pub(super) struct Planned<'a> {
     pub(super) plan: Plan<'a>,
     image: &'a Image<'a>,
+    uki: Option<&'a Uki<'a>>,
+    initrds: &'a [&'a [u8]],
     files: &'a Files,
     /// What will be recorded of it.
     pub(super) record: LoadRecord,
@@ -88,6 +97,9 @@ fn job(args: &LoadArgs) -> anyhow::Result<Job> {
     Ok(Job {
         kernel: args.kernel.clone(),
         initrds: args.initrd.clone(),
+        profile: args.profile.clone(),
+        addons: args.addon.clone(),
+        modules: args.module.clone(),
         request: args.request(dtb, random_seed()?, now()),
     })
 }
@@ -100,19 +112,46 @@ pub(super) fn with_plan<T>(
     then: impl FnOnce(&Planned<'_>) -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
     let initrds = job.initrds.iter().map(|path| open_file(path, "initrd"));
+    let addons = job.addons.iter().map(|path| open_file(path, "addon"));
     let files = Files {
         kernel: open_file(&job.kernel, "kernel")?,
         initrds: initrds.collect::<Result<_, _>>()?,
+        addons: addons.collect::<Result<_, _>>()?,
+        modules: multiboot::open(&job.modules)?,
     };
-    let image = probe(&files.kernel)?;
-    let Image::Linux(linux) = &image;
-    let target = || Capability::read(linux, files.kernel.path(), &context.root);
-    let plan = plan::plan(&job.request, host, &image, &files.initrd_bytes(), target)
+    let contents = contents(&files.kernel)?;
+    let mut found = found(&files.kernel, &contents, job.profile.as_deref())?;
+    let addons: Vec<Addon<'_>> = files
+        .addons
+        .iter()
+        .map(|file| Addon::parse(file.bytes()).with_context(|| reading(file)))
+        .collect::<Result<_, _>>()?;
+    let mut parts = Parts::of(&job.request, &found, &addons, &files.initrd_bytes())
+        .with_context(|| reading(&files.kernel))?;
+    multiboot::complete(
+        context,
+        host,
+        job,
+        &files,
+        &mut found.image,
+        &mut parts.request,
+    )?;
+    let image = &found.image;
+    let target = || match image.linux() {
+        Some(linux) => Capability::read(linux, files.kernel.path(), &context.root),
+        None => Capability::unknown(),
+    };
+    let mut plan = plan::plan(&parts.request, host, image, &parts.initrds, target)
         .context("planning failed")?;
-    let record = LoadRecord::of(&context.root, job, host, &image, &plan)?;
+    plan.warnings.extend(parts.warnings);
+    plan.warnings
+        .extend(lost_signature(&found, plan.syscall.name));
+    let record = LoadRecord::of(&context.root, job, host, image, &plan)?;
     then(&Planned {
         plan,
-        image: &image,
+        image,
+        uki: found.uki.as_ref(),
+        initrds: &parts.initrds,
         files: &files,
         record,
     })
@@ -140,11 +179,12 @@ fn call(context: &Context, host: &Host, planned: &Planned<'_>) -> anyhow::Result
     let Planned {
         plan,
         image,
+        initrds,
         files,
         record,
+        ..
     } = planned;
-    let Image::Linux(linux) = image;
-    crate::load::load(plan, host, linux, files)?;
+    crate::load::load(plan, host, image, initrds, files)?;
     if let Err(error) = record.write(&context.root) {
         context.warn(&format!(
             "what was loaded is not recorded: {:#}",
@@ -201,13 +241,26 @@ pub(super) fn now() -> u64 {
         .as_secs()
 }
 
-fn open_file(path: &Path, what: &str) -> anyhow::Result<MappedFile> {
+pub(super) fn open_file(path: &Path, what: &str) -> anyhow::Result<MappedFile> {
     MappedFile::open(path).with_context(|| format!("opening the {what} failed"))
 }
 
-/// What the file is.
-pub(super) fn probe(file: &MappedFile) -> anyhow::Result<Image<'_>> {
-    image::probe(file.bytes()).with_context(|| format!("reading {} failed", file.path().display()))
+/// What lies in the file, unpacked where it is packed.
+pub(super) fn contents(file: &MappedFile) -> anyhow::Result<Contents<'_>> {
+    Contents::of(file.bytes()).with_context(|| reading(file))
+}
+
+/// What `contents`, which lie in `file`, are.
+pub(super) fn found<'a>(
+    file: &MappedFile,
+    contents: &'a Contents<'_>,
+    profile: Option<&str>,
+) -> anyhow::Result<Found<'a>> {
+    image::open(contents, profile).with_context(|| reading(file))
+}
+
+fn reading(file: &MappedFile) -> String {
+    format!("reading {} failed", file.path().display())
 }
 
 pub(super) fn random_seed() -> anyhow::Result<[u8; 32]> {

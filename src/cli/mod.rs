@@ -7,6 +7,7 @@ mod generate;
 mod inspect;
 mod load;
 mod memmap;
+mod multiboot;
 mod options;
 mod render;
 mod report;

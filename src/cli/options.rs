@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 
 use crate::crash::HotplugChoice;
 use crate::handover::{HandoverRequest, Pool, Protection};
+use crate::host::firmware_tables::FirmwareTables;
 use crate::memory::{MapPolicy, parse_size};
 use crate::plan::{CmdlineBase, CmdlineRequest, LoadRequest, SyscallChoice};
 use crate::sys::{Syscall, Target};
@@ -13,12 +14,21 @@ use crate::sys::{Syscall, Target};
 /// What is loaded, and how.
 #[derive(Debug, Clone, Args)]
 pub(super) struct LoadArgs {
-    /// The kernel: an x86_64 bzImage.
+    /// The kernel: a bzImage, vmlinux or UKI for x86_64, packed or not.
     #[arg(value_name = "KERNEL")]
     pub(super) kernel: PathBuf,
     /// An initrd; several are joined, each padded to 4 bytes.
     #[arg(long, value_name = "FILE")]
     pub(super) initrd: Vec<PathBuf>,
+    /// The profile of a UKI, by its ID or its number; without it the first one.
+    #[arg(long, value_name = "PROFILE")]
+    pub(super) profile: Option<String>,
+    /// An addon to a UKI: a PE file with a command line, an initrd or microcode; repeatable.
+    #[arg(long, value_name = "FILE")]
+    pub(super) addon: Vec<PathBuf>,
+    /// A module for a multiboot kernel: its file, and after a space its command line; repeatable.
+    #[arg(long, value_name = "\"FILE ARGS\"")]
+    pub(super) module: Vec<String>,
     /// The whole command line.
     #[arg(long, value_name = "STRING", conflicts_with = "reuse_cmdline")]
     cmdline: Option<String>,
@@ -154,6 +164,7 @@ impl LoadArgs {
             seed: Some(seed),
             handover: HandoverRequest {
                 dtb,
+                uki_dtb: None,
                 pools: self.pool.clone(),
                 protect: self.pool_protect.map(|how| match how {
                     ProtectArg::Kernel => Protection::Kernel,
@@ -164,6 +175,7 @@ impl LoadArgs {
                 assume_pmpool: self.assume_pmpool,
             },
             time,
+            firmware_tables: FirmwareTables::default(),
             target: if self.panic {
                 Target::Crash
             } else {

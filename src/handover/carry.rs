@@ -13,6 +13,8 @@ use crate::plan::cmdline;
 
 /// Where a given blob is from, in errors.
 const GIVEN: &str = "the device tree of --dtb";
+/// As [`GIVEN`], of a UKI.
+const OF_UKI: &str = "the device tree of the UKI";
 /// Where a carried blob is from, in errors.
 pub(super) const RUNNING: &str = "the running kernel's device tree";
 /// The tree with the pools in it, in errors.
@@ -50,11 +52,11 @@ impl Handover {
     /// # Errors
     /// When a source is malformed, or a pool would move.
     pub fn gather(request: &HandoverRequest, host: &Host) -> Result<Self, HandoverError> {
-        let given = request
-            .dtb
-            .as_deref()
-            .map(|blob| read_tree(blob, GIVEN))
-            .transpose()?;
+        let (blob, origin, option) = match (&request.dtb, &request.uki_dtb) {
+            (None, Some(blob)) => (Some(blob), OF_UKI, "the UKI"),
+            (blob, _) => (blob.as_ref(), GIVEN, "--dtb"),
+        };
+        let given = blob.map(|blob| read_tree(blob, origin)).transpose()?;
         let running = match &host.fdt {
             Some(blob) if !request.no_carry => Some(read_tree(blob, RUNNING)?),
             _ => None,
@@ -68,15 +70,11 @@ impl Handover {
         let mut pools = carried.clone();
         let in_given = given
             .as_ref()
-            .map(|tree| tree_pools(tree, GIVEN))
+            .map(|tree| tree_pools(tree, origin))
             .transpose()?
             .unwrap_or_default();
         let named = request.pools.iter().map(|pool| (pool.clone(), "--pool"));
-        for (pool, origin) in in_given
-            .into_iter()
-            .map(|pool| (pool, "--dtb"))
-            .chain(named)
-        {
+        for (pool, origin) in in_given.into_iter().map(|pool| (pool, option)).chain(named) {
             match pools.iter().find(|known| known.pool.name() == pool.name()) {
                 Some(known) if known.pool != pool => {
                     return Err(HandoverError::Moved {

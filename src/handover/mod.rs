@@ -23,6 +23,9 @@ use crate::memory::PhysRange;
 pub struct HandoverRequest {
     /// The blob of `--dtb`.
     pub dtb: Option<Vec<u8>>,
+    /// The blob of a UKI, which nobody asked for: without `--dtb` it is taken
+    /// where a tree can be handed over.
+    pub uki_dtb: Option<Vec<u8>>,
     /// The pools of `--pool`.
     pub pools: Vec<Pool>,
     /// `--pool-protect`.

@@ -11,6 +11,7 @@ pub mod crash;
 pub mod devicetree;
 pub mod efi;
 pub mod firmware_memmap;
+pub mod firmware_tables;
 pub mod iomem;
 pub mod loaded;
 pub mod root;

@@ -3,10 +3,13 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 /// Largest file read from /proc or /sys, bytes: 100,000 iomem lines are 6 MB.
 const MAX_FILE: u64 = 64 << 20;
+/// Physical memory.
+const MEMORY: &str = "/dev/mem";
 
 /// Why a fact could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -234,6 +237,30 @@ impl Root {
         let text =
             String::from_utf8(bytes).map_err(|_| HostError::malformed(path, "not UTF-8 text"))?;
         Ok(Some(text.trim().to_owned()))
+    }
+
+    /// The `size` bytes of physical memory at `address`: /dev/mem, of which a kernel
+    /// with CONFIG_STRICT_DEVMEM shows what is not RAM; of a captured machine the
+    /// part that was captured.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn read_memory(&self, address: u64, size: usize) -> Result<Vec<u8>, HostError> {
+        let part = format!("{MEMORY}-{address:#x}-{size:#x}");
+        if let Some(bytes) = self.read_optional(&part)? {
+            return Ok(bytes);
+        }
+        let mut bytes = vec![0; size];
+        std::fs::File::open(self.path(MEMORY))
+            .and_then(|memory| memory.read_exact_at(&mut bytes, address))
+            .map_err(|source| HostError::Read {
+                path: format!("{MEMORY} at {address:#x}"),
+                source,
+            })?;
+        if let Some(record) = &self.record {
+            record.borrow_mut().files.insert(part, bytes.clone());
+        }
+        Ok(bytes)
     }
 
     /// Names in the directory `path`, sorted; `None` when there is no such directory.

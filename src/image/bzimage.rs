@@ -69,7 +69,14 @@ pub fn parse(file: &[u8]) -> Result<Option<LinuxKernel<'_>>, ImageError> {
     let kernel = file.get(setup_size..).unwrap_or_default();
     let promised = u64::from(header.syssize.get()) * 16;
     let present = kernel.len() as u64;
-    if present == 0 || present < promised {
+    // syssize counts paragraphs: Linux fills the last one, memtest86+, which has no
+    // payload either, does not.
+    let unfilled = if header.payload_length.get() == 0 {
+        15
+    } else {
+        0
+    };
+    if present == 0 || present + unfilled < promised {
         return malformed(format!(
             "truncated: setup_sects {setup_sects} and syssize say {} bytes, the file has {}",
             setup_size as u64 + promised,

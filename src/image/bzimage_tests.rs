@@ -23,7 +23,9 @@ fn refused(image: TinyBzImage) -> String {
 #[test]
 fn a_good_image() {
     let file = tiny().build();
-    let Image::Linux(image) = probe(&file).unwrap();
+    let Ok(Image::Linux(image)) = probe(&file) else {
+        panic!("not a Linux");
+    };
     assert_eq!(image.protocol(), (2, 15));
     assert_eq!(image.version, Some(VERSION));
     assert_eq!(image.release(), Some("6.12.0-tiny"));
@@ -243,6 +245,19 @@ fn truncated_anywhere() {
         };
         assert!(expected, "{length} bytes: {error}");
     }
+}
+
+#[test]
+fn the_last_paragraph_of_memtest_is_not_filled() {
+    let mut file = tiny().u32(field::PAYLOAD_LENGTH, 0).build();
+    let whole = file.len();
+    file.truncate(whole - 8);
+    assert!(parse(&file).unwrap().is_some());
+    file.truncate(whole - 16);
+    assert!(parse(&file).is_err());
+    let mut linux = tiny().build();
+    linux.truncate(whole - 8);
+    assert!(parse(&linux).is_err());
 }
 
 #[test]

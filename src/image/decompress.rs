@@ -25,6 +25,9 @@ const LZ4_BLOCK: usize = 8 << 20;
 /// Largest packed size of such a block: LZ4_COMPRESSBOUND.
 const LZ4_BOUND: usize = LZ4_BLOCK + LZ4_BLOCK / 255 + 16;
 
+/// The magic of a legacy lz4 frame.
+const LZ4_LEGACY: &[u8] = b"\x02\x21\x4c\x18";
+
 /// How the kernel inside an image is packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Compression {
@@ -38,20 +41,22 @@ pub enum Compression {
     Xz,
     /// lzop: known by name only.
     Lzo,
-    /// The legacy frame of lz4 (`lz4 -l`).
+    /// lz4: the legacy frame (`lz4 -l`), which the kernel's build makes, or the
+    /// frame of today, which the tool makes by itself.
     Lz4,
     /// RFC 8878.
     Zstd,
 }
 
 /// The first bytes of each format: the one table of them.
-const MAGICS: [(&[u8], Compression); 7] = [
+const MAGICS: [(&[u8], Compression); 8] = [
     (b"\x1f\x8b", Compression::Gzip),
     (b"BZh", Compression::Bzip2),
     (b"\x5d\0\0", Compression::Lzma),
     (b"\xfd7zXZ\0", Compression::Xz),
     (b"\x89LZO", Compression::Lzo),
-    (b"\x02\x21\x4c\x18", Compression::Lz4),
+    (LZ4_LEGACY, Compression::Lz4),
+    (b"\x04\x22\x4d\x18", Compression::Lz4),
     (b"\x28\xb5\x2f\xfd", Compression::Zstd),
 ];
 
@@ -147,7 +152,8 @@ pub fn decompress(bytes: &[u8], cap: usize) -> Result<Vec<u8>, DecompressError> 
             out.read(reader.map_err(|error| out.failed(&error))?)
         }
         Compression::Zstd => zstd(bytes, &out),
-        Compression::Lz4 => lz4_legacy(bytes, &out),
+        Compression::Lz4 if bytes.starts_with(LZ4_LEGACY) => lz4_legacy(bytes, &out),
+        Compression::Lz4 => lz4_frame(bytes, &out),
         Compression::Lzo => Err(DecompressError::Unsupported(format)),
     }
 }
@@ -260,6 +266,37 @@ fn zstd(bytes: &[u8], out: &Output) -> Result<Vec<u8>, DecompressError> {
             "checksum {computed:#010x} instead of {stated:#010x}"
         ))),
         _ => Ok(unpacked),
+    }
+}
+
+/// lz4's frame of today. Its decoder takes the end of the bytes for the end of
+/// the frame, wherever that is.
+fn lz4_frame(bytes: &[u8], out: &Output) -> Result<Vec<u8>, DecompressError> {
+    let frame = lz4_frame_size(bytes).and_then(|size| bytes.get(..size));
+    let frame = frame.ok_or_else(|| out.malformed("truncated"))?;
+    out.read(lz4_flex::frame::FrameDecoder::new(frame))
+}
+
+/// Bytes of the frame that `bytes` begin with; `None` when it is not all there
+/// (lz4_Frame_format.md, "General Structure of LZ4 Frame format").
+fn lz4_frame_size(bytes: &[u8]) -> Option<usize> {
+    const DICTIONARY_ID: u8 = 1 << 0;
+    const CONTENT_CHECKSUM: u8 = 1 << 2;
+    const CONTENT_SIZE: u8 = 1 << 3;
+    const BLOCK_CHECKSUM: u8 = 1 << 4;
+    /// The block is not packed.
+    const PLAIN: u32 = 1 << 31;
+    let flags = *bytes.get(4)?;
+    let field = |flag, size| if flags & flag != 0 { size } else { 0 };
+    // Magic, flags, block size, checksum of the header.
+    let mut at = 4 + 2 + field(CONTENT_SIZE, 8) + field(DICTIONARY_ID, 4) + 1;
+    loop {
+        let size = u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?);
+        at += 4;
+        if size == 0 {
+            return Some(at + field(CONTENT_CHECKSUM, 4));
+        }
+        at = at.checked_add(usize::try_from(size & !PLAIN).ok()?)? + field(BLOCK_CHECKSUM, 4);
     }
 }
 

@@ -12,13 +12,15 @@ const LZMA: &[u8] = include_bytes!("../../tests/data/plain.lzma");
 const XZ: &[u8] = include_bytes!("../../tests/data/plain.xz");
 const ZSTD: &[u8] = include_bytes!("../../tests/data/plain.zst");
 const LZ4: &[u8] = include_bytes!("../../tests/data/plain.lz4");
-const PACKED: [(Compression, &[u8]); 6] = [
+const LZ4_FRAME: &[u8] = include_bytes!("../../tests/data/plain.frame.lz4");
+const PACKED: [(Compression, &[u8]); 7] = [
     (Compression::Gzip, GZIP),
     (Compression::Bzip2, BZIP2),
     (Compression::Lzma, LZMA),
     (Compression::Xz, XZ),
     (Compression::Zstd, ZSTD),
     (Compression::Lz4, LZ4),
+    (Compression::Lz4, LZ4_FRAME),
 ];
 
 /// `packed` as the payload of a bzImage: the size of the unpacked kernel behind it.

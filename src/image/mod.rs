@@ -5,6 +5,7 @@ pub mod decompress;
 pub mod ikconfig;
 pub mod initramfs;
 pub mod linux;
+pub mod multiboot;
 mod near;
 mod packed;
 mod pe;
@@ -13,6 +14,7 @@ pub mod uki;
 pub mod vmlinux;
 
 pub use linux::LinuxKernel;
+pub use multiboot::Multiboot;
 pub use packed::Contents;
 pub use uki::Uki;
 
@@ -23,6 +25,40 @@ use decompress::{Compression, DecompressError};
 pub enum Image<'a> {
     /// x86_64 Linux.
     Linux(LinuxKernel<'a>),
+    /// Another kernel, of a format that Xen and many small ones have.
+    Multiboot(Multiboot<'a>),
+}
+
+impl<'a> Image<'a> {
+    /// The kernel, if it is a Linux.
+    #[must_use]
+    pub const fn linux(&self) -> Option<&LinuxKernel<'a>> {
+        match self {
+            Self::Linux(kernel) => Some(kernel),
+            Self::Multiboot(_) => None,
+        }
+    }
+
+    /// What kexec_file_load is given; empty for what it does not take.
+    #[must_use]
+    pub fn file(&self) -> &'a [u8] {
+        self.linux().map_or(&[], |linux| linux.file)
+    }
+
+    /// `uname -r` of the kernel, when its file tells.
+    #[must_use]
+    pub fn release(&self) -> Option<&'a str> {
+        self.linux().and_then(LinuxKernel::release)
+    }
+
+    /// Memory that the kernel takes to start, bytes.
+    #[must_use]
+    pub fn memory_size(&self) -> u64 {
+        match self {
+            Self::Linux(kernel) => u64::from(kernel.header.init_size.get()),
+            Self::Multiboot(kernel) => kernel.span.size(),
+        }
+    }
 }
 
 /// Why a file is not a kernel that can be loaded.
@@ -89,8 +125,9 @@ pub fn open<'a>(
             error: Box::new(error),
         },
     })?;
-    let Image::Linux(kernel) = &mut found.image;
-    kernel.around.splice(..0, packed);
+    if let Image::Linux(kernel) = &mut found.image {
+        kernel.around.splice(..0, packed);
+    }
     Ok(found)
 }
 
@@ -126,8 +163,14 @@ pub fn probe(file: &[u8]) -> Result<Image<'_>, ImageError> {
     if let Some(image) = bzimage::parse(file)? {
         return Ok(Image::Linux(image));
     }
+    if let Some(image) = Multiboot::parse(file)? {
+        return Ok(Image::Multiboot(image));
+    }
     if let Some(image) = vmlinux::parse(file)? {
         return Ok(Image::Linux(image));
+    }
+    if let Some(what) = multiboot::near_miss(file) {
+        return Err(ImageError::NotAKernel(what));
     }
     Err(near::miss(file))
 }

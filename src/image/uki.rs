@@ -166,7 +166,10 @@ impl<'a> Uki<'a> {
                 "the chosen profile has no section .linux".to_owned(),
             ));
         };
-        let Image::Linux(mut kernel) = probe(linux).map_err(inside)?;
+        let Image::Linux(mut kernel) = probe(linux).map_err(inside)? else {
+            let what = "a multiboot kernel, and a UKI holds a Linux".to_owned();
+            return Err(inside(ImageError::Unsupported(what)));
+        };
         kernel.around.insert(0, NAME);
         Ok(kernel)
     }

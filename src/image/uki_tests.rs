@@ -247,7 +247,7 @@ fn what_is_packed_is_unpacked() {
     let file = packer.finish().unwrap();
     let contents = Contents::of(&file).unwrap();
     let found = open(&contents, None).unwrap();
-    let Image::Linux(kernel) = found.image;
+    let kernel = found.image.linux().unwrap();
     assert_eq!(kernel.format_name(), "gzip of UKI of bzImage");
     assert_eq!(found.uki.unwrap().initrds().len(), 2);
     let error = Contents::of(&file[..file.len() - 9])

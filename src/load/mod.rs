@@ -1,14 +1,16 @@
 //! Carrying out a plan: one system call, and a look whether the files stayed
 //! what they were.
 
+pub mod parts;
 pub mod record;
 
 use std::ffi::CString;
 use std::os::fd::AsFd as _;
 
 use crate::host::Host;
-use crate::image::LinuxKernel;
+use crate::image::Image;
 use crate::image::signature::is_signed;
+use crate::image::uki;
 use crate::plan::{self, INITRD_PAD, Plan};
 use crate::sys::kexec::{self, WhenBusy};
 use crate::sys::{Attempt, Changed, KexecSegment, MappedFile, SysError, Syscall, memfd};
@@ -20,6 +22,10 @@ pub struct Files {
     pub kernel: MappedFile,
     /// The initrds, in order.
     pub initrds: Vec<MappedFile>,
+    /// The addons of a UKI, in order.
+    pub addons: Vec<MappedFile>,
+    /// A multiboot kernel's modules, in order.
+    pub modules: Vec<MappedFile>,
 }
 
 /// Why a plan was not carried out.
@@ -28,9 +34,15 @@ pub enum LoadError {
     /// The call failed, or must fail and was not made.
     #[error(transparent)]
     Sys(#[from] SysError),
-    /// The initrds could not be joined.
-    #[error("joining the initrds in memory failed")]
-    Join(#[source] std::io::Error),
+    /// What is no file could not be made one for kexec_file_load.
+    #[error("copying {what} in memory failed")]
+    Copy {
+        /// Kernel or initrd.
+        what: &'static str,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
     /// A file changed while it was loaded.
     #[error("load failed: {changed}; {after}")]
     Changed {
@@ -48,7 +60,7 @@ impl LoadError {
         match self {
             Self::Sys(error) => error.hint(),
             Self::Changed { .. } => Some("load again when nothing writes to the file any more"),
-            Self::Join(_) => None,
+            Self::Copy { .. } => None,
         }
     }
 }
@@ -63,12 +75,15 @@ impl Files {
     fn unchanged(&self) -> Result<(), Changed> {
         std::iter::once(&self.kernel)
             .chain(&self.initrds)
+            .chain(&self.addons)
+            .chain(&self.modules)
             .try_for_each(MappedFile::unchanged)
     }
 }
 
-/// Loads the kernel of `plan`. What was loaded before is replaced; when this
-/// fails, a kernel for `exec` stays, and a crash kernel may be lost.
+/// Loads the kernel of `plan`, which was made for `image` and `initrds`. What was
+/// loaded before is replaced; when this fails, a kernel for `exec` stays, and a
+/// crash kernel may be lost.
 ///
 /// # Errors
 /// When the call must fail by the facts, when it fails, or when a file changed
@@ -76,10 +91,11 @@ impl Files {
 pub fn load(
     plan: &Plan<'_>,
     host: &Host,
-    image: &LinuxKernel<'_>,
+    image: &Image<'_>,
+    initrds: &[&[u8]],
     files: &Files,
 ) -> Result<(), LoadError> {
-    let attempt = attempt(plan, host, image, files);
+    let attempt = attempt(plan, host, image, initrds);
     if let Some(error) = SysError::forbidden(&attempt) {
         return Err(error.into());
     }
@@ -108,7 +124,9 @@ pub fn load(
                 when_busy,
             )
         }
-        (Syscall::KexecFileLoad, _) => return file_load(plan, files, &attempt, when_busy),
+        (Syscall::KexecFileLoad, _) => {
+            return file_load(plan, image.file(), initrds, files, &attempt, when_busy);
+        }
     };
     called.map_err(|errno| SysError::failed(&attempt, errno))?;
     files
@@ -117,41 +135,58 @@ pub fn load(
 }
 
 /// The kernel reads the files itself and holds them against writers while it
-/// does: what it loads of a file given as it is, is what it read. Joined initrds
-/// were read here before, so their files are looked at once more.
+/// does: what it loads of a file given as it is, is what it read. What is not a
+/// whole file, or several, is copied: it was read here before, so the files are
+/// looked at once more.
 fn file_load(
     plan: &Plan<'_>,
+    kernel: &[u8],
+    initrds: &[&[u8]],
     files: &Files,
     attempt: &Attempt<'_>,
     when_busy: WhenBusy,
 ) -> Result<(), LoadError> {
-    let joined = match files.initrds.len() {
-        0 | 1 => None,
-        _ => Some(
-            memfd::concatenate(c"rkexec-initrd", &files.initrd_bytes(), INITRD_PAD)
-                .map_err(LoadError::Join)?,
-        ),
+    let copy = |what, name, pieces: &[&[u8]], align| {
+        memfd::concatenate(name, pieces, align).map_err(|source| LoadError::Copy { what, source })
     };
-    if joined.is_some() {
+    let kernel = match whole(kernel, std::slice::from_ref(&files.kernel)) {
+        Some(_) => None,
+        None => Some(copy("the kernel", c"rkexec-kernel", &[kernel], 1)?),
+    };
+    let single = match initrds {
+        [initrd] => whole(initrd, &files.initrds),
+        _ => None,
+    };
+    let joined = match single {
+        None if !initrds.is_empty() => {
+            Some(copy("the initrds", c"rkexec-initrd", initrds, INITRD_PAD)?)
+        }
+        _ => None,
+    };
+    if kernel.is_some() || joined.is_some() {
         files.unchanged().map_err(|what| LoadError::Changed {
             changed: what,
             after: "nothing was loaded".to_owned(),
         })?;
     }
-    let initrd = match &joined {
-        Some(joined) => Some(joined.as_fd()),
-        None => files.initrds.first().map(MappedFile::fd),
-    };
+    let initrd = joined.as_ref().map(|joined| joined.as_fd());
     // A Cmdline holds no NUL.
     let cmdline = CString::new(plan.cmdline.as_str()).unwrap_or_default();
     kexec::kexec_file_load(
-        files.kernel.fd(),
-        initrd,
+        kernel
+            .as_ref()
+            .map_or(files.kernel.fd(), |kernel| kernel.as_fd()),
+        initrd.or(single.map(MappedFile::fd)),
         &cmdline,
         attempt.target,
         when_busy,
     )
     .map_err(|errno| SysError::failed(attempt, errno).into())
+}
+
+/// The file that `bytes` are the whole of.
+fn whole<'a>(bytes: &[u8], files: &'a [MappedFile]) -> Option<&'a MappedFile> {
+    files.iter().find(|file| std::ptr::eq(file.bytes(), bytes))
 }
 
 /// Unloads what was loaded from a file that changed, and says how that went.
@@ -175,31 +210,34 @@ fn unload_after_change(attempt: &Attempt<'_>, when_busy: WhenBusy) -> String {
 fn attempt<'a>(
     plan: &Plan<'_>,
     host: &'a Host,
-    image: &LinuxKernel<'_>,
-    files: &Files,
+    image: &Image<'_>,
+    initrds: &[&[u8]],
 ) -> Attempt<'a> {
-    let joined = plan::stream_size(&files.initrd_bytes());
+    let joined = plan::stream_size(initrds);
     let sizes = plan.segments.iter().map(|segment| segment.mem.size());
     let (bytes, largest) = match plan.syscall.name {
         Syscall::KexecLoad => (plan.total_size(), sizes.max().unwrap_or(0)),
         Syscall::KexecFileLoad => {
-            let (kernel, initrd) = (u64::from(image.header.init_size.get()), joined);
+            let (kernel, initrd) = (image.memory_size(), joined);
             (kernel + initrd, kernel.max(initrd))
         }
     };
     let signed = match plan.syscall.name {
         Syscall::KexecLoad => None,
-        Syscall::KexecFileLoad => is_signed(files.kernel.bytes()),
+        Syscall::KexecFileLoad => is_signed(image.file()),
     };
     Attempt {
         signed,
         efi_secure_boot: host.efi.as_ref().and_then(|efi| efi.secure_boot),
         cmdline_size: plan.cmdline.as_str().len() as u64 + 1,
-        cmdline_limit: Some(u64::from(image.header.cmdline_size.get())),
+        cmdline_limit: image.linux().map(|linux| linux.cmdline_limit() as u64),
         segments: plan.segments.len(),
         bytes,
         largest,
-        largest_file: (files.kernel.bytes().len() as u64).max(joined),
+        largest_file: (image.file().len() as u64).max(joined),
+        in_uki: image
+            .linux()
+            .is_some_and(|linux| linux.around.contains(&uki::NAME)),
         total_ram: host.total_ram,
         available_ram: host.available_ram,
         hotplug: plan.crash.as_ref().and_then(|c| Some(c.hotplug?.0)),

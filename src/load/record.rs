@@ -45,6 +45,12 @@ pub struct LoadRecord {
     pub release: Option<String>,
     /// The initrds' files.
     pub initrds: Vec<PathBuf>,
+    /// `--profile`.
+    #[serde(default)]
+    pub profile: Option<String>,
+    /// The addons' files.
+    #[serde(default)]
+    pub addons: Vec<PathBuf>,
     /// Digests of what was loaded from these files.
     pub blobs: Option<Blobs>,
     /// The command line that was asked for, without `elfcorehdr=`.
@@ -70,6 +76,12 @@ pub struct Job {
     pub kernel: PathBuf,
     /// The initrds, in order.
     pub initrds: Vec<PathBuf>,
+    /// The profile of a UKI; `None`: its first.
+    pub profile: Option<String>,
+    /// Addons to a UKI, in order.
+    pub addons: Vec<PathBuf>,
+    /// A multiboot kernel's modules, each a file and, behind a space, its arguments.
+    pub modules: Vec<String>,
     /// The rest.
     pub request: LoadRequest,
 }
@@ -111,7 +123,6 @@ impl LoadRecord {
         image: &Image<'_>,
         plan: &Plan<'_>,
     ) -> Result<Self, HostError> {
-        let Image::Linux(linux) = image;
         let real = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let asked = plan
             .crash
@@ -125,15 +136,17 @@ impl LoadRecord {
             target: job.request.target,
             syscall: plan.syscall.name,
             kernel: real(&job.kernel),
-            release: linux.release().map(str::to_owned),
+            release: image.release().map(str::to_owned),
             initrds: job.initrds.iter().map(|path| real(path)).collect(),
+            profile: job.profile.clone(),
+            addons: job.addons.iter().map(|path| real(path)).collect(),
             blobs: plan.blobs.clone(),
             cmdline: asked.to_owned(),
             digest: !job.request.no_digest,
             hotplug: job.request.hotplug,
             mem_min: job.request.mem_min,
             mem_max: job.request.mem_max,
-            init_size: u64::from(linux.header.init_size.get()),
+            init_size: image.memory_size(),
             fit: plan.crash.as_ref().map(|crash| Fit::of(plan, crash, host)),
         })
     }
@@ -198,6 +211,9 @@ impl LoadRecord {
         Job {
             kernel: self.kernel.clone(),
             initrds: self.initrds.clone(),
+            profile: self.profile.clone(),
+            addons: self.addons.clone(),
+            modules: Vec::new(),
             request: LoadRequest {
                 cmdline: CmdlineRequest {
                     base: CmdlineBase::Given(self.cmdline.clone()),

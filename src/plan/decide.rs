@@ -95,6 +95,32 @@ pub(super) fn decide(
     }
 }
 
+/// Decides for a kernel that is no Linux.
+///
+/// # Errors
+/// When kexec_load is forbidden, or the other call was asked for.
+pub(super) fn for_multiboot(request: &LoadRequest, host: &Host) -> Result<Decision, PlanError> {
+    let reason = "it is a multiboot kernel, and the running kernel loads Linux only";
+    let decision = |reason: &str| {
+        Ok(Decision {
+            name: Syscall::KexecLoad,
+            reason: reason.to_owned(),
+        })
+    };
+    match request.syscall {
+        SyscallChoice::Only(Syscall::KexecLoad) => decision("asked for with --syscall"),
+        SyscallChoice::Only(Syscall::KexecFileLoad) => Err(PlanError::FileLoadRefuses { reason }),
+        SyscallChoice::Auto => match forbids_kexec_load(request, host) {
+            Some(forbidden) => Err(PlanError::NoSyscall {
+                forbidden: forbidden.to_owned(),
+                harm: format!("refuses this image: {reason}"),
+                way_out: None,
+            }),
+            None => decision("kexec_file_load does not take a multiboot kernel"),
+        },
+    }
+}
+
 /// Why kexec_file_load answers ENOEXEC to an image that kexec_load can start
 /// (`bzImage64_probe` of arch/x86/kernel/kexec-bzimage64.c).
 fn file_load_refuses(host: &Host, image: &LinuxKernel<'_>) -> Option<&'static str> {

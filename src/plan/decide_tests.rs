@@ -32,8 +32,9 @@ fn decided_for(
     host: &Host,
 ) -> Result<(Syscall, String), PlanError> {
     let map = MemoryMap::reconcile(host, request.memory_map, &request.include_driver_managed);
-    let crate::image::Image::Linux(image) = crate::image::probe(kernel).unwrap();
-    decide(request, host, &image, &map, &Handover::default())
+    let image = crate::image::probe(kernel).unwrap();
+    let image = image.linux().unwrap();
+    decide(request, host, image, &map, &Handover::default())
         .map(|decision| (decision.name, decision.reason))
 }
 

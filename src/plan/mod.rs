@@ -7,6 +7,7 @@ mod chain;
 pub mod cmdline;
 mod decide;
 mod initrd;
+mod multiboot;
 mod place;
 mod pools;
 mod validate;
@@ -24,6 +25,7 @@ use crate::crash::{self, CrashError, HotplugChoice, Reservation};
 use crate::handover::record::Blob;
 use crate::handover::{Capability, Handover, HandoverError, HandoverRequest, Pool, Protection};
 use crate::host::Host;
+use crate::host::firmware_tables::FirmwareTables;
 use crate::image::linux::Format;
 use crate::image::{Image, LinuxKernel};
 use crate::memory::{E820Type, MapPolicy, MemoryKind, MemoryMap, NoHole, PhysRange};
@@ -57,6 +59,8 @@ pub struct LoadRequest {
     pub target: Target,
     /// Whether the kernel shall update elfcorehdr itself.
     pub hotplug: HotplugChoice,
+    /// The firmware's root pointers, for a multiboot kernel.
+    pub firmware_tables: FirmwareTables,
 }
 
 /// What a segment is for.
@@ -67,7 +71,7 @@ pub enum Role {
     Kernel,
     /// The initrds, one behind the other; several parts when pages are shared.
     Initrd,
-    /// The zero page and the command line.
+    /// The zero page and the command line, or the multiboot information.
     BootParams,
     /// The setup_data chain and the EFI memory map.
     SetupData,
@@ -75,6 +79,8 @@ pub enum Role {
     Purgatory,
     /// The ELF header of the dump.
     Elfcorehdr,
+    /// A multiboot kernel's module.
+    Module,
 }
 
 impl Role {
@@ -88,6 +94,7 @@ impl Role {
             Self::SetupData => "setup_data",
             Self::Purgatory => "purgatory",
             Self::Elfcorehdr => "elfcorehdr",
+            Self::Module => "module",
         }
     }
 }
@@ -332,6 +339,40 @@ pub enum PlanError {
         /// Why.
         reason: &'static str,
     },
+    /// A wish that no multiboot kernel can be granted.
+    #[error("{option} is not for a multiboot kernel: {reason}")]
+    NotForMultiboot {
+        /// The option.
+        option: &'static str,
+        /// Why.
+        reason: &'static str,
+        /// What to do about it, where something can be done.
+        hint: Option<&'static str>,
+    },
+    /// A multiboot kernel does not start without being told of this.
+    #[error("this multiboot kernel requires to be told of {what}, and cannot be: {why}")]
+    MultibootNeeds {
+        /// What it wants to be told of.
+        what: String,
+        /// Why it cannot be told.
+        why: String,
+    },
+    /// The kernel cannot lie where it is linked.
+    #[error("the kernel must lie at {range}, as it is not relocatable, and cannot: {why}")]
+    Occupied {
+        /// Where it wants to lie, in whole pages.
+        range: PhysRange,
+        /// What speaks against it.
+        why: String,
+    },
+    /// More segments than the call takes.
+    #[error("the kernel alone is {count} segments, and there is room for {most}")]
+    TooManyPieces {
+        /// Segments of the kernel.
+        count: usize,
+        /// Segments left beside what else is loaded.
+        most: usize,
+    },
     /// A driver whose memory cannot be handed over.
     #[error("memory of the driver {driver} cannot be handed over as RAM: {reason}")]
     NotIncludable {
@@ -370,7 +411,10 @@ impl PlanError {
     pub const fn is_usage(&self) -> bool {
         matches!(
             self,
-            Self::EmptyBounds { .. } | Self::NotWithFileLoad { .. } | Self::NotIncludable { .. }
+            Self::EmptyBounds { .. }
+                | Self::NotWithFileLoad { .. }
+                | Self::NotForMultiboot { .. }
+                | Self::NotIncludable { .. }
         )
     }
 
@@ -385,7 +429,8 @@ impl PlanError {
             Self::FiveLevel => {
                 Some("boot once with no5lvl, or take a kernel with CONFIG_X86_5LEVEL (a bzImage is sure to tell)".to_owned())
             }
-            Self::NoHole(_) => {
+            Self::NotForMultiboot { hint, .. } => hint.map(str::to_owned),
+            Self::NoHole(_) | Self::Occupied { .. } => {
                 Some("rkexec memmap shows where segments may go, and why not elsewhere".to_owned())
             }
             Self::Handover(error) => error.hint().map(str::to_owned),
@@ -418,9 +463,12 @@ pub fn plan<'a>(
     initrds: &[&'a [u8]],
     target: impl FnOnce() -> Capability,
 ) -> Result<Plan<'a>, PlanError> {
-    let Image::Linux(image) = image;
+    let image = match image {
+        Image::Linux(image) => image,
+        Image::Multiboot(image) => return multiboot::plan(request, host, image, initrds),
+    };
     check_drivers(&request.include_driver_managed)?;
-    let cmdline = command_line(request, host, image)?;
+    let cmdline = command_line(request, host, image.cmdline_limit())?;
     let mut memory_map =
         MemoryMap::reconcile(host, request.memory_map, &request.include_driver_managed);
     // A crash kernel looks at the memory of the one that died, and takes nothing over.
@@ -504,10 +552,13 @@ pub fn plan<'a>(
             plan.warnings.extend(harm);
             plan.e820.truncate(E820_MAX_ENTRIES_ZEROPAGE);
             if handover.tree.is_some() {
-                plan.warnings.push(
-                    "kexec_file_load leaves the device tree of the running kernel behind"
-                        .to_owned(),
-                );
+                let whose = match request.handover.uki_dtb {
+                    Some(_) => "the UKI",
+                    None => "the running kernel",
+                };
+                plan.warnings.push(format!(
+                    "kexec_file_load leaves the device tree of {whose} behind"
+                ));
             }
         }
     }
@@ -537,16 +588,12 @@ fn crash_plan(
 }
 
 /// The command line. A pool that is forgotten is forgotten in the running one, too.
-fn command_line(
-    request: &LoadRequest,
-    host: &Host,
-    image: &LinuxKernel<'_>,
-) -> Result<Cmdline, PlanError> {
+fn command_line(request: &LoadRequest, host: &Host, limit: usize) -> Result<Cmdline, PlanError> {
     let mut wish = request.cmdline.clone();
     if request.handover.no_carry && wish.base == CmdlineBase::Running {
         wish.remove.push("pmpool".to_owned());
     }
-    Cmdline::make(&wish, &host.cmdline, image.cmdline_limit())
+    Cmdline::make(&wish, &host.cmdline, limit)
 }
 
 fn check_drivers(drivers: &BTreeSet<String>) -> Result<(), PlanError> {

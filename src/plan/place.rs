@@ -38,7 +38,7 @@ const FOUR_LEVEL_LIMIT: u64 = 1 << 46;
 /// First address that 5-level paging does not reach: 4 PiB.
 const FIVE_LEVEL_LIMIT: u64 = 1 << 52;
 /// First address above what a 32-bit number holds.
-const FOUR_GIB: u64 = 1 << 32;
+pub(super) const FOUR_GIB: u64 = 1 << 32;
 
 /// Places everything and fills in the plan.
 pub(super) fn place<'a>(
@@ -49,7 +49,7 @@ pub(super) fn place<'a>(
     handover: &Handover,
     plan: &mut Plan<'a>,
 ) -> Result<(), PlanError> {
-    let mut places = Places::new(request, host, image, plan)?;
+    let mut places = Places::new(request, host, reach(host, image), plan)?;
     let kernel = places.kernel(image)?;
     let entry = kernel.start() + image.entry;
     let initrd_size = initrd::stream_size(initrds);
@@ -87,12 +87,7 @@ pub(super) fn place<'a>(
     let boot_params = places.small("boot_params", size)?;
     let setup_data = places.small("setup_data", chain.size() as u64)?;
     let purgatory = places.small("purgatory", purgatory::size())?;
-    if places.used_last_choice {
-        plan.warnings.push(
-            "a segment lies in memory that was added since boot: load again when it is unplugged"
-                .to_owned(),
-        );
-    }
+    places.warn_of_last_choice(plan);
 
     let addresses = Addresses {
         cmdline: boot_params.start() + zero_page::CMDLINE_OFFSET,
@@ -133,6 +128,7 @@ pub(super) fn place<'a>(
     let params = purgatory::Request {
         entry,
         boot_params: boot_params.start(),
+        mode: purgatory::Mode::Long,
         serial_port: host.serial.as_ref().map(|serial| serial.port),
         sha_ni: host.cpu.sha_ni,
         verify: !request.no_digest,
@@ -170,7 +166,7 @@ pub(super) fn fits(
     let Some(crash) = &plan.crash else {
         return Ok(());
     };
-    let mut places = Places::new(request, host, image, plan)?;
+    let mut places = Places::new(request, host, reach(host, image), plan)?;
     let headers = elfcorehdr::size(host.crash.cpus.len(), crash.dump.len()) as u64;
     let headers = headers.max(host.loaded.crash_elfcorehdr_size.unwrap_or(0));
     places.take("elfcorehdr", headers, PAGE_SIZE, 0, u64::MAX)?;
@@ -185,7 +181,9 @@ pub(super) fn fits(
 
 /// What purgatory verifies. What the files do not fill is zeroed by the running
 /// kernel, and nobody reads it before writing it: only the bytes are digested.
-fn digests<'a>(segments: impl IntoIterator<Item = &'a Segment<'a>>) -> Vec<(PhysRange, Digest)> {
+pub(super) fn digests<'a>(
+    segments: impl IntoIterator<Item = &'a Segment<'a>>,
+) -> Vec<(PhysRange, Digest)> {
     segments
         .into_iter()
         .filter_map(|segment| {
@@ -238,7 +236,7 @@ fn initrd_segments<'a>(initrds: &[&'a [u8]], place: PhysRange, limit: usize) -> 
 }
 
 /// Free memory, and the bounds that request and image set.
-struct Places {
+pub(super) struct Places {
     /// Boot RAM without the running kernel's initrd, boot RAM, hot-added RAM:
     /// each is looked at only when nothing fits in those before it.
     tiers: [Holes; 3],
@@ -247,24 +245,29 @@ struct Places {
     max: u64,
 }
 
+/// First address that the kernel does not reach when it is entered.
+fn reach(host: &Host, image: &LinuxKernel<'_>) -> u64 {
+    let five_level = host.cpu.la57 && image.has(xloadflags::FIVE_LEVEL_ENABLED);
+    let paging = if five_level {
+        FIVE_LEVEL_LIMIT
+    } else {
+        FOUR_LEVEL_LIMIT
+    };
+    if image.has(xloadflags::CAN_BE_LOADED_ABOVE_4G) {
+        paging - PAGE_SIZE
+    } else {
+        FOUR_GIB
+    }
+}
+
 impl Places {
-    fn new(
+    /// Places below `reach` for a plan whose map and exclusions are known.
+    pub(super) fn new(
         request: &LoadRequest,
         host: &Host,
-        image: &LinuxKernel<'_>,
+        reach: u64,
         plan: &Plan<'_>,
     ) -> Result<Self, PlanError> {
-        let five_level = host.cpu.la57 && image.has(xloadflags::FIVE_LEVEL_ENABLED);
-        let paging = if five_level {
-            FIVE_LEVEL_LIMIT
-        } else {
-            FOUR_LEVEL_LIMIT
-        };
-        let reach = if image.has(xloadflags::CAN_BE_LOADED_ABOVE_4G) {
-            paging - PAGE_SIZE
-        } else {
-            FOUR_GIB
-        };
         let (min, max) = (
             request.mem_min.unwrap_or(0),
             request.mem_max.unwrap_or(u64::MAX),
@@ -292,7 +295,7 @@ impl Places {
         })
     }
 
-    /// The best place; an error tells of boot RAM.
+    /// The highest place; an error tells of boot RAM.
     fn take(
         &mut self,
         what: &'static str,
@@ -300,6 +303,18 @@ impl Places {
         align: u64,
         min: u64,
         max: u64,
+    ) -> Result<PhysRange, PlanError> {
+        self.take_from(Direction::TopDown, what, size, align, (min, max))
+    }
+
+    /// The first place from the end that `direction` says, between two bounds.
+    pub(super) fn take_from(
+        &mut self,
+        direction: Direction,
+        what: &'static str,
+        size: u64,
+        align: u64,
+        (min, max): (u64, u64),
     ) -> Result<PhysRange, PlanError> {
         let (min, max) = (min.max(self.min), max.min(self.max));
         let bounds = PhysRange::from_bounds(min, max).map_err(|_| PlanError::Unreachable {
@@ -312,7 +327,7 @@ impl Places {
             size,
             align,
             bounds,
-            direction: Direction::TopDown,
+            direction,
         };
         let [preferred, boot, hot_added] = &mut self.tiers;
         let place = match preferred.take(&want).or_else(|_| boot.take(&want)) {
@@ -325,6 +340,43 @@ impl Places {
         };
         self.tiers.iter_mut().for_each(|holes| holes.remove(place));
         Ok(place)
+    }
+
+    /// The lowest place from `above` on, or below it when there is none.
+    pub(super) fn low(
+        &mut self,
+        what: &'static str,
+        size: u64,
+        above: u64,
+    ) -> Result<PhysRange, PlanError> {
+        let mut lowest = |min| {
+            let bounds = (min, u64::MAX);
+            self.take_from(Direction::BottomUp, what, size, PAGE_SIZE, bounds)
+        };
+        lowest(above).or_else(|_| lowest(0))
+    }
+
+    /// Takes these pages, if they are free.
+    pub(super) fn exactly(&mut self, range: PhysRange) -> bool {
+        let bounds = (range.start(), range.end());
+        let (direction, size) = (Direction::BottomUp, range.size());
+        self.take_from(direction, "a fixed address", size, PAGE_SIZE, bounds)
+            .is_ok_and(|place| place == range)
+    }
+
+    /// The bounds that request and image set: first address, first address beyond.
+    pub(super) fn bounds(&self) -> (u64, u64) {
+        (self.min, self.max)
+    }
+
+    /// Says so when memory was taken that may be unplugged.
+    pub(super) fn warn_of_last_choice(&self, plan: &mut Plan<'_>) {
+        if self.used_last_choice {
+            plan.warnings.push(
+                "a segment lies in memory that was added since boot: load again when it is unplugged"
+                    .to_owned(),
+            );
+        }
     }
 
     /// elfcorehdr, its place and its word on the command line; what the capture

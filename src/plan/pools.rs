@@ -75,7 +75,7 @@ fn add_parameters(
 }
 
 /// What the next kernel is told of a pool, and why.
-fn told(protection: Protection) -> (E820Type, &'static str) {
+pub(super) fn told(protection: Protection) -> (E820Type, &'static str) {
     match protection {
         Protection::Kernel => (
             E820Type::RAM,

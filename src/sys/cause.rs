@@ -49,6 +49,8 @@ pub struct Attempt<'a> {
     pub hotplug: Option<Hotplug>,
     /// The kernel file carries a signature, valid or not.
     pub signed: Option<bool>,
+    /// The kernel file is a part of a UKI, whose signature covers the whole.
+    pub in_uki: bool,
     /// Length of the command line in bytes, with its NUL.
     pub cmdline_size: u64,
     /// The image's own limit, `cmdline_size` of its setup_header in bytes.
@@ -85,6 +87,7 @@ impl<'a> Attempt<'a> {
             efi_secure_boot: None,
             hotplug: None,
             signed: None,
+            in_uki: false,
             cmdline_size: 0,
             cmdline_limit: None,
             segments: 0,

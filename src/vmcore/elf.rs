@@ -53,7 +53,7 @@ struct Load {
 }
 
 /// Which address of a segment is meant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub(super) enum Space {
     Virtual,
     Physical,
@@ -133,7 +133,7 @@ impl<R: ReadAt> Core<R> {
             let mut table = vec![0; bytes];
             let at = header.e_phoff.saturating_add(done * PROGRAM_HEADER);
             self.read(&mut table, at, WHAT)?;
-            let entries = bytes / ProgramHeader::size(ctx);
+            let entries = usize::try_from(number).unwrap_or(0);
             let headers = ProgramHeader::parse(&table, 0, entries, ctx)
                 .map_err(|error| VmcoreError::Malformed(format!("{WHAT}: {error}")))?;
             for header in headers {
@@ -217,11 +217,11 @@ impl<R: ReadAt> Core<R> {
     }
 
     fn text(&self, at: u64, size: u64) -> Result<Vec<u8>, VmcoreError> {
-        let size = usize::try_from(size)
-            .ok()
-            .filter(|_| size <= MAX_VMCOREINFO);
-        let huge = || VmcoreError::Malformed("VMCOREINFO of more than 1 MiB".to_owned());
-        let mut text = vec![0; size.ok_or_else(huge)?];
+        if size > MAX_VMCOREINFO {
+            let what = format!("VMCOREINFO of {size} bytes");
+            return Err(VmcoreError::Malformed(what));
+        }
+        let mut text = vec![0; usize::try_from(size).unwrap_or(0)];
         self.read(&mut text, at, "VMCOREINFO")?;
         Ok(text)
     }
@@ -341,10 +341,8 @@ fn check_format(start: &[u8]) -> Result<(), VmcoreError> {
     }
     if start.get(EI_DATA) == Some(&ELFDATA2MSB) {
         let what = "a dump of a big-endian machine";
-        return Err(foreign(
-            what,
-            "makedumpfile on a machine of that kind reads it",
-        ));
+        let hint = "makedumpfile on a machine of that kind reads it";
+        return Err(foreign(what, hint));
     }
     Ok(())
 }

@@ -281,7 +281,7 @@ fn notes_that_cannot_be() {
     put(&mut long, 0, &u32::MAX.to_le_bytes());
     refused(&with(&long), "ends behind its segment");
     let huge = note(b"VMCOREINFO\0", &vec![b'\n'; (1 << 20) + 1]);
-    refused(&with(&huge), "more than 1 MiB");
+    refused(&with(&huge), "VMCOREINFO of 1048577 bytes");
     let endless = note(b"X\0", b"").repeat((1 << 20) + 1);
     refused(&with(&endless), "no end");
 }

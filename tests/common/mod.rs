@@ -11,5 +11,6 @@
 pub(crate) mod bzimage;
 pub(crate) mod elf;
 pub(crate) mod host;
+pub(crate) mod multiboot;
 pub(crate) mod pe;
 pub(crate) mod vmcore;

@@ -55,7 +55,7 @@ impl fmt::Debug for Wish {
         writeln!(f, "\ninitrds {sizes:?}\n{:#?}", self.request)?;
         match probe(&self.image) {
             Ok(Image::Linux(image)) => writeln!(f, "{:?}", image.header),
-            Err(error) => writeln!(f, "{error}"),
+            other => writeln!(f, "{other:?}"),
         }
     }
 }
@@ -226,7 +226,7 @@ fn check(
     wish: &Wish,
     image: &Image<'_>,
 ) -> Result<(), TestCaseError> {
-    let Image::Linux(image) = image;
+    let image = image.linux().unwrap();
     let request = &wish.request;
     let firmware = request.memory_map == MapPolicy::Firmware;
     let kmem = !request.include_driver_managed.is_empty();

@@ -71,7 +71,7 @@ impl NextKernel {
         let flags = number(purgatory + 12, 4);
         let zero_page = number(purgatory + 24, 8);
         let digested = (0..number(purgatory + 36, 4))
-            .map(|n| purgatory + 40 + n * 48)
+            .map(|n| purgatory + 48 + n * 48)
             .map(|at| {
                 let range = PhysRange::new(number(at, 8), number(at + 8, 8)).unwrap();
                 (range, memory.read(at + 16, 32).try_into().unwrap())

@@ -15,7 +15,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rkexec::memory::PhysRange;
-use rkexec::purgatory::{self, Request};
+use rkexec::purgatory::{self, Mode, Request};
 
 /// Where the stub, the payload, the image and a segment are loaded.
 const STUB: u64 = 0x10_0000;
@@ -33,7 +33,7 @@ global_asm!(
     r#"
     .pushsection .rodata.stub, "a"
     .balign 8
-    .globl stub_begin, stub_end, payload_begin, payload_end
+    .globl stub_begin, stub_end, payload_begin, payload_end, payload32_begin, payload32_end
 stub_begin:
     .quad   0
     .code32
@@ -138,9 +138,55 @@ payload_begin:
     hlt
 6:
 payload_end:
+
+    .balign 8
+payload32_begin:
+    .code32
+    mov     %eax, payload32_end - payload32_begin + {payload}
+    mov     %ebx, payload32_end - payload32_begin + {payload} + 4
+    mov     %ecx, payload32_end - payload32_begin + {payload} + 8
+    mov     %edx, payload32_end - payload32_begin + {payload} + 12
+    mov     %esi, payload32_end - payload32_begin + {payload} + 16
+    mov     %edi, payload32_end - payload32_begin + {payload} + 20
+    mov     %ebp, payload32_end - payload32_begin + {payload} + 24
+    mov     %esp, payload32_end - payload32_begin + {payload} + 28
+    pushf
+    pop     payload32_end - payload32_begin + {payload} + 32
+    mov     %cr0, %eax
+    mov     %eax, payload32_end - payload32_begin + {payload} + 36
+    mov     %cr4, %eax
+    mov     %eax, payload32_end - payload32_begin + {payload} + 40
+    mov     $0xc0000080, %ecx
+    rdmsr
+    mov     %eax, payload32_end - payload32_begin + {payload} + 44
+    mov     %cs, payload32_end - payload32_begin + {payload} + 48
+    mov     %ds, payload32_end - payload32_begin + {payload} + 50
+    mov     %es, payload32_end - payload32_begin + {payload} + 52
+    mov     %ss, payload32_end - payload32_begin + {payload} + 54
+    mov     %fs, payload32_end - payload32_begin + {payload} + 56
+    mov     %gs, payload32_end - payload32_begin + {payload} + 58
+    sidt    payload32_end - payload32_begin + {payload} + 60
+    # Limits of the segments in use: to the last byte of 4 GiB.
+    mov     %cs, %eax
+    lsl     %eax, %eax
+    mov     %eax, payload32_end - payload32_begin + {payload} + 68
+    mov     %ds, %eax
+    lsl     %eax, %eax
+    mov     %eax, payload32_end - payload32_begin + {payload} + 72
+    mov     $payload32_end - payload32_begin + {payload}, %esi
+    mov     $76, %ecx
+    mov     $0xe9, %edx
+    rep     outsb
+    mov     $0xf4, %edx
+    mov     $16, %al
+    out     %al, %dx
+    hlt
+    .code64
+payload32_end:
     .popsection
     "#,
     stub = const STUB,
+    payload = const PAYLOAD,
     options(att_syntax)
 );
 
@@ -149,6 +195,8 @@ unsafe extern "C" {
     static stub_end: u8;
     static payload_begin: u8;
     static payload_end: u8;
+    static payload32_begin: u8;
+    static payload32_end: u8;
 }
 
 fn between(begin: *const u8, end: *const u8) -> Vec<u8> {
@@ -205,7 +253,10 @@ impl Machine {
 
     fn start(&self, directory: &Path) -> Child {
         let write = |name: &str, bytes: &[u8]| fs::write(directory.join(name), bytes).unwrap();
-        let payload = between(&raw const payload_begin, &raw const payload_end);
+        let payload = match self.request.mode {
+            Mode::Long => between(&raw const payload_begin, &raw const payload_end),
+            Mode::Protected { .. } => between(&raw const payload32_begin, &raw const payload32_end),
+        };
         let segment = super::noise(3 * purgatory::CHUNK + 12_345);
         let range = |start, bytes: &[u8]| PhysRange::new(start, bytes.len() as u64).unwrap();
         let mut digest = purgatory::digest(&segment);
@@ -306,8 +357,29 @@ fn the_next_kernel_gets_the_promised_state() {
         assert_eq!(quad(144), 0x20, "cr4 as it was");
         assert_eq!(bytes[152..160], [0x10, 0, 0x18, 0, 0x18, 0, 0x18, 0]);
         assert_eq!(bytes[160..170], [0; 10], "an empty IDT");
-        assert_eq!(bytes[176..178], [31, 0], "a GDT of four entries");
+        assert_eq!(bytes[176..178], [39, 0], "a GDT of five entries");
     }
+}
+
+/// "I386 machine state" of both Multiboot specifications, section 3.2.
+#[test]
+fn a_multiboot_kernel_gets_protected_mode() {
+    let mut machine = Machine::new();
+    machine.request.mode = Mode::Protected { eax: 0x36d7_6289 };
+    machine.request.boot_params = 0xfedc_ba98;
+    let bytes = machine.registers();
+    let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
+    assert_eq!((word(0), word(4)), (0x36d7_6289, 0xfedc_ba98), "eax, ebx");
+    assert_eq!(bytes[8..28], [0; 20], "ecx, edx, esi, edi, ebp");
+    assert_eq!(u64::from(word(28)), IMAGE + purgatory::size(), "esp");
+    // VM, DF and IF.
+    assert_eq!(word(32) & 0x2_0600, 0, "eflags");
+    assert_eq!(word(36), 0x11, "cr0: protected mode, no paging");
+    assert_eq!((word(40), word(44)), (0, 0), "cr4, efer");
+    assert_eq!(bytes[48..52], [0x20, 0, 0x18, 0], "cs, ds");
+    assert_eq!(bytes[52..60], [0x18, 0, 0x18, 0, 0x18, 0, 0x18, 0]);
+    assert_eq!(bytes[60..66], [0; 6], "an empty IDT");
+    assert_eq!((word(68), word(72)), (u32::MAX, u32::MAX), "flat segments");
 }
 
 #[test]
@@ -342,7 +414,7 @@ fn other_faults_are_told_too() {
             magic,
             "bad magic in the parameter block: 0x3047525550584b52",
         ),
-        (version, "parameter block of version 0x9, wanted 0x2"),
+        (version, "parameter block of version 0x9, wanted 0x3"),
         (unmapped, "CPU exception 0xe at 0x"),
         (undefined, "CPU exception 0x6 at 0x"),
     ] {

@@ -7,12 +7,13 @@ mod mapping;
 
 use mapping::{Mapping, region};
 use rkexec::memory::PhysRange;
-use rkexec::purgatory::{CHUNK, Fault, MAX_REGIONS, Request};
+use rkexec::purgatory::{CHUNK, Fault, MAX_REGIONS, Mode, Request};
 use rkexec::sys::digest::has_sha_ni;
 
 const REQUEST: Request = Request {
     entry: 0,
     boot_params: 0,
+    mode: Mode::Long,
     serial_port: None,
     sha_ni: false,
     verify: true,
@@ -132,9 +133,9 @@ fn a_damaged_block_is_told_from_a_damaged_segment() {
         (0, &b"RKXPURG0"[..], Fault::Magic, MAX_REGIONS),
         (8, &[99, 0, 0, 0], Fault::Version, MAX_REGIONS),
         (36, &[17, 0, 0, 0], Fault::Table, MAX_REGIONS),
-        (40, &[0; 8], Fault::Table, 0),
         (48, &[0; 8], Fault::Table, 0),
-        (48, &[0xff; 8], Fault::Table, 0),
+        (56, &[0; 8], Fault::Table, 0),
+        (56, &[0xff; 8], Fault::Table, 0),
     ] {
         let mapping = Mapping::new(&REQUEST, &[region(&data)]);
         mapping.write(offset, bytes);

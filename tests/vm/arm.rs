@@ -8,11 +8,11 @@ use goblin::elf::Elf;
 use goblin::elf::program_header::PT_LOAD;
 use serde_json::{Value, json};
 
+use crate::examples::example;
 use crate::initramfs::{self, Archive};
 use crate::lab::Kernel;
 use crate::qemu::{Guest, Outcome, Running};
 use crate::trip::host_file;
-use crate::units::example;
 use crate::witness::Stage;
 
 /// What is plugged: four memory blocks of 128 MiB.
@@ -79,10 +79,16 @@ echo c >/proc/sysrq-trigger
 /// As much of the dump as holds its program headers.
 const CAPTURE: &str = "dd if=/proc/vmcore bs=4K count=16 2>/dev/null | record core\n";
 
-/// A guest that is to be armed with its own kernel.
+/// A guest that is to be armed with its own kernel, which only shows the dump's headers.
 pub(crate) fn guest(name: &str, kernel: &Kernel) -> Result<Guest> {
     let mut overlay = Archive::new();
     overlay.file("test/stage-2", 0o644, CAPTURE.as_bytes());
+    armed_with(name, kernel, overlay)
+}
+
+/// A guest that is to be armed with its own kernel; `overlay` is what the capture
+/// kernel's initramfs has besides what all have.
+pub(crate) fn armed_with(name: &str, kernel: &Kernel, overlay: Archive) -> Result<Guest> {
     Ok(Guest::new(name, kernel)
         .memory("1G,slots=4,maxmem=4G")
         .append("crashkernel=256M")
@@ -229,4 +235,107 @@ fn a_storm_under_6_12_is_left_to_the_kernel() -> Result<()> {
     assert!(!rearmed_by_udev(before)?);
     armed_to_the_end(before)?;
     dumped(&outcome)
+}
+
+/// What `arm` says of a load, for each of several changes.
+const CHANGES: &str = "
+arm() { try $1 rkexec arm --output json; }
+arm first
+arm again
+echo >>/next/initrd
+arm initrd
+echo \"append = 'nr_cpus=1'\" >>/etc/rkexec.toml
+arm cmdline
+sed -i '1i digest = false' /etc/rkexec.toml
+arm digest
+rkexec unload --panic
+arm unloaded
+rm /run/rkexec/*
+arm unrecorded
+arm still
+sed -i s/128M/300M/ /etc/rkexec.toml
+refused small rkexec arm
+record loaded </sys/kernel/kexec_crash_loaded
+";
+
+#[test]
+fn only_what_differs_is_loaded() -> Result<()> {
+    let outcome = guest("arm-changes", &Kernel::new("6.12")?)?
+        .script(CHANGES)
+        .run()?;
+    let before = outcome.stage(1)?;
+    let nothing = Value::Null;
+    for (change, reason) in [
+        ("first", json!("no crash kernel was loaded")),
+        ("again", nothing.clone()),
+        ("initrd", json!("the initrd is another one now")),
+        ("cmdline", json!("the command line is another one now")),
+        (
+            "digest",
+            json!("whether purgatory verifies is another one now"),
+        ),
+        ("unloaded", json!("no crash kernel was loaded")),
+        (
+            "unrecorded",
+            json!("which crash kernel was loaded before is not recorded"),
+        ),
+        ("still", nothing),
+    ] {
+        let said: Value = serde_json::from_str(before.text(&format!("{change}.out"))?)?;
+        let expected = json!({
+            "schema": 1,
+            "armed": true,
+            "loaded": !reason.is_null(),
+            "reason": reason,
+            "kernel": "/next/vmlinuz",
+        });
+        assert_eq!(said, expected, "{change}");
+    }
+    assert_eq!(before.text("small.status")?, "1");
+    let small = before.text("small.err")?;
+    assert!(
+        small.starts_with(
+            "rkexec: arm failed: 256 MiB are reserved for a crash kernel, and the configuration wants 300 MiB"
+        ),
+        "{small}"
+    );
+    // What was loaded before it was asked for too much stays.
+    assert_eq!(before.text("loaded")?, "1");
+    Ok(())
+}
+
+#[test]
+fn a_machine_without_a_reservation() -> Result<()> {
+    let script = "
+refused fails rkexec arm
+sed -i \"1i when_impossible = 'warn'\" /etc/rkexec.toml
+try warns rkexec arm
+try json rkexec arm --output json
+try watches rkexec arm --watch
+";
+    let outcome = Guest::new("arm-impossible", &Kernel::new("6.12")?)
+        .file("etc/rkexec.toml", CONFIG.as_bytes())
+        .script(script)
+        .run()?;
+    let before = outcome.stage(1)?;
+    let why = "no memory is reserved for a crash kernel";
+    assert_eq!(before.text("fails.status")?, "1");
+    let failed = before.text("fails.err")?;
+    assert!(
+        failed.starts_with(&format!(
+            "rkexec: arm failed: {why}\nhint: boot with crashkernel="
+        )),
+        "{failed}"
+    );
+    for warned in ["warns", "json", "watches"] {
+        let said = before.text(&format!("{warned}.err"))?;
+        assert_eq!(said, format!("rkexec: warning: not armed: {why}"));
+    }
+    for silent in ["warns.out", "watches.out"] {
+        assert_eq!(before.text(silent)?, "");
+    }
+    let said: Value = serde_json::from_str(before.text("json.out")?)?;
+    let expected = json!({ "schema": 1, "armed": false, "loaded": false, "reason": why });
+    assert_eq!(said, expected);
+    Ok(())
 }

@@ -29,6 +29,7 @@ pub(crate) struct Trip<'a> {
     before: String,
     after: String,
     programs: Vec<String>,
+    image: Option<Vec<u8>>,
 }
 
 /// A round trip that arrived.
@@ -47,7 +48,14 @@ impl<'a> Trip<'a> {
             before: String::new(),
             after: String::new(),
             programs: Vec::new(),
+            image: None,
         }
+    }
+
+    /// The next kernel's file, instead of its bzImage.
+    pub(crate) fn image(mut self, file: Vec<u8>) -> Self {
+        self.image = Some(file);
+        self
     }
 
     /// Load options for `plan` and `load`, instead of `--syscall kexec_load`.
@@ -85,6 +93,11 @@ impl<'a> Trip<'a> {
         format!("{CMDLINE}2{}", self.words)
     }
 
+    /// The next kernel.
+    pub(crate) fn next(&self) -> &Kernel {
+        self.next
+    }
+
     /// What follows `rkexec plan` or `rkexec load` in the first kernel.
     pub(crate) fn request(&self) -> String {
         request("/next/initrd", &self.cmdline(), &self.options)
@@ -103,8 +116,12 @@ impl<'a> Trip<'a> {
 
     /// `guest` with the next kernel and the script that plans and loads it.
     pub(crate) fn prepare(&self, guest: Guest, initrd: &[u8]) -> Result<Guest> {
+        let image = match &self.image {
+            Some(image) => image.clone(),
+            None => std::fs::read(self.next.image())?,
+        };
         Ok(guest
-            .file("next/vmlinuz", &std::fs::read(self.next.image())?)
+            .file("next/vmlinuz", &image)
             .file("next/initrd", initrd)
             .file("test/load", load_script(&self.request()).as_bytes()))
     }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
+use super::multiboot;
 use crate::handover::Capability;
 use crate::image::linux::xloadflags;
 use crate::image::{Image, LinuxKernel};
@@ -122,10 +123,13 @@ pub(in crate::cli) fn memory_map(map: &MemoryMap) -> Value {
 
 /// What a kernel file is.
 pub(in crate::cli) fn image(image: &Image<'_>) -> Value {
-    let Image::Linux(image) = image;
+    let image = match image {
+        Image::Linux(image) => image,
+        Image::Multiboot(image) => return multiboot::json(image),
+    };
     let (major, minor) = image.protocol();
     json!({
-        "format": image.format.name(),
+        "format": image.format_name(),
         "version": image.version,
         "release": image.release(),
         "protocol": format!("{major}.{minor:02}"),

@@ -2,8 +2,10 @@
 //! SVG for the eye.
 
 pub(super) mod json;
+mod multiboot;
 pub(super) mod svg;
 pub(super) mod text;
+pub(super) mod uki;
 
 /// Bytes in the largest unit that gives at least 1, for people.
 pub(super) fn human(bytes: u64) -> String {

@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use super::human;
 use super::json::xload_names;
+use super::{human, multiboot};
 use crate::handover::Capability;
 use crate::image::Image;
 use crate::memory::{E820Type, MemoryMap, Region};
@@ -23,8 +23,10 @@ pub(in crate::cli) fn loaded(
     } else {
         String::new()
     };
-    let Image::Linux(image) = image;
-    let release = image.release().unwrap_or("a kernel without a version");
+    let release = match image {
+        Image::Linux(image) => image.release().unwrap_or("a kernel without a version"),
+        Image::Multiboot(image) => multiboot::title(image),
+    };
     let _ = writeln!(
         out,
         "{} {release} through {}: {}",
@@ -45,16 +47,17 @@ pub(in crate::cli) fn plan(
     kernel: &Path,
     explain: bool,
 ) -> String {
-    let Image::Linux(linux) = image;
     let mut out = String::new();
-    let (major, minor) = linux.protocol();
-    let release = linux.release().unwrap_or("of unknown version");
-    let _ = writeln!(
-        out,
-        "kernel:    {}, {release} ({}, protocol {major}.{minor:02})",
-        kernel.display(),
-        linux.format.name()
-    );
+    let what = match image {
+        Image::Linux(linux) => {
+            let (major, minor) = linux.protocol();
+            let release = linux.release().unwrap_or("of unknown version");
+            let format = linux.format_name();
+            format!("{release} ({format}, protocol {major}.{minor:02})")
+        }
+        Image::Multiboot(image) => multiboot::title(image).to_owned(),
+    };
+    let _ = writeln!(out, "kernel:    {}, {what}", kernel.display());
     let _ = writeln!(out, "cmdline:   {}", plan.cmdline.as_str());
     let _ = writeln!(
         out,
@@ -207,14 +210,17 @@ fn told(e820: Option<E820Type>) -> String {
 
 /// What a kernel file is.
 pub(in crate::cli) fn image(image: &Image<'_>) -> String {
-    let Image::Linux(image) = image;
+    let image = match image {
+        Image::Linux(image) => image,
+        Image::Multiboot(image) => return multiboot::text(image),
+    };
     let header = &image.header;
     let (major, minor) = image.protocol();
     let mut out = String::new();
     let mut line = |name: &str, value: String| {
         let _ = writeln!(out, "{name:<14} {value}");
     };
-    line("format:", format!("{} (x86_64)", image.format.name()));
+    line("format:", format!("{} (x86_64)", image.format_name()));
     line("version:", image.version.unwrap_or("unknown").to_owned());
     line("protocol:", format!("{major}.{minor:02}"));
     line(

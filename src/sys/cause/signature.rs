@@ -4,6 +4,15 @@
 use super::{Attempt, Cause};
 use crate::sys::errno::{ENOTSUPP, Errno};
 
+/// What is loaded, for people.
+fn file(attempt: &Attempt<'_>) -> &'static str {
+    if attempt.in_uki {
+        "the kernel inside the UKI"
+    } else {
+        "the kernel file"
+    }
+}
+
 /// A file without a signature where the kernel is known to want one.
 pub(super) fn missing(attempt: &Attempt<'_>) -> Option<(i32, Cause)> {
     let config = &attempt.security.config;
@@ -11,17 +20,18 @@ pub(super) fn missing(attempt: &Attempt<'_>) -> Option<(i32, Cause)> {
         return None;
     }
     if config.kexec_sig_force == Some(true) {
-        let cause = Cause::new(
-            "the kernel file has no signature, and this kernel loads none without \
-             (CONFIG_KEXEC_SIG_FORCE)",
-        )
+        let cause = Cause::new(format!(
+            "{} has no signature, and this kernel loads none without (CONFIG_KEXEC_SIG_FORCE)",
+            file(attempt)
+        ))
         .hint(sign(attempt));
         return Some((libc::ENODATA, cause));
     }
     let mode = attempt.lockdown()?;
     if config.kexec_sig == Some(true) && attempt.security.ima_appraise_kexec == Some(false) {
         let cause = Cause::new(format!(
-            "the kernel is locked down in {mode} mode, and the kernel file has no signature"
+            "the kernel is locked down in {mode} mode, and {} has no signature",
+            file(attempt)
         ))
         .hint(sign(attempt));
         return Some((libc::EPERM, cause));
@@ -41,19 +51,20 @@ pub(super) fn under_lockdown(attempt: &Attempt<'_>) -> Option<String> {
         Some(Lockdown::Confidentiality) => "the kernel is locked down in confidentiality mode",
         None => "the kernel is locked down (/sys/kernel/security/lockdown is not there)",
     };
-    let file = match attempt.signed {
-        Some(false) => "the kernel file has no signature",
-        Some(true) => "it does not trust the kernel file's signature",
-        None => "the kernel file has no signature it trusts",
-    };
-    Some(format!("{kernel}, and {file}"))
+    let file = file(attempt);
+    Some(match attempt.signed {
+        Some(false) => format!("{kernel}, and {file} has no signature"),
+        Some(true) => format!("{kernel}, and it does not trust the signature of {file}"),
+        None => format!("{kernel}, and {file} has no signature it trusts"),
+    })
 }
 
 /// The kernel looked at the signature and refused it, saying `errno`.
 pub(super) fn rejected(attempt: &Attempt<'_>, errno: Errno) -> Cause {
     match errno.number() {
         libc::ENODATA => {
-            Cause::new("the kernel file has no signature, and this kernel insists on one")
+            let file = file(attempt);
+            Cause::new(format!("{file} has no signature, and this kernel insists on one"))
                 .hint(sign(attempt))
         }
         libc::ELIBBAD => Cause::new(
@@ -117,7 +128,10 @@ fn verify() -> &'static str {
 
 /// How to come to a kernel that is accepted.
 fn sign(attempt: &Attempt<'_>) -> &'static str {
-    if attempt.kexec_load_is_open() {
+    if attempt.in_uki {
+        "a signature of the UKI covers the file as a whole and does not count: build it around a \
+         signed kernel (`ukify build --sign-kernel`)"
+    } else if attempt.kexec_load_is_open() {
         "take the distribution's signed kernel or sign it (`sbsign`) with an enrolled key; \
          --syscall kexec_load checks no signature, where no policy forbids it"
     } else {

@@ -320,7 +320,7 @@ fn a_missing_signature_is_told_before_the_call_only_where_it_is_sure() {
         },
     );
     assert!(
-        text.contains("does not trust the kernel file's signature"),
+        text.contains("does not trust the signature of the kernel file"),
         "{text}"
     );
 }

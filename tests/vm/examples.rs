@@ -1,12 +1,14 @@
-//! examples/systemd and examples/udev under a real systemd: the service may do
-//! what it must in spite of its fence, and so may the rule with its timer.
+//! The examples/ on real kernels. The service may do what it must in spite of its
+//! fence, and so may the udev rule with its timer, under a real systemd; the
+//! capture script saves the dump of a real panic.
 
 use std::fs;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::arm::{guest, plug};
+use crate::arm::{armed_with, guest, plug};
+use crate::initramfs::Archive;
 use crate::lab::{self, Kernel};
 use crate::qemu::Guest;
 use crate::witness::Stage;
@@ -180,5 +182,49 @@ fn the_service_and_the_rule_keep_a_machine_armed() -> Result<()> {
     }
     // At the start, and for each of the two.
     assert_eq!(before.text("loads")?.lines().count(), 3, "{rule}");
+    Ok(())
+}
+
+/// A root file system for the capture script. In a PID namespace of its own a
+/// reboot ends no more than that: its first process, by SIGHUP.
+const CAPTURE: &str = "
+mkdir /mnt
+mount -t tmpfs tmpfs /mnt
+mount -o remount,ro none /mnt
+export rootmnt=/mnt
+refused capture unshare -p -f /scripts/local-bottom/rkexec-capture
+cd /mnt/var/crash/*
+ls | record saved
+record saved-dmesg <dmesg
+try reread makedumpfile --dump-dmesg vmcore /tmp/dmesg
+record dmesg-of-the-dump </tmp/dmesg
+grep ' /mnt ' /proc/mounts | record mounted
+";
+
+#[test]
+fn the_capture_script_saves_a_real_dump() -> Result<()> {
+    let mut overlay = Archive::new();
+    overlay.file("test/stage-2", 0o644, CAPTURE.as_bytes());
+    overlay.file(
+        "scripts/local-bottom/rkexec-capture",
+        0o755,
+        &example("initramfs-tools/scripts/local-bottom/rkexec-capture")?,
+    );
+    overlay.program(Path::new("/usr/bin/makedumpfile"), "bin/makedumpfile")?;
+    let kernel = Kernel::new("6.12")?;
+    let outcome = armed_with("capture-script", &kernel, overlay)?
+        .script("try arm rkexec arm\necho c >/proc/sysrq-trigger\n")
+        .run()?;
+    let after = outcome.stage(2)?;
+    let said = after.text("capture.out")?;
+    assert!(said.contains("the dump is in /var/crash/"), "{said}");
+    assert_eq!(after.text("capture.status")?, "129", "{said}");
+    assert_eq!(after.text("saved")?, "dmesg\nvmcore");
+    let mounted = after.text("mounted")?;
+    assert!(mounted.contains(" ro,"), "{mounted}");
+    for log in ["saved-dmesg", "dmesg-of-the-dump"] {
+        let text = after.text(log)?;
+        assert!(text.contains("sysrq triggered crash"), "{log}: {text}");
+    }
     Ok(())
 }

@@ -1,0 +1,60 @@
+//! What a multiboot kernel is given beside what Linux is: modules, and the firmware's
+//! root pointers.
+
+use std::path::Path;
+
+use anyhow::Context as _;
+
+use super::load::open_file;
+use super::{Context, Usage};
+use crate::host::Host;
+use crate::host::firmware_tables::FirmwareTables;
+use crate::image::Image;
+use crate::image::multiboot::Module;
+use crate::load::Files;
+use crate::load::record::Job;
+use crate::plan::LoadRequest;
+use crate::sys::MappedFile;
+
+/// Opens the files of `modules`, each `FILE ARGS`.
+pub(super) fn open(modules: &[String]) -> anyhow::Result<Vec<MappedFile>> {
+    let open = |module: &String| {
+        let (file, _) = module.split_once(' ').unwrap_or((module, ""));
+        open_file(Path::new(file), "module")
+    };
+    modules.iter().map(open).collect()
+}
+
+/// Gives `image` what else it needs, and completes the request for it.
+pub(super) fn complete<'a>(
+    context: &Context,
+    host: &Host,
+    job: &Job,
+    files: &'a Files,
+    image: &mut Image<'a>,
+    request: &mut LoadRequest,
+) -> anyhow::Result<()> {
+    let Image::Multiboot(kernel) = image else {
+        if job.modules.is_empty() {
+            return Ok(());
+        }
+        let why = "planning failed: --module is for multiboot kernels, and this is a Linux, which takes --initrd";
+        return Err(Usage(why.to_owned()).into());
+    };
+    kernel.name = job
+        .kernel
+        .to_str()
+        .context("planning failed: the kernel's name becomes a part of its command line, and is not UTF-8")?
+        .to_owned();
+    kernel.modules = files
+        .modules
+        .iter()
+        .zip(&job.modules)
+        .map(|(file, cmdline)| Module {
+            bytes: file.bytes(),
+            cmdline: cmdline.clone(),
+        })
+        .collect();
+    request.firmware_tables = FirmwareTables::read(&context.root, host);
+    Ok(())
+}

@@ -1,0 +1,149 @@
+//! What is loaded besides the kernel: the parts of a UKI and of its addons, and
+//! the files and options that were given.
+
+use crate::image::uki::{Addon, Uki};
+use crate::image::{Found, ImageError, signature};
+use crate::plan::{CmdlineBase, LoadRequest};
+use crate::sys::{Syscall, Target};
+
+/// What goes with the kernel.
+#[derive(Debug, Clone)]
+pub struct Parts<'a> {
+    /// The initrds, in order: microcode first, where the kernel looks for it.
+    pub initrds: Vec<&'a [u8]>,
+    /// The request, with what the UKI says where the options say nothing.
+    pub request: LoadRequest,
+    /// What the operator should know.
+    pub warnings: Vec<String>,
+}
+
+/// Why the parts do not go together.
+#[derive(Debug, thiserror::Error)]
+pub enum PartsError {
+    /// A part is damaged.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// Addons need something to be added to.
+    #[error("--addon goes with a UKI, and this kernel is none")]
+    NoUki,
+    /// An addon is made for another kernel.
+    #[error("an addon is made for the kernel {addon}, and the UKI has {uki}")]
+    OtherKernel {
+        /// Its `.uname`.
+        addon: String,
+        /// The UKI's.
+        uki: String,
+    },
+}
+
+impl<'a> Parts<'a> {
+    /// The parts of `found` and `addons`, then the initrds in `files`, for `request`.
+    ///
+    /// As systemd-stub does it: the command lines of addons follow that of the
+    /// UKI, their initrds its initrd; their microcode goes before its own, the
+    /// last addon's first, and the last device tree counts. A command line or a
+    /// device tree that the request gives replaces that of the UKI.
+    ///
+    /// # Errors
+    /// When a part is damaged or made for another kernel.
+    pub fn of(
+        request: &LoadRequest,
+        found: &Found<'a>,
+        addons: &[Addon<'a>],
+        files: &[&'a [u8]],
+    ) -> Result<Self, PartsError> {
+        let mut parts = Self {
+            initrds: files.to_vec(),
+            request: request.clone(),
+            warnings: Vec::new(),
+        };
+        match &found.uki {
+            Some(uki) => parts.take(uki, addons)?,
+            None if addons.is_empty() => {}
+            None => return Err(PartsError::NoUki),
+        }
+        Ok(parts)
+    }
+
+    fn take(&mut self, uki: &Uki<'a>, addons: &[Addon<'a>]) -> Result<(), PartsError> {
+        for addon in addons {
+            same_kernel(uki, addon.parts())?;
+        }
+        let addons = || addons.iter().map(Addon::parts);
+        let all = || std::iter::once(uki).chain(addons());
+
+        let microcode = all().rev().filter_map(|uki| uki.section(".ucode"));
+        let initrds = all().filter_map(|uki| uki.section(".initrd"));
+        self.initrds.splice(..0, microcode.chain(initrds));
+
+        let mut lines = Vec::new();
+        for uki in all() {
+            lines.extend(uki.cmdline()?.filter(|line| !line.is_empty()));
+        }
+        match self.request.cmdline.base {
+            CmdlineBase::Empty => {
+                self.request.cmdline.base = CmdlineBase::Given(lines.join(" "));
+            }
+            CmdlineBase::Given(_) | CmdlineBase::Running if !lines.is_empty() => {
+                self.warnings.push(format!(
+                    "the UKI's own command line is not used: {}",
+                    lines.join(" ")
+                ));
+            }
+            CmdlineBase::Given(_) | CmdlineBase::Running => {}
+        }
+
+        let dtb = all().filter_map(Uki::dtb).next_back();
+        match (dtb, self.request.target) {
+            (Some(_), Target::Normal) if self.request.handover.dtb.is_some() => {
+                let why = "the UKI's own device tree is not used";
+                self.warnings.push(why.to_owned());
+            }
+            (Some(dtb), Target::Normal) => {
+                self.request.handover.uki_dtb = Some(dtb.to_vec());
+            }
+            (_, Target::Crash) | (None, Target::Normal) => {}
+        }
+        Ok(())
+    }
+}
+
+/// As systemd-stub: an addon that names a kernel is for that one.
+fn same_kernel(uki: &Uki<'_>, addon: &Uki<'_>) -> Result<(), PartsError> {
+    let name = |uki: &Uki<'_>| {
+        let uname = uki.section(".uname")?;
+        Some(
+            String::from_utf8_lossy(uname)
+                .trim_end_matches(['\0', '\n'])
+                .to_owned(),
+        )
+    };
+    match (name(uki), name(addon)) {
+        (Some(uki), Some(addon)) if uki != addon => Err(PartsError::OtherKernel { addon, uki }),
+        _ => Ok(()),
+    }
+}
+
+/// Which signature is lost, for a plan; `None` when there was none to lose.
+#[must_use]
+pub fn lost_signature(found: &Found<'_>, syscall: Syscall) -> Option<String> {
+    let kernel = found.image.linux()?;
+    found
+        .uki
+        .as_ref()
+        .filter(|uki| uki.is_signed() != Some(false))?;
+    let lost = "the signature of the UKI covers the file as a whole, and the parts are loaded";
+    let instead = match (syscall, signature::is_signed(kernel.file)) {
+        (Syscall::KexecLoad, _) => "kexec_load looks at no signature",
+        (Syscall::KexecFileLoad, Some(true)) => {
+            "the running kernel looks at the kernel's own signature, and at none of initrd and command line"
+        }
+        (Syscall::KexecFileLoad, Some(false)) => "the kernel inside has no signature of its own",
+        (Syscall::KexecFileLoad, None) => "the signature of the kernel inside cannot be read",
+    };
+    Some(format!("{lost}: {instead}"))
+}
+
+#[cfg(test)]
+#[path = "parts_tests.rs"]
+mod tests;

@@ -1,0 +1,194 @@
+//! Kernel files besides the bzImage: vmlinux, packed files, UKIs.
+
+use std::io::Write as _;
+
+use serde_json::{Value, json};
+
+use crate::common::elf::TinyElf;
+use crate::common::pe::TinyPe;
+use crate::{Lab, captured};
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    packer.write_all(bytes).unwrap();
+    packer.finish().unwrap()
+}
+
+/// `plan --output json` on a captured machine.
+fn plan(lab: &Lab, args: &[&str]) -> Value {
+    let root = captured("bios-512m");
+    let head = ["plan", "--output", "json", "--root", &root];
+    serde_json::from_str(&lab.succeeds(&[&head, args].concat())).unwrap()
+}
+
+fn inspect(lab: &Lab, file: &str) -> Value {
+    serde_json::from_str(&lab.succeeds(&["inspect", "--output", "json", file])).unwrap()
+}
+
+/// Sizes of the segments with that role.
+fn sizes(plan: &Value, role: &str) -> Vec<u64> {
+    let segments = plan["segments"].as_array().unwrap().iter();
+    let of_role = segments.filter(|segment| segment["role"] == role);
+    of_role.map(|s| s["bufsz"].as_u64().unwrap()).collect()
+}
+
+fn warned(plan: &Value, words: &str) -> bool {
+    let mut warnings = plan["warnings"].as_array().unwrap().iter();
+    warnings.any(|warning| warning.as_str().unwrap().contains(words))
+}
+
+#[test]
+fn a_vmlinux_is_planned_with_all_its_parts() {
+    let lab = Lab::new();
+    lab.write("vmlinux", TinyElf::vmlinux().build());
+    let plan = plan(&lab, &["vmlinux", "--cmdline", "x"]);
+    assert_eq!(plan["image"]["format"], "vmlinux");
+    assert_eq!(plan["image"]["release"], "6.12.0-tiny");
+    assert_eq!(sizes(&plan, "kernel"), [0x3000, 0x2000, 0x1800, 0x1234]);
+    assert!(warned(&plan, "KASLR"), "{plan}");
+    let root = captured("bios-512m");
+    let file_load = ["--syscall", "kexec_file_load", "vmlinux"];
+    let error = lab.fails(1, &[&["plan", "--root", &root], &file_load[..]].concat());
+    assert!(error.contains("it is a vmlinux"), "{error}");
+}
+
+#[test]
+fn what_is_packed_says_what_lies_inside() {
+    let lab = Lab::new();
+    let vmlinuz = std::fs::read(lab.path().join("vmlinuz")).unwrap();
+    for (file, inside, format) in [
+        ("vmlinuz.gz", vmlinuz.clone(), "gzip of bzImage"),
+        ("vmlinux.gz", TinyElf::vmlinux().build(), "gzip of vmlinux"),
+        (
+            "uki.gz",
+            TinyPe::uki().without(".dtb").build(),
+            "gzip of UKI of bzImage",
+        ),
+    ] {
+        lab.write(file, gzip(&inside));
+        assert_eq!(inspect(&lab, file)["format"], format);
+        let text = lab.succeeds(&["inspect", file]);
+        assert!(text.contains(&format!("format:        {format} (x86_64)\n")));
+        assert_eq!(
+            plan(&lab, &[file, "--cmdline", "x"])["image"]["format"],
+            format
+        );
+    }
+    let packed = plan(&lab, &["vmlinuz.gz", "--cmdline", "x"]);
+    let plain = plan(&lab, &["vmlinuz", "--cmdline", "x"]);
+    assert_eq!(packed["segments"], plain["segments"]);
+
+    lab.write("initrd.gz", gzip(b"070701"));
+    let error = lab.fails(1, &["inspect", "initrd.gz"]);
+    let why = "in the gzip data: not a kernel image: this is a cpio archive (an initrd?)";
+    assert_eq!(error, format!("rkexec: reading initrd.gz failed: {why}\n"));
+    lab.write("cut.gz", &gzip(&vmlinuz)[..1000]);
+    let error = lab.fails(1, &["inspect", "cut.gz"]);
+    assert!(error.contains("malformed gzip data: truncated"), "{error}");
+}
+
+#[test]
+fn a_uki_brings_initrd_and_command_line() {
+    let lab = Lab::new();
+    let uki = TinyPe::uki().without(".dtb");
+    lab.write("uki", uki.build());
+    lab.write("initrd", b"given");
+    let plan = |args: &[&str]| plan(&lab, &[&["uki"], args].concat());
+    let alone = plan(&[]);
+    assert_eq!(alone["image"]["format"], "UKI of bzImage");
+    assert_eq!(alone["cmdline"], "root=LABEL=x  quiet");
+    // Microcode and initrd, padded to 4 bytes.
+    assert_eq!(sizes(&alone, "initrd"), [32]);
+    assert_eq!(sizes(&plan(&["--initrd", "initrd"]), "initrd"), [37]);
+    let more = plan(&["--append", "debug", "--remove", "quiet"]);
+    assert_eq!(more["cmdline"], "root=LABEL=x debug");
+    let other = plan(&["--cmdline", "mine"]);
+    assert_eq!(other["cmdline"], "mine");
+    assert!(warned(&other, "the UKI's own command line is not used"));
+    assert!(!warned(&alone, "the UKI's own command line is not used"));
+
+    lab.write("addon", TinyPe::new([(".cmdline", &b"extra"[..])]).build());
+    let added = plan(&["--addon", "addon"]);
+    assert_eq!(added["cmdline"], "root=LABEL=x  quiet extra");
+    let root = captured("bios-512m");
+    let error = lab.fails(1, &["plan", "--root", &root, "uki", "--addon", "vmlinuz"]);
+    let why = "not a kernel image: no addon for a UKI: not a PE file";
+    assert_eq!(error, format!("rkexec: reading vmlinuz failed: {why}\n"));
+    let error = lab.fails(1, &["plan", "--root", &root, "vmlinuz", "--addon", "addon"]);
+    assert!(error.contains("--addon goes with a UKI"), "{error}");
+    let error = lab.fails(1, &["inspect", "addon"]);
+    assert!(error.contains("for --addon?"), "{error}");
+}
+
+#[test]
+fn profiles_are_chosen_and_shown() {
+    let lab = Lab::new();
+    let mut uki = TinyPe::uki()
+        .with(".profile", b"ID=main\nTITLE=The \x1busual\n")
+        .with(".cmdline", b"main")
+        .with(".profile", b"ID=rescue\n")
+        .with(".cmdline", b"rescue");
+    uki.signature = 64;
+    lab.write("uki", uki.without(".dtb").build());
+    assert_eq!(plan(&lab, &["uki"])["cmdline"], "main");
+    for wish in ["rescue", "1", "@1"] {
+        let plan = plan(&lab, &["uki", "--profile", wish]);
+        assert_eq!(plan["cmdline"], "rescue", "{wish}");
+        assert!(warned(
+            &plan,
+            "the signature of the UKI covers the file as a whole"
+        ));
+    }
+    let root = captured("bios-512m");
+    let error = lab.fails(1, &["plan", "--root", &root, "uki", "--profile", "x"]);
+    assert!(
+        error.contains("no profile x: it has 0 (main), 1 (rescue)"),
+        "{error}"
+    );
+    let text = lab.succeeds(&["plan", "--root", &root, "uki", "--profile", "rescue"]);
+    assert!(text.starts_with("profile:   1 rescue\n"), "{text}");
+
+    let uki = &inspect(&lab, "uki")["uki"];
+    assert_eq!(uki["signed"], true);
+    assert_eq!(uki["kernel_signed"], false);
+    assert_eq!(uki["profile"], 0);
+    assert_eq!(
+        uki["profiles"][1],
+        json!({ "number": 1, "id": "rescue", "title": null })
+    );
+    let sections = uki["sections"].as_array().unwrap();
+    assert_eq!(sections.len(), 11);
+    let cmdline = json!({
+        "name": ".cmdline", "size": 4, "profile": 0, "text": "main",
+        // printf main | sha256sum
+        "sha256": "0d6e4079e36703ebd37c00722f5891d28b0e2811dc114b129215123adcce3605",
+    });
+    assert_eq!(sections[8], cmdline);
+    let text = lab.succeeds(&["inspect", "uki"]);
+    for line in [
+        "signature:     one of the UKI as a whole, which kexec does not look at: it loads the \
+         parts; the kernel inside has none of its own, and kexec_file_load finds none\n",
+        "  0 main (The ?usual)  (shown above)\n",
+        "  .uname          11 B  6.12.0-tiny\n",
+        "  .cmdline         6 B  of profile 1  rescue\n",
+    ] {
+        assert!(text.contains(line), "{line:?} is not in\n{text}");
+    }
+}
+
+#[test]
+fn a_damaged_section_table_is_named() {
+    let lab = Lab::new();
+    let uki = TinyPe::uki().build();
+    lab.write("uki", &uki[..uki.len() - 0x800]);
+    let error = lab.fails(1, &["inspect", "uki"]);
+    assert!(
+        error.starts_with("rkexec: reading uki failed: malformed UKI: section ."),
+        "{error}"
+    );
+    let mut arm64 = TinyPe::uki();
+    arm64.machine = 0xaa64;
+    lab.write("uki", arm64.build());
+    let error = lab.fails(1, &["inspect", "uki"]);
+    assert!(error.contains("a UKI or addon for arm64"), "{error}");
+}
