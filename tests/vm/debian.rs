@@ -152,7 +152,7 @@ fn the_package_installs_upgrades_and_removes() -> Result<()> {
 
          try kexec-tools dpkg -i {KEXEC_TOOLS}
          sha256sum </sbin/kexec | record theirs
-         try replace dpkg -i 2.deb
+         try replace apt-get install -q -y ./2.deb
          readlink -f /sbin/kexec | record kexec-replaced
          state kexec-tools | record replaced
          dpkg --audit | record audit-replaced
