@@ -20,6 +20,11 @@ const ONE_BOOT_ONLY: [&str; 6] = [
     "kexec_jump_back_entry",
 ];
 
+/// What the running command line says of the memory of that kernel: to a crash
+/// kernel, which has another, it would do harm. With `crashkernel` it would
+/// reserve what it runs in, with `mem` its reservation may lie too high.
+const NOT_FOR_CRASH: [&str; 4] = ["crashkernel", "mem", "memmap", "pmpool"];
+
 /// How the command line is made.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CmdlineRequest {
@@ -127,6 +132,12 @@ fn reusable(running: &str) -> String {
     })
 }
 
+/// The running line for a crash kernel.
+#[must_use]
+pub(super) fn for_crash(running: &str) -> String {
+    without(running, |name, _| NOT_FOR_CRASH.contains(&name))
+}
+
 /// The words of a command line as the kernel cuts it (`next_arg` in
 /// lib/cmdline.c): at white space outside double quotes.
 pub fn words(line: &str) -> impl Iterator<Item = &str> {
@@ -220,6 +231,12 @@ mod tests {
         assert_eq!(make(&request, crash), "quiet -- memmap=x");
         let set_aside = "memmap=64M$0x20000000 memmap=1G!4G -- memmap=exactmap";
         assert_eq!(make(&request, set_aside), set_aside);
+    }
+
+    #[test]
+    fn a_crash_kernel_is_told_nothing_of_another_ones_memory() {
+        let running = "root=/dev/sda crashkernel=256M mem=4G memmap=64M$0x20000000 memtest=1 pmpool=1,2 -- mem=1";
+        assert_eq!(for_crash(running), "root=/dev/sda memtest=1 -- mem=1");
     }
 
     #[test]
