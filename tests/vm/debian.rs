@@ -194,7 +194,7 @@ fn the_package_installs_upgrades_and_removes() -> Result<()> {
     assert!(
         stage
             .text("replaced")?
-            .starts_with("install ok config-files")
+            .starts_with("deinstall ok config-files")
     );
     assert!(stage.text("back")?.starts_with("install ok installed"));
     assert_eq!(stage.text("theirs")?, stage.text("theirs-again")?);
