@@ -388,11 +388,22 @@ fn memtest_boots() -> Result<()> {
         .timeout(PATIENCE)
         .start_reported()?;
     guest.wait_for(1, "load.status")?;
-    for text in ["Memtest86+ v6", "CPU:", "Memory:"] {
+    // It found the memory in the map that it was given, and goes through it.
+    for text in [
+        "Memtest86+ v6",
+        "Memory  : 1023MB",
+        "Status: Testing",
+        " #1 ",
+    ] {
         guest.wait_for_console(text)?;
     }
     let outcome = guest.stop()?;
     assert_eq!(outcome.end, End::Stopped);
+    ensure!(
+        outcome.console.contains("Errors: 0 "),
+        "{}",
+        outcome.story()
+    );
     let plan = Plan::of(outcome.stage_of_any_end(1)?)?;
     assert_eq!(plan.json["image"]["format"], "bzImage");
     let kernel = plan.segments.iter().find(|row| row.kind == "kernel");
