@@ -9,12 +9,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// All that is in the package besides directories and man pages.
-const CONTENTS: [&str; 19] = [
+const CONTENTS: [&str; 21] = [
     "/lib/systemd/system/rkexec-arm.service",
     "/lib/systemd/system/rkexec-rearm.service",
     "/lib/systemd/system/rkexec-rearm.timer",
     "/lib/udev/rules.d/60-rkexec-rearm.rules",
     "/sbin/kexec -> /usr/sbin/rkexec",
+    "/sbin/vmcore-dmesg -> /usr/sbin/rkexec",
     "/usr/sbin/rkexec",
     "/usr/share/bash-completion/completions/rkexec",
     "/usr/share/doc/rkexec/README.Debian",
@@ -28,6 +29,7 @@ const CONTENTS: [&str; 19] = [
     "/usr/share/doc/rkexec/examples/initramfs-tools/scripts/local-bottom/rkexec-capture",
     "/usr/share/doc/rkexec/examples/rkexec.toml",
     "/usr/share/fish/vendor_completions.d/rkexec.fish",
+    "/usr/share/man/man8/vmcore-dmesg.8.gz -> rkexec-vmcore-dmesg.8.gz",
     "/usr/share/zsh/vendor-completions/_rkexec",
 ];
 
@@ -108,7 +110,12 @@ fn the_package_holds_what_it_should_and_lintian_finds_no_error() {
     assert_eq!(field("Architecture"), "amd64");
     assert_eq!(field("Conflicts"), "kexec-tools");
     assert_eq!(field("Replaces"), "kexec-tools");
-    assert_eq!(field("Provides"), "kexec-tools (= 1:2.0.25)");
+    // The version whose command line it has, for packages that need that one.
+    let kexec = dir.path().join("kexec");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_rkexec"), &kexec).unwrap();
+    let version = text(Command::new(kexec).arg("--version"));
+    let version = version.trim().rsplit_once("kexec-tools ").unwrap().1;
+    assert_eq!(field("Provides"), format!("kexec-tools (= 1:{version})"));
     assert!(
         field("Depends").contains("libc6 (>= "),
         "{}",

@@ -199,9 +199,12 @@ impl NothingLoaded {
 /// Runs the command and says how it ended.
 #[must_use]
 pub fn main() -> ExitCode {
-    let arguments: Vec<_> = std::env::args_os().collect();
+    let mut arguments: Vec<_> = std::env::args_os().collect();
     if arguments.first().is_some_and(kexec::is_name) {
         return kexec::main(&Context::plain(), arguments.get(1..).unwrap_or_default());
+    }
+    if arguments.first().is_some_and(vmcore_dmesg::is_name) {
+        arguments.insert(1, vmcore_dmesg::NAME.into());
     }
     let cli = match Cli::try_parse_from(kexec::shield(arguments)) {
         Ok(cli) => cli,

@@ -1,5 +1,6 @@
 //! `rkexec vmcore-dmesg`: the log of a kernel that crashed.
 
+use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
@@ -23,6 +24,14 @@ bytes that are no UTF-8 are written as \\xNN.
 
 What is damaged or missing is left out: damaged records with a warning; for what cannot be read the exit code is 1, when \
 all the rest is printed.";
+
+/// The verb, and the program of kexec-tools that it takes the place of.
+pub(super) const NAME: &str = "vmcore-dmesg";
+
+/// Whether the program was called by that name.
+pub(super) fn is_name(program: &OsString) -> bool {
+    Path::new(program).file_name() == Some(NAME.as_ref())
+}
 
 /// `rkexec vmcore-dmesg`.
 #[derive(Debug, Args)]

@@ -47,6 +47,20 @@ fn lines_and_records() {
     assert_eq!(json, expected);
 }
 
+/// As kexec-tools' program of that name.
+#[test]
+fn it_is_a_program_of_its_own() {
+    let lab = lab();
+    let program = lab.path().join("vmcore-dmesg");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_rkexec"), &program).unwrap();
+    let output = Command::new(&program)
+        .arg(lab.path().join("vmcore"))
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), TEXT);
+    assert_eq!(output.status.code(), Some(0));
+}
+
 #[test]
 fn a_log_without_records() {
     let lab = Lab::new();
