@@ -14,7 +14,7 @@ pub(super) struct GenerateArgs {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// The man page rkexec(8), or the one of a verb.
+    /// The man page rkexec(8), or the one of a verb; that of the verb kexec is kexec(8).
     Man {
         /// The verb.
         verb: Option<String>,
@@ -28,6 +28,8 @@ enum What {
 
 /// What no option says, for rkexec(8): written by hand.
 const MORE: &str = include_str!("../../man/more.roff");
+/// The date in the pages: of the last change of what they say.
+pub(super) const DATE: &str = "2026-11-24";
 
 pub(super) fn run(args: &GenerateArgs) -> anyhow::Result<()> {
     let mut command = Cli::command();
@@ -38,27 +40,37 @@ pub(super) fn run(args: &GenerateArgs) -> anyhow::Result<()> {
             clap_complete::generate(*shell, &mut command, "rkexec", &mut text);
         }
         What::Man { verb: None } => {
-            page(command).render(&mut text)?;
+            text.extend(page(command)?);
             text.extend_from_slice(MORE.as_bytes());
+        }
+        What::Man { verb: Some(verb) } if verb == "kexec" => {
+            text.extend_from_slice(super::kexec::man_page().as_bytes());
         }
         What::Man { verb: Some(verb) } => {
             let mut verbs = command.get_subcommands();
             let found = verbs.find(|known| known.get_name() == verb);
             let unknown = || super::Usage(format!("generate failed: there is no verb {verb}"));
-            page(found.ok_or_else(unknown)?.clone()).render(&mut text)?;
+            text.extend(page(found.ok_or_else(unknown)?.clone())?);
         }
     }
     super::write_out(&text)
 }
 
-fn page(command: clap::Command) -> clap_mangen::Man {
+/// The page of a command, without the empty lines that clap_mangen puts between
+/// line breaks: mandoc warns of them.
+fn page(command: clap::Command) -> std::io::Result<Vec<u8>> {
     let title = command
         .get_display_name()
         .unwrap_or("rkexec")
         .to_uppercase();
+    let mut page = Vec::new();
     clap_mangen::Man::new(command)
         .title(title)
         .section("8")
+        .date(DATE)
         .source(concat!("rkexec ", env!("CARGO_PKG_VERSION")))
         .manual("System Manager's Manual")
+        .render(&mut page)?;
+    let page = String::from_utf8_lossy(&page);
+    Ok(page.replace("\n.br\n\n.br\n", "\n.sp\n").into_bytes())
 }

@@ -78,8 +78,8 @@ pub(super) fn plan(context: &Context, args: &PlanArgs) -> anyhow::Result<()> {
 /// A plan, and what it was made from.
 pub(super) struct Planned<'a> {
     pub(super) plan: Plan<'a>,
-    image: &'a Image<'a>,
-    uki: Option<&'a Uki<'a>>,
+    pub(super) image: &'a Image<'a>,
+    pub(super) uki: Option<&'a Uki<'a>>,
     initrds: &'a [&'a [u8]],
     files: &'a Files,
     /// What will be recorded of it.
@@ -87,7 +87,7 @@ pub(super) struct Planned<'a> {
 }
 
 /// The load that the options describe.
-fn job(args: &LoadArgs) -> anyhow::Result<Job> {
+pub(super) fn job(args: &LoadArgs) -> anyhow::Result<Job> {
     let dtb = args
         .dtb
         .as_deref()

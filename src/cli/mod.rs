@@ -5,6 +5,7 @@ mod capture;
 mod exec;
 mod generate;
 mod inspect;
+mod kexec;
 mod load;
 mod memmap;
 mod multiboot;
@@ -47,7 +48,7 @@ pub struct Cli {
 }
 
 /// Options for every verb.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Options for every verb")]
 struct Global {
     /// Read /proc, /sys and /boot below DIR: plan for a captured machine.
@@ -64,9 +65,10 @@ struct Global {
     quiet: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 enum Output {
     /// For people.
+    #[default]
     Text,
     /// One JSON object, for programs.
     Json,
@@ -101,6 +103,8 @@ enum Verb {
     VmcoreDmesg(vmcore_dmesg::VmcoreDmesgArgs),
     /// Copy what the planner reads of this machine into a directory, for --root.
     Capture(capture::CaptureArgs),
+    /// Take the command line of kexec-tools.
+    Kexec(kexec::KexecArgs),
     /// Print man pages or shell completions.
     Generate(generate::GenerateArgs),
 }
@@ -112,6 +116,14 @@ struct Context {
 }
 
 impl Context {
+    /// This machine, and no options.
+    fn plain() -> Self {
+        Self {
+            global: Global::default(),
+            root: Root::system(),
+        }
+    }
+
     /// Refuses `--root` for a verb that changes the machine.
     fn on_this_machine(&self, verb: &str) -> anyhow::Result<()> {
         if self.global.root.is_some() {
@@ -187,15 +199,24 @@ impl NothingLoaded {
 /// Runs the command and says how it ended.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let arguments: Vec<_> = std::env::args_os().collect();
+    if arguments.first().is_some_and(kexec::is_name) {
+        return kexec::main(&Context::plain(), arguments.get(1..).unwrap_or_default());
+    }
+    let cli = match Cli::try_parse_from(kexec::shield(arguments)) {
         Ok(cli) => cli,
         Err(error) => {
             let _ = error.print();
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(USAGE));
         }
     };
-    match run(cli) {
-        Ok(()) => ExitCode::SUCCESS,
+    let root = cli.global.root.as_ref().map_or_else(Root::system, Root::at);
+    let context = Context {
+        global: cli.global,
+        root,
+    };
+    match run(&context, cli.verb) {
+        Ok(code) => code,
         Err(error) => {
             say(&format!("rkexec: {error:#}"));
             if let Some(hint) = hint(&error) {
@@ -206,26 +227,23 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(cli: Cli) -> anyhow::Result<()> {
-    let root = cli.global.root.as_ref().map_or_else(Root::system, Root::at);
-    let context = Context {
-        global: cli.global,
-        root,
-    };
-    match cli.verb {
-        Verb::Load(args) => load::load(&context, &args),
-        Verb::Plan(args) => load::plan(&context, &args),
-        Verb::Exec(args) => exec::run(&context, &args),
-        Verb::Unload(args) => unload::run(&context, &args),
-        Verb::Status(args) => status::run(&context, &args),
-        Verb::Memmap => memmap::run(&context),
-        Verb::Inspect(args) => inspect::run(&context, &args),
-        Verb::Report => report::run(&context),
-        Verb::Arm(args) => arm::run(&context, &args),
-        Verb::VmcoreDmesg(args) => vmcore_dmesg::run(&context, &args),
-        Verb::Capture(args) => capture::run(&context, &args),
+fn run(context: &Context, verb: Verb) -> anyhow::Result<ExitCode> {
+    let done = match verb {
+        Verb::Kexec(args) => return Ok(kexec::main(context, &args.arguments)),
+        Verb::Load(args) => load::load(context, &args),
+        Verb::Plan(args) => load::plan(context, &args),
+        Verb::Exec(args) => exec::run(context, &args),
+        Verb::Unload(args) => unload::run(context, &args),
+        Verb::Status(args) => status::run(context, &args),
+        Verb::Memmap => memmap::run(context),
+        Verb::Inspect(args) => inspect::run(context, &args),
+        Verb::Report => report::run(context),
+        Verb::Arm(args) => arm::run(context, &args),
+        Verb::VmcoreDmesg(args) => vmcore_dmesg::run(context, &args),
+        Verb::Capture(args) => capture::run(context, &args),
         Verb::Generate(args) => generate::run(&args),
-    }
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 fn exit_code(error: &anyhow::Error) -> ExitCode {
@@ -247,6 +265,8 @@ fn hint(error: &anyhow::Error) -> Option<String> {
         let load = cause.downcast_ref::<LoadError>().and_then(LoadError::hint);
         let host = cause.downcast_ref::<HostError>().and_then(HostError::hint);
         let plan = cause.downcast_ref::<PlanError>().and_then(PlanError::hint);
+        let init = cause.is::<exec::NoInitSystem>();
+        let init = init.then_some(exec::NoInitSystem::HINT);
         let vmcore = cause
             .downcast_ref::<VmcoreError>()
             .and_then(VmcoreError::hint);
@@ -263,6 +283,7 @@ fn hint(error: &anyhow::Error) -> Option<String> {
             .or(host)
             .or(vmcore)
             .or(nothing)
+            .or(init)
             .or(arm)
             .map(str::to_owned)
             .or(plan)

@@ -1,6 +1,6 @@
 //! The load options, as `load` and `plan` take them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
@@ -12,7 +12,7 @@ use crate::plan::{CmdlineBase, CmdlineRequest, LoadRequest, SyscallChoice};
 use crate::sys::{Syscall, Target};
 
 /// What is loaded, and how.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub(super) struct LoadArgs {
     /// The kernel: a bzImage, vmlinux or UKI for x86_64, packed or not.
     #[arg(value_name = "KERNEL")]
@@ -31,25 +31,25 @@ pub(super) struct LoadArgs {
     pub(super) module: Vec<String>,
     /// The whole command line.
     #[arg(long, value_name = "STRING", conflicts_with = "reuse_cmdline")]
-    cmdline: Option<String>,
+    pub(super) cmdline: Option<String>,
     /// The running command line, without what belongs to this boot alone.
     #[arg(long)]
-    reuse_cmdline: bool,
+    pub(super) reuse_cmdline: bool,
     /// Text added to the command line; repeatable.
     #[arg(long, value_name = "STRING")]
-    append: Vec<String>,
+    pub(super) append: Vec<String>,
     /// Parameter taken out of the command line, `name` or `name=value`; repeatable.
     #[arg(long, value_name = "PARAM")]
     remove: Vec<String>,
     /// Load the crash kernel, which a panic boots, into the memory of `crashkernel=`.
     #[arg(long)]
-    panic: bool,
+    pub(super) panic: bool,
     /// Crash kernel: let the kernel keep the dump's list of memory and CPUs up to date itself.
     #[arg(long, value_enum, default_value_t = HotplugArg::Auto, value_name = "WHEN", requires = "panic")]
-    hotplug: HotplugArg,
+    pub(super) hotplug: HotplugArg,
     /// The system call; `auto` decides from facts, and the plan says why.
     #[arg(long, value_enum, default_value_t = SyscallArg::Auto, value_name = "CALL")]
-    syscall: SyscallArg,
+    pub(super) syscall: SyscallArg,
     /// Hand over "System RAM (DRIVER)" as RAM after all; `kmem` only.
     #[arg(long, value_name = "DRIVER", conflicts_with = "panic")]
     include_driver_managed: Vec<String>,
@@ -58,13 +58,20 @@ pub(super) struct LoadArgs {
     memory_map: MapArg,
     /// Segments lie at or above this address: 0x or decimal, suffixes K, M, G, T.
     #[arg(long, value_name = "ADDR", value_parser = parse_size)]
-    mem_min: Option<u64>,
+    pub(super) mem_min: Option<u64>,
     /// Segments lie below this address.
     #[arg(long, value_name = "ADDR", value_parser = parse_size)]
-    mem_max: Option<u64>,
+    pub(super) mem_max: Option<u64>,
     /// Purgatory does not verify the segments before it enters the kernel.
     #[arg(long)]
-    no_digest: bool,
+    pub(super) no_digest: bool,
+    /// Tell the next kernel nothing of EFI; ACPI is handed over all the same.
+    #[arg(long)]
+    pub(super) no_efi: bool,
+    /// The serial port on which purgatory reports damage, the number of an I/O port: 0x or
+    /// decimal. Without it the serial console.
+    #[arg(long, value_name = "PORT", value_parser = parse_port)]
+    pub(super) serial_port: Option<u16>,
     /// A device tree blob for the next kernel; pools are added to it.
     #[arg(
         help_heading = "Hand-over options",
@@ -98,8 +105,18 @@ pub(super) struct LoadArgs {
     assume_pmpool: bool,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum SyscallArg {
+/// A port's number, without the suffixes of sizes.
+fn parse_port(text: &str) -> Result<u16, String> {
+    let port = parse_size(text)
+        .ok()
+        .and_then(|port| u16::try_from(port).ok());
+    port.filter(|port| *port != 0)
+        .ok_or_else(|| "not the number of an I/O port (0x1 to 0xffff)".to_owned())
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum SyscallArg {
+    #[default]
     Auto,
     #[value(name = "kexec_load")]
     KexecLoad,
@@ -107,9 +124,10 @@ enum SyscallArg {
     KexecFileLoad,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum HotplugArg {
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+pub(super) enum HotplugArg {
     /// Where it can.
+    #[default]
     Auto,
     /// It must, or nothing is loaded.
     On,
@@ -117,8 +135,9 @@ enum HotplugArg {
     Off,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
 enum MapArg {
+    #[default]
     FixedUp,
     Firmware,
 }
@@ -134,6 +153,14 @@ enum ProtectArg {
 }
 
 impl LoadArgs {
+    /// The arguments of a load of `kernel` without any option.
+    pub(super) fn of(kernel: &Path) -> Self {
+        Self {
+            kernel: kernel.to_owned(),
+            ..Self::default()
+        }
+    }
+
     /// The request, with what is not on the command line: the bytes of `--dtb`, a
     /// seed for the next kernel's random number generator, and the time.
     pub(super) fn request(&self, dtb: Option<Vec<u8>>, seed: [u8; 32], time: u64) -> LoadRequest {
@@ -161,6 +188,8 @@ impl LoadArgs {
             mem_min: self.mem_min,
             mem_max: self.mem_max,
             no_digest: self.no_digest,
+            no_efi: self.no_efi,
+            serial_port: self.serial_port,
             seed: Some(seed),
             handover: HandoverRequest {
                 dtb,

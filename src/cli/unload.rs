@@ -25,6 +25,20 @@ pub(super) fn run(context: &Context, args: &UnloadArgs) -> anyhow::Result<()> {
     } else {
         Target::Normal
     };
+    let (was, syscall) = unload(context, target)?;
+    let what = if args.panic { "crash kernel" } else { "kernel" };
+    context.print(
+        || match was {
+            Some(false) => format!("no {what} was loaded\n"),
+            _ => format!("the {what} is unloaded\n"),
+        },
+        || serde_json::json!({ "schema": 1, "unloaded": was != Some(false), "syscall": syscall }),
+    )
+}
+
+/// Unloads; says whether something was loaded, where the kernel tells, and
+/// which call unloaded it.
+pub(super) fn unload(context: &Context, target: Target) -> anyhow::Result<(Option<bool>, Syscall)> {
     let security = Security::read(&context.root)?;
     let loaded = Loaded::read(&context.root)?;
     let secure_boot = efi::secure_boot(&context.root);
@@ -47,14 +61,7 @@ pub(super) fn run(context: &Context, args: &UnloadArgs) -> anyhow::Result<()> {
         Target::Normal => loaded.normal,
         Target::Crash => loaded.crash,
     };
-    let what = if args.panic { "crash kernel" } else { "kernel" };
-    context.print(
-        || match was {
-            Some(false) => format!("no {what} was loaded\n"),
-            _ => format!("the {what} is unloaded\n"),
-        },
-        || serde_json::json!({ "schema": 1, "unloaded": was != Some(false), "syscall": attempt.syscall }),
-    )
+    Ok((was, attempt.syscall))
 }
 
 /// What forbids a load through kexec_load forbids an unload through it, and not

@@ -14,6 +14,7 @@ pub mod firmware_memmap;
 pub mod firmware_tables;
 pub mod iomem;
 pub mod loaded;
+pub mod mounts;
 pub mod root;
 pub mod security;
 pub mod serial;

@@ -57,6 +57,10 @@ pub struct LoadRecord {
     pub cmdline: String,
     /// Whether purgatory verifies.
     pub digest: bool,
+    /// `--no-efi`.
+    pub no_efi: bool,
+    /// `--serial-port`.
+    pub serial_port: Option<u16>,
     /// `--hotplug`.
     pub hotplug: HotplugChoice,
     /// `--mem-min`.
@@ -143,6 +147,8 @@ impl LoadRecord {
             blobs: plan.blobs.clone(),
             cmdline: asked.to_owned(),
             digest: !job.request.no_digest,
+            no_efi: job.request.no_efi,
+            serial_port: job.request.serial_port,
             hotplug: job.request.hotplug,
             mem_min: job.request.mem_min,
             mem_max: job.request.mem_max,
@@ -223,6 +229,8 @@ impl LoadRecord {
                 mem_min: self.mem_min,
                 mem_max: self.mem_max,
                 no_digest: !self.digest,
+                no_efi: self.no_efi,
+                serial_port: self.serial_port,
                 seed,
                 time,
                 target: self.target,
@@ -248,6 +256,11 @@ impl LoadRecord {
             (initrd(old) == initrd(new), "the initrd"),
             (self.cmdline == wanted.cmdline, "the command line"),
             (self.digest == wanted.digest, "whether purgatory verifies"),
+            (self.no_efi == wanted.no_efi, "whether EFI is handed over"),
+            (
+                self.serial_port == wanted.serial_port,
+                "the serial port of purgatory",
+            ),
             (
                 (self.mem_min, self.mem_max) == (wanted.mem_min, wanted.mem_max),
                 "the bounds for segments",

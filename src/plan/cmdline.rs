@@ -10,14 +10,20 @@ use crate::handover::HandoverError;
 pub struct Cmdline(String);
 
 /// Parameters of the running command line that belong to that boot alone:
-/// what its boot loader added, and what an earlier kexec added.
-const ONE_BOOT_ONLY: [&str; 5] = [
+/// what its boot loader added, and what an earlier kexec or crash load added.
+const ONE_BOOT_ONLY: [&str; 6] = [
     "BOOT_IMAGE",
     "initrd",
     "elfcorehdr",
     "acpi_rsdp",
+    "dmcryptkeys",
     "kexec_jump_back_entry",
 ];
+
+/// What the running command line says of the memory of that kernel: to a crash
+/// kernel, which has another, it would do harm. With `crashkernel` it would
+/// reserve what it runs in, with `mem` its reservation may lie too high.
+const NOT_FOR_CRASH: [&str; 4] = ["crashkernel", "mem", "memmap", "pmpool"];
 
 /// How the command line is made.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -51,7 +57,7 @@ impl Cmdline {
         let mut line = match &request.base {
             CmdlineBase::Empty => String::new(),
             CmdlineBase::Given(line) => line.clone(),
-            CmdlineBase::Running => without(running, |name, _| ONE_BOOT_ONLY.contains(&name)),
+            CmdlineBase::Running => reusable(running),
         };
         for text in request.append.iter().filter(|text| !text.is_empty()) {
             if !line.is_empty() {
@@ -114,6 +120,24 @@ impl Cmdline {
     }
 }
 
+/// The running line without what belongs to its boot alone. A line with
+/// `memmap=exactmap` was written by a loader that told a crash kernel its whole
+/// memory so: none of its `memmap=` holds for another kernel. Without that word
+/// they are the operator's, who set memory aside, and stay.
+fn reusable(running: &str) -> String {
+    let mut parameters = words(running).take_while(|word| *word != "--");
+    let crash_map = parameters.any(|word| word == "memmap=exactmap");
+    without(running, |name, _| {
+        ONE_BOOT_ONLY.contains(&name) || (crash_map && name == "memmap")
+    })
+}
+
+/// The running line for a crash kernel.
+#[must_use]
+pub(super) fn for_crash(running: &str) -> String {
+    without(running, |name, _| NOT_FOR_CRASH.contains(&name))
+}
+
 /// The words of a command line as the kernel cuts it (`next_arg` in
 /// lib/cmdline.c): at white space outside double quotes.
 pub fn words(line: &str) -> impl Iterator<Item = &str> {
@@ -161,7 +185,7 @@ fn name(word: &str) -> &str {
 
 /// `line` without the words that `unwanted(name, word)` names; the rest is
 /// joined by single spaces. Words behind `--` are for init and stay.
-fn without(line: &str, unwanted: impl Fn(&str, &str) -> bool) -> String {
+pub(super) fn without(line: &str, unwanted: impl Fn(&str, &str) -> bool) -> String {
     let mut for_init = false;
     let kept: Vec<&str> = words(line)
         .filter(|word| {
@@ -194,6 +218,25 @@ mod tests {
         let expected =
             "root=/dev/sda dyndbg=\"file a +p; file b\" quiet initrd_x=1 -- initrd=forinit";
         assert_eq!(make(&request, running), expected);
+    }
+
+    #[test]
+    fn the_map_of_a_crash_kernel_is_dropped_and_the_operators_stays() {
+        let request = CmdlineRequest {
+            base: CmdlineBase::Running,
+            ..Default::default()
+        };
+        let crash = "quiet memmap=exactmap memmap=640K@0K memmap=260M@768M elfcorehdr=867640K \
+                     dmcryptkeys=0x1 -- memmap=x";
+        assert_eq!(make(&request, crash), "quiet -- memmap=x");
+        let set_aside = "memmap=64M$0x20000000 memmap=1G!4G -- memmap=exactmap";
+        assert_eq!(make(&request, set_aside), set_aside);
+    }
+
+    #[test]
+    fn a_crash_kernel_is_told_nothing_of_another_ones_memory() {
+        let running = "root=/dev/sda crashkernel=256M mem=4G memmap=64M$0x20000000 memtest=1 pmpool=1,2 -- mem=1";
+        assert_eq!(for_crash(running), "root=/dev/sda memtest=1 -- mem=1");
     }
 
     #[test]

@@ -160,6 +160,16 @@ fn needs_kexec_load(
             mapping,
         ),
         (
+            request.no_efi,
+            "--no-efi",
+            "the running kernel hands over what it has of EFI",
+        ),
+        (
+            request.serial_port.is_some(),
+            "--serial-port",
+            "the running kernel's purgatory prints nothing",
+        ),
+        (
             request.no_digest,
             "--no-digest",
             "the running kernel's purgatory always verifies",

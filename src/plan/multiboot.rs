@@ -243,7 +243,7 @@ fn place<'a>(
         mode: Mode::Protected {
             eax: image.version.entry_magic(),
         },
-        serial_port: host.serial.as_ref().map(|serial| serial.port),
+        serial_port: request.port_for_reports(host),
         sha_ni: host.cpu.sha_ni,
         verify: !request.no_digest,
     };

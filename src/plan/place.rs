@@ -73,12 +73,15 @@ pub(super) fn place<'a>(
     plan.blobs = Blobs::of(&segments, &file_digests);
     let elfcorehdr = places.elfcorehdr(host, plan)?;
 
-    let efi = zero_page::efi_handover(host, image).unwrap_or_else(|reason| {
-        plan.warnings.push(format!(
-            "the next kernel gets no EFI: {reason}; ACPI is handed over all the same"
-        ));
-        None
-    });
+    let efi = match request.no_efi {
+        true => None,
+        false => zero_page::efi_handover(host, image).unwrap_or_else(|reason| {
+            plan.warnings.push(format!(
+                "the next kernel gets no EFI: {reason}; ACPI is handed over all the same"
+            ));
+            None
+        }),
+    };
     let mut chain = chain::build(request, host, handover, efi.as_ref(), plan)?;
     let record = chain::record(request.time, host, image, plan, &chain);
     chain.push(setup_data::SETUP_NONE, record.payload());
@@ -129,7 +132,7 @@ pub(super) fn place<'a>(
         entry,
         boot_params: boot_params.start(),
         mode: purgatory::Mode::Long,
-        serial_port: host.serial.as_ref().map(|serial| serial.port),
+        serial_port: request.port_for_reports(host),
         sha_ni: host.cpu.sha_ni,
         verify: !request.no_digest,
     };

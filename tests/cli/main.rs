@@ -15,6 +15,7 @@ mod blob;
 mod common;
 mod formats;
 mod handover;
+mod kexec;
 mod output;
 mod report;
 mod usage;

@@ -98,6 +98,8 @@ pub(crate) fn armed_with(name: &str, kernel: &Kernel, overlay: Archive) -> Resul
         .file("etc/rkexec.toml", CONFIG.as_bytes()))
 }
 
+/// Where it is that the rule's timer is enabled.
+const ENABLED: &str = "etc/systemd/system/timers.target.wants/rkexec-rearm.timer";
 /// What udev would run for an event of memory, in a guest that is armed.
 const RULE: &str = "udev/60-rkexec-rearm.rules";
 
@@ -107,6 +109,7 @@ fn storm(name: &str, series: &str) -> Result<Outcome> {
     let guest = guest(name, &kernel)?
         .program("/bin/udevadm")?
         .file("etc/udev/rules.d/60-rkexec-rearm.rules", &example(RULE)?)
+        .file(ENABLED, b"")
         .script(&format!("{WATCH}{STORM}{END}"));
     let mut guest = guest.start_reported()?;
     guest.wait_for(1, "watching")?;

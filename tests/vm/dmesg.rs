@@ -12,9 +12,20 @@ use crate::initramfs::{self, Archive};
 use crate::lab::{self, Kernel};
 use crate::qemu::{Guest, Outcome};
 
-/// Arms the crash kernel.
-const LOAD: &str = "try load kexec -c -p /next/vmlinuz --initrd=/next/initrd \
-    --command-line='console=ttyS0 panic=-1 no_timer_check quiet nr_cpus=1 reset_devices rkexec.stage=2'\n";
+/// The capture kernel's command line.
+const CMDLINE: &str =
+    "console=ttyS0 panic=-1 no_timer_check quiet nr_cpus=1 reset_devices rkexec.stage=2";
+
+/// Arms the crash kernel by `loader`: a system call of rkexec's, or kexec-tools.
+fn load(loader: &str) -> String {
+    let (initrd, cmdline) = ("--initrd=/next/initrd", CMDLINE);
+    if loader == "kexec-tools" {
+        return format!("try load kexec -c -p /next/vmlinuz {initrd} --command-line='{cmdline}'\n");
+    }
+    format!(
+        "try load rkexec load --panic /next/vmlinuz {initrd} --cmdline '{cmdline}' --syscall {loader}\n"
+    )
+}
 
 /// Records of several lines, of white space, and of bytes that are no text. The
 /// shell writes line by line, cat(1) all at once.
@@ -33,18 +44,18 @@ const CAPTURE: &str = "try text rkexec vmcore-dmesg /proc/vmcore
     rkexec vmcore-dmesg /proc/vmcore | head -n 1 | record first
     ";
 
-/// Panics `guest` after it has run `before`, and compares what the capture kernel
+/// Runs `script` in `guest`, which panics, and compares what the capture kernel
 /// finds, which then runs `after`.
-fn log_of(guest: Guest, kernel: &Kernel, before: &str, after: &str) -> Result<Outcome> {
+fn log_of(guest: Guest, kernel: &Kernel, script: &str, after: &str) -> Result<Outcome> {
     let mut capture = Archive::new();
-    let script = format!("{CAPTURE}{after}");
-    capture.file("test/stage-2", 0o644, script.as_bytes());
+    let capture_script = format!("{CAPTURE}{after}");
+    capture.file("test/stage-2", 0o644, capture_script.as_bytes());
     capture.program(Path::new("/usr/bin/makedumpfile"), "bin/makedumpfile")?;
     let outcome = guest
         .append("printk.devkmsg=on")
         .file("next/vmlinuz", &std::fs::read(kernel.image())?)
         .file("next/initrd", &initramfs::initrd(capture)?)
-        .script(&format!("{LOAD}{ODD}{before}\necho c >/proc/sysrq-trigger"))
+        .script(script)
         .timeout(Duration::from_secs(600))
         .run()?;
 
@@ -122,31 +133,50 @@ fn lines(log: &[u8]) -> Result<Vec<&str>> {
     Ok(log.split('\n').collect())
 }
 
-/// The ring that is built in has wrapped, its IDs have overflowed.
-fn wrapped(series: &str) -> Result<()> {
+/// The ring that is built in has wrapped, and its IDs have overflowed, when CPU
+/// `cpu` of as many as that needs panics.
+fn wrapped(series: &str, syscall: &str, cpu: u32) -> Result<()> {
     let kernel = Kernel::new(series)?;
     let fill =
         "i=0; while [ $i -lt 9000 ]; do echo \"filler $i $((i * i))\" >&8; i=$((i + 1)); done";
-    let guest = Guest::new(&format!("dmesg-{series}"), &kernel).append("crashkernel=256M");
-    let outcome = log_of(guest, &kernel, &format!("{fill}\n{ODD}"), "")?;
+    let panic = format!("taskset {} sh -c 'echo c >/proc/sysrq-trigger'", 1 << cpu);
+    let script = format!("{}{ODD}{fill}\n{ODD}{panic}\n", load(syscall));
+    let guest = Guest::new(&format!("dmesg-{series}-{syscall}"), &kernel)
+        .cpus(cpu + 1)
+        .append("crashkernel=256M");
+    let outcome = log_of(guest, &kernel, &script, "")?;
     let log = outcome.stage(2)?.text("text.out")?;
     ensure!(!log.contains("Linux version"), "the ring did not wrap");
     ensure!(log.contains("filler 8999 "));
+    ensure!(
+        log.contains(&format!("CPU: {cpu} ")),
+        "another CPU panicked"
+    );
     Ok(())
 }
 
 #[test]
-fn the_log_of_6_1() -> Result<()> {
-    wrapped("6.1")
+fn the_log_of_6_1_by_kexec_load() -> Result<()> {
+    wrapped("6.1", "kexec_load", 0)
 }
 
 #[test]
-fn the_log_of_6_12() -> Result<()> {
-    wrapped("6.12")
+fn the_log_of_6_1_by_kexec_file_load() -> Result<()> {
+    wrapped("6.1", "kexec_file_load", 1)
 }
 
-/// A ring of its own size lies in the direct mapping; and the dumps that
-/// makedumpfile saves.
+#[test]
+fn the_log_of_6_12_by_kexec_load() -> Result<()> {
+    wrapped("6.12", "kexec_load", 1)
+}
+
+#[test]
+fn the_log_of_6_12_by_kexec_file_load() -> Result<()> {
+    wrapped("6.12", "kexec_file_load", 0)
+}
+
+/// A ring of its own size lies in the direct mapping; an independent loader; and
+/// the dumps that makedumpfile saves.
 #[test]
 fn a_larger_log_and_saved_dumps() -> Result<()> {
     let kernel = Kernel::new("6.12")?;
@@ -167,7 +197,8 @@ fn a_larger_log_and_saved_dumps() -> Result<()> {
     let guest = Guest::new("dmesg-saved", &kernel)
         .memory("2G")
         .append("crashkernel=512M log_buf_len=1M");
-    let outcome = log_of(guest, &kernel, "", saved)?;
+    let script = format!("{}{ODD}echo c >/proc/sysrq-trigger\n", load("kexec-tools"));
+    let outcome = log_of(guest, &kernel, &script, saved)?;
     let stage = outcome.stage(2)?;
     let log = stage.bytes("text.out")?;
     ensure!(stage.text("text.out")?.contains("Linux version"));

@@ -83,7 +83,7 @@ echo $? | record check-1
 
 touch /run/log
 /lib/systemd/systemd-udevd --daemon
-systemctl start rkexec-rearm.timer
+systemctl enable --now rkexec-rearm.timer
 # The service arms twice.
 says already
 echo | record plug-2

@@ -141,7 +141,7 @@ fn supply(ram: &Ram, steps: &[Step], initrd: &[u8]) -> Result<()> {
     let mut write = |bytes: &[u8]| -> Result<usize> {
         let start = at;
         at += pages(bytes);
-        ensure!(at * PAGE <= SUPPLIES_SIZE as usize, "no room");
+        ensure!(u64::try_from(at * PAGE)? <= SUPPLIES_SIZE, "no room");
         ram.file()
             .write_all_at(bytes, SUPPLIES + (start * PAGE) as u64)?;
         Ok(start)

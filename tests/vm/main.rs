@@ -10,6 +10,7 @@ mod crash;
 mod damage;
 mod debian;
 mod dmesg;
+mod drop_in;
 mod examples;
 mod formats;
 mod handover;

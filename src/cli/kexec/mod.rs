@@ -1,0 +1,265 @@
+//! The drop-in front end: kexec-tools' command line and exit codes, carried out
+//! by rkexec's own verbs.
+
+mod exit;
+mod getopt;
+mod help;
+mod options;
+mod request;
+mod translate;
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Args;
+
+use self::request::{Action, Command, ImageType, Load, Run, Then};
+use super::load::Planned;
+use super::{Context, exec, hint, load, render, say, unload, write_out};
+use crate::host::loaded::Loaded;
+use crate::host::security::Security;
+use crate::host::{Host, efi};
+use crate::image::Image;
+use crate::image::linux::Format;
+use crate::image::multiboot::Version;
+use crate::sys::Target;
+
+pub(super) use self::help::man_page;
+
+/// `rkexec kexec`.
+#[derive(Debug, Args)]
+#[command(disable_help_flag = true, disable_version_flag = true)]
+pub(super) struct KexecArgs {
+    /// What kexec-tools' `kexec` takes: `rkexec kexec --help` lists it.
+    #[arg(
+        value_name = "ARGUMENT",
+        allow_hyphen_values = true,
+        trailing_var_arg = true
+    )]
+    pub(super) arguments: Vec<OsString>,
+}
+
+/// Whether the program was called by a name that ends in `kexec`, and not by its own.
+pub(super) fn is_name(program: &OsString) -> bool {
+    let name = Path::new(program).file_name().unwrap_or_default();
+    let name = name.to_string_lossy();
+    name.ends_with("kexec") && !name.ends_with("rkexec")
+}
+
+/// `rkexec kexec -l x` as clap is to see it: what follows `kexec` is none of its
+/// options. A global option before it may have a value.
+pub(super) fn shield(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    let mut at = 1;
+    while let Some(argument) = arguments.get(at) {
+        match argument.to_str() {
+            Some("kexec") => {
+                arguments.insert(at + 1, "--".into());
+                break;
+            }
+            Some("--root" | "--output") => at += 2,
+            Some(option) if option.starts_with('-') => at += 1,
+            _ => break,
+        }
+    }
+    arguments
+}
+
+/// Does what `arguments`, without the program's name, ask for.
+pub(super) fn main(context: &Context, arguments: &[OsString]) -> ExitCode {
+    let command = match request::read(arguments) {
+        Ok(command) => command,
+        Err(error) => {
+            say(&format!("rkexec: reading the command line failed: {error}"));
+            say("hint: kexec --help lists the options");
+            return ExitCode::from(exit::bad_request(&error));
+        }
+    };
+    let syscall = command.syscall();
+    let code = carry_out(context, command).unwrap_or_else(|error| {
+        say(&format!("rkexec: {error:#}"));
+        if let Some(hint) = hint(&error) {
+            say(&format!("hint: {hint}"));
+        }
+        exit::failure(&error, syscall)
+    });
+    ExitCode::from(code)
+}
+
+fn carry_out(context: &Context, command: Command) -> anyhow::Result<u8> {
+    match command {
+        Command::Help { fails } => {
+            write_out(help::help().as_bytes())?;
+            return Ok(if fails { exit::DIED } else { 0 });
+        }
+        Command::Version => {
+            let version = format!(
+                "rkexec {} with the command line of kexec-tools {}\n",
+                env!("CARGO_PKG_VERSION"),
+                help::KEXEC_TOOLS
+            );
+            write_out(version.as_bytes())?;
+        }
+        Command::CrashSize => {
+            let size = Loaded::read(&context.root)?.crash_size.unwrap_or(0);
+            write_out(format!("{size}\n").as_bytes())?;
+        }
+        Command::Status(target) => {
+            let loaded = Loaded::read(&context.root)?;
+            let state = match target {
+                Target::Normal => loaded.normal,
+                Target::Crash => loaded.crash,
+            };
+            return Ok(state.map_or(exit::FAILED, u8::from));
+        }
+        Command::Run(run) => {
+            for note in &run.notes {
+                context.warn(note);
+            }
+            carry_out_run(context, &run)?;
+        }
+    }
+    Ok(0)
+}
+
+fn carry_out_run(context: &Context, run: &Run) -> anyhow::Result<()> {
+    if !run.dry_run {
+        context.on_this_machine("kexec")?;
+    }
+    match &run.action {
+        Action::Unload(target) if run.dry_run => {
+            would(context, &format!("unload the {target} kernel"))
+        }
+        Action::Exec if run.dry_run => would(context, "boot the loaded kernel"),
+        Action::Unload(target) => unload::unload(context, *target).map(|_| ()),
+        Action::Exec => exec_now(context, run, false),
+        Action::Load(load, then) => {
+            self::load(context, load, *then, run)?;
+            match then {
+                Then::Exec if !run.dry_run => exec_now(context, run, false),
+                Then::Shutdown if !run.dry_run => exec_now(context, run, true),
+                _ => Ok(()),
+            }
+        }
+    }
+}
+
+fn would(context: &Context, what: &str) -> anyhow::Result<()> {
+    let text = || format!("would {what}\n");
+    context.print(text, || serde_json::json!({ "schema": 1, "would": what }))
+}
+
+fn exec_now(context: &Context, run: &Run, shutdown: bool) -> anyhow::Result<()> {
+    let args = exec::ExecArgs {
+        no_sync: run.no_sync,
+        sync_limit: exec::SYNC_SECONDS,
+        shutdown,
+    };
+    exec::run(context, &args)
+}
+
+fn load(context: &Context, load: &Load, then: Then, run: &Run) -> anyhow::Result<()> {
+    let security = Security::read(&context.root)?;
+    // As plan() decides by itself, with the same facts.
+    let secure_boot = efi::secure_boot(&context.root);
+    let file_load_only = security.forbids_kexec_load(secure_boot).is_some()
+        || (security.kho && load.target == Target::Normal);
+    let (args, notes) = translate::load_args(load, file_load_only);
+    for note in &notes {
+        context.warn(note);
+    }
+    let job = load::job(&args)?;
+    let host = Host::read(&context.root).context("planning failed")?;
+    load::with_plan(context, &host, &job, |planned| {
+        let (plan, image) = (&planned.plan, planned.image);
+        if let Some(kind) = load.options.kind {
+            check_type(kind, planned)?;
+        }
+        for warning in &plan.warnings {
+            context.warn(warning);
+        }
+        let text = || render::text::plan(plan, image, &load.kernel, run.debug);
+        if run.dry_run {
+            let json = || {
+                let mut plan = render::json::plan(plan, image, &load.kernel);
+                plan["then"] = then.name().into();
+                plan
+            };
+            return context.print(|| text() + &format!("\nthen:      {}\n", then.name()), json);
+        }
+        if run.debug {
+            say(text().trim_end());
+        }
+        load::carry_out(context, &host, planned)
+    })
+}
+
+/// `--type` names what the file is, or the load fails.
+fn check_type(wanted: ImageType, planned: &Planned<'_>) -> anyhow::Result<()> {
+    let (is, name) = match (planned.uki, planned.image) {
+        (Some(_), _) => (ImageType::Uki, "a UKI"),
+        (None, Image::Linux(kernel)) => match kernel.format {
+            Format::BzImage => (ImageType::BzImage, "a bzImage"),
+            Format::Vmlinux => (ImageType::Elf, "an ELF file"),
+        },
+        (None, Image::Multiboot(kernel)) => match kernel.version {
+            Version::One => (ImageType::Multiboot, "a multiboot kernel"),
+            Version::Two => (ImageType::Multiboot2, "a multiboot2 kernel"),
+        },
+    };
+    anyhow::ensure!(
+        wanted == is,
+        "load failed: the kernel is {name}, not what --type says"
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(text: &str) -> Vec<OsString> {
+        text.split_whitespace().map(OsString::from).collect()
+    }
+
+    #[test]
+    fn the_name_decides() {
+        for name in ["kexec", "/sbin/kexec", "./x/my-kexec"] {
+            assert!(is_name(&name.into()), "{name}");
+        }
+        for name in [
+            "rkexec",
+            "/usr/bin/rkexec",
+            "kexec/rkexec",
+            "kexec2",
+            "",
+            "/",
+        ] {
+            assert!(!is_name(&name.into()), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_follows_kexec_is_shielded() {
+        for (given, shielded) in [
+            (
+                "rkexec kexec -l x --version",
+                "rkexec kexec -- -l x --version",
+            ),
+            (
+                "rkexec -q --root d kexec -e",
+                "rkexec -q --root d kexec -- -e",
+            ),
+            ("rkexec --root=d kexec", "rkexec --root=d kexec --"),
+            (
+                "rkexec --root kexec plan kexec",
+                "rkexec --root kexec plan kexec",
+            ),
+            ("rkexec inspect kexec", "rkexec inspect kexec"),
+            ("rkexec", "rkexec"),
+        ] {
+            assert_eq!(shield(words(given)), words(shielded), "{given}");
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! /proc/self/mountinfo: what is mounted, and what a jump would leave mounted.
+//!
+//! Format: Documentation/filesystems/proc.rst, section 3.5.
+
+use super::{HostError, Root};
+
+const PATH: &str = "/proc/self/mountinfo";
+
+/// File systems that keep nothing on a disk or behind a network.
+const WITHOUT_STORAGE: [&str; 27] = [
+    "autofs",
+    "bdev",
+    "binder",
+    "binfmt_misc",
+    "bpf",
+    "cgroup",
+    "cgroup2",
+    "configfs",
+    "debugfs",
+    "devpts",
+    "devtmpfs",
+    "efivarfs",
+    "fusectl",
+    "hugetlbfs",
+    "mqueue",
+    "nfsd",
+    "nsfs",
+    "proc",
+    "pstore",
+    "ramfs",
+    "resctrl",
+    "rootfs",
+    "rpc_pipefs",
+    "securityfs",
+    "sysfs",
+    "tmpfs",
+    "tracefs",
+];
+
+/// A mounted file system.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mount {
+    /// Device number, major and minor: mounts of one file system share it.
+    pub device: (u32, u32),
+    /// Where it is mounted.
+    pub point: String,
+    /// Its type, for instance `ext4`.
+    pub kind: String,
+    /// The file system itself, not only this mount of it, can be written to.
+    pub writable: bool,
+}
+
+/// The file systems whose storage a jump may leave without what was written to
+/// them, each once, at the first of its mount points.
+///
+/// # Errors
+/// When the list cannot be read or is malformed.
+pub fn writable(root: &Root) -> Result<Vec<Mount>, HostError> {
+    let mounts = parse(&root.read(PATH)?).map_err(|what| HostError::malformed(PATH, what))?;
+    Ok(with_storage(mounts))
+}
+
+fn with_storage(mounts: Vec<Mount>) -> Vec<Mount> {
+    let mut found: Vec<Mount> = Vec::new();
+    for mount in mounts {
+        let storage = !WITHOUT_STORAGE.contains(&mount.kind.as_str());
+        let known = found.iter().any(|other| other.device == mount.device);
+        if mount.writable && storage && !known {
+            found.push(mount);
+        }
+    }
+    found
+}
+
+/// Every line of mountinfo.
+///
+/// # Errors
+/// Names the line that is malformed.
+pub fn parse(bytes: &[u8]) -> Result<Vec<Mount>, String> {
+    let text = String::from_utf8_lossy(bytes);
+    let lines = text.lines().enumerate();
+    lines
+        .map(|(index, line)| {
+            mount(line).ok_or_else(|| {
+                format!(
+                    "line {}: `{}` is not a mount",
+                    index + 1,
+                    line.escape_debug()
+                )
+            })
+        })
+        .collect()
+}
+
+/// `36 35 98:0 /root /mount/point rw,noatime master:1 - ext4 /dev/sda1 rw`: any
+/// number of fields before the dash, which stands alone.
+fn mount(line: &str) -> Option<Mount> {
+    let (of_the_mount, of_the_file_system) = line.split_once(" - ")?;
+    let mut fields = of_the_mount.split(' ');
+    let (major, minor) = fields.nth(2)?.split_once(':')?;
+    let point = fields.nth(1)?;
+    fields.next()?; // options of this mount
+    let mut fields = of_the_file_system.split(' ');
+    let kind = fields.next().filter(|kind| !kind.is_empty())?;
+    // A source may be empty; the options of the file system come last.
+    let options = fields.nth(1)?;
+    Some(Mount {
+        device: (major.parse().ok()?, minor.parse().ok()?),
+        point: unescaped(point),
+        kind: kind.to_owned(),
+        writable: options.split(',').any(|option| option == "rw"),
+    })
+}
+
+/// The kernel writes space, tab, newline, backslash and hash as `\ooo`.
+fn unescaped(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        let digits = after.get(..3).filter(|_| first == b'\\');
+        let code = digits.and_then(|digits| {
+            let digits = std::str::from_utf8(digits).ok()?;
+            u8::from_str_radix(digits, 8).ok()
+        });
+        bytes.push(code.unwrap_or(first));
+        rest = match code {
+            Some(_) => after.get(3..).unwrap_or_default(),
+            None => after,
+        };
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const MACHINE: &str = "\
+22 28 0:20 / /sys rw,nosuid,nodev,noexec,relatime shared:7 - sysfs sysfs rw
+28 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw,errors=remount-ro
+30 28 0:25 / /run rw,nosuid shared:5 - tmpfs tmpfs rw,size=99,mode=755
+41 28 8:2 / /boot ro,relatime shared:30 - vfat /dev/sda2 rw,fmask=0022
+42 28 8:3 / /usr rw,relatime - squashfs /dev/sda3 ro
+43 28 0:50 / /srv/a\\040b rw - nfs4 server:/x rw,vers=4.2
+44 28 8:1 /var /chroot/var rw,relatime master:1 propagate_from:2 - ext4 /dev/sda1 rw
+45 28 0:60 / /mnt rw - fuse.sshfs  rw,user_id=0
+";
+
+    #[test]
+    fn what_a_jump_would_leave() {
+        let found = with_storage(parse(MACHINE.as_bytes()).unwrap());
+        let found: Vec<_> = found
+            .iter()
+            .map(|m| (m.point.as_str(), m.kind.as_str()))
+            .collect();
+        // /boot is mounted read-only, but its file system is not.
+        assert_eq!(
+            found,
+            [
+                ("/", "ext4"),
+                ("/boot", "vfat"),
+                ("/srv/a b", "nfs4"),
+                ("/mnt", "fuse.sshfs"),
+            ]
+        );
+    }
+
+    #[test]
+    fn escapes() {
+        assert_eq!(unescaped(r"/a\040b\134c\043"), r"/a b\c#");
+        assert_eq!(unescaped(r"/a\04"), r"/a\04");
+        assert_eq!(unescaped(r"/a\999\040"), "/a\\999 ");
+    }
+
+    #[test]
+    fn malformed_lines_are_named() {
+        for line in [
+            "x",
+            "28 1 8:1 / / rw ext4 /dev/sda1 rw",
+            "28 1 8 / / rw - ext4 /dev/sda1 rw",
+            "28 1 8:1 / / rw - ext4 /dev/sda1",
+            "28 1 8:1 / / - ext4 /dev/sda1 rw",
+        ] {
+            let text = format!("28 1 8:1 / / rw - ext4 /dev/sda1 rw\n{line}\n");
+            let error = parse(text.as_bytes()).unwrap_err();
+            assert_eq!(error, format!("line 2: `{line}` is not a mount"));
+        }
+        assert_eq!(parse(b"").unwrap(), []);
+    }
+
+    /// As fs/proc_namespace.c writes it.
+    fn escaped(text: &str) -> String {
+        text.chars().fold(String::new(), |out, c| match c {
+            ' ' | '\t' | '\n' | '\\' | '#' => format!("{out}\\{:03o}", u32::from(c)),
+            c => out + &c.to_string(),
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_the_kernel_writes_is_read(
+            point in "/[a-z \t\n\\\\#é]{0,12}",
+            kind in "[a-z][a-z0-9.]{0,8}",
+            major: u32, minor: u32, writable: bool, optional in proptest::collection::vec("(shared|master):[0-9]{1,3}", 0..3),
+        ) {
+            let optional: String = optional.iter().map(|field| format!("{field} ")).collect();
+            let rw = if writable { "rw" } else { "ro" };
+            let line = format!("9 8 {major}:{minor} / {} rw {optional}- {kind} none {rw},x=rw\n", escaped(&point));
+            let expected = Mount { device: (major, minor), point, kind, writable };
+            prop_assert_eq!(parse(line.as_bytes()).unwrap(), [expected]);
+        }
+
+        #[test]
+        fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = parse(&bytes);
+        }
+    }
+}

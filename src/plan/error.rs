@@ -1,0 +1,187 @@
+//! Why there is no plan, and what to do about it.
+
+use super::Violation;
+use crate::crash::CrashError;
+use crate::handover::HandoverError;
+use crate::memory::{NoHole, PhysRange};
+
+/// Why there is no plan.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// A character that no command line may hold.
+    #[error("the command line holds {what} at byte {at}")]
+    CmdlineCharacter {
+        /// The character.
+        what: &'static str,
+        /// Where, in bytes from the start.
+        at: usize,
+    },
+    /// Longer than the image takes.
+    #[error("the command line has {length} bytes, the kernel takes {limit}")]
+    CmdlineTooLong {
+        /// Its length in bytes.
+        length: usize,
+        /// The image's limit in bytes.
+        limit: usize,
+    },
+    /// Nothing fits.
+    #[error(transparent)]
+    NoHole(#[from] NoHole),
+    /// The bounds leave nothing.
+    #[error("--mem-min {min:#x} is not below --mem-max {max:#x}")]
+    EmptyBounds {
+        /// Lower bound.
+        min: u64,
+        /// Upper bound, exclusive.
+        max: u64,
+    },
+    /// Image and request leave no address for something.
+    #[error("no place for {what}: it must lie at or above {min:#x} and below {max:#x}")]
+    Unreachable {
+        /// What the place was for.
+        what: &'static str,
+        /// Lowest address allowed.
+        min: u64,
+        /// First address not allowed.
+        max: u64,
+    },
+    /// The machine runs with 5-level paging, and the kernel cannot start so.
+    #[error(
+        "the running kernel uses 5-level paging (LA57), and the new one cannot be entered in it (XLF_5LEVEL)"
+    )]
+    FiveLevel,
+    /// A wish that kexec_file_load cannot fulfil.
+    #[error("{option} cannot be had with kexec_file_load: {reason}")]
+    NotWithFileLoad {
+        /// The option.
+        option: &'static str,
+        /// Why.
+        reason: &'static str,
+    },
+    /// One system call is forbidden, and the other would do harm.
+    #[error("neither system call will do: {forbidden}; and kexec_file_load {harm}")]
+    NoSyscall {
+        /// Why kexec_load is not possible.
+        forbidden: String,
+        /// What kexec_file_load would do.
+        harm: String,
+        /// What to do about it, where something can be done.
+        way_out: Option<String>,
+    },
+    /// kexec_file_load was asked for, and it does not take this image here.
+    #[error("kexec_file_load refuses this image: {reason}")]
+    FileLoadRefuses {
+        /// Why.
+        reason: &'static str,
+    },
+    /// A wish that no multiboot kernel can be granted.
+    #[error("{option} is not for a multiboot kernel: {reason}")]
+    NotForMultiboot {
+        /// The option.
+        option: &'static str,
+        /// Why.
+        reason: &'static str,
+        /// What to do about it, where something can be done.
+        hint: Option<&'static str>,
+    },
+    /// A multiboot kernel does not start without being told of this.
+    #[error("this multiboot kernel requires to be told of {what}, and cannot be: {why}")]
+    MultibootNeeds {
+        /// What it wants to be told of.
+        what: String,
+        /// Why it cannot be told.
+        why: String,
+    },
+    /// The kernel cannot lie where it is linked.
+    #[error("the kernel must lie at {range}, as it is not relocatable, and cannot: {why}")]
+    Occupied {
+        /// Where it wants to lie, in whole pages.
+        range: PhysRange,
+        /// What speaks against it.
+        why: String,
+    },
+    /// More segments than the call takes.
+    #[error("the kernel alone is {count} segments, and there is room for {most}")]
+    TooManyPieces {
+        /// Segments of the kernel.
+        count: usize,
+        /// Segments left beside what else is loaded.
+        most: usize,
+    },
+    /// A driver whose memory cannot be handed over.
+    #[error("memory of the driver {driver} cannot be handed over as RAM: {reason}")]
+    NotIncludable {
+        /// The driver.
+        driver: String,
+        /// Why.
+        reason: &'static str,
+    },
+    /// There can be no crash kernel.
+    #[error(transparent)]
+    Crash(#[from] CrashError),
+    /// State cannot be handed over.
+    #[error(transparent)]
+    Handover(#[from] HandoverError),
+    /// Purgatory cannot be filled.
+    #[error(transparent)]
+    Purgatory(#[from] crate::purgatory::ImageError),
+    /// The kernel takes none so large.
+    #[error(
+        "an image of {size:#x} bytes: the kernel takes at most half of the RAM, {limit:#x} bytes"
+    )]
+    TooLarge {
+        /// All segments together, bytes.
+        size: u64,
+        /// Half of the RAM, bytes.
+        limit: u64,
+    },
+    /// The plan breaks a rule: a fault of this program, found before any harm.
+    #[error("the plan is invalid")]
+    Invalid(#[from] Violation),
+}
+
+impl PlanError {
+    /// Whether the options contradict each other, or ask for what cannot be.
+    #[must_use]
+    pub const fn is_usage(&self) -> bool {
+        matches!(
+            self,
+            Self::EmptyBounds { .. }
+                | Self::NotWithFileLoad { .. }
+                | Self::NotForMultiboot { .. }
+                | Self::NotIncludable { .. }
+        )
+    }
+
+    /// A way out, where there is one.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::NoSyscall { way_out, .. } => way_out.clone(),
+            Self::FileLoadRefuses { .. } => {
+                Some("without --syscall, rkexec takes kexec_load where it may".to_owned())
+            }
+            Self::FiveLevel => {
+                Some("boot once with no5lvl, or take a kernel with CONFIG_X86_5LEVEL (a bzImage is sure to tell)".to_owned())
+            }
+            Self::NotForMultiboot { hint, .. } => hint.map(str::to_owned),
+            Self::NoHole(_) | Self::Occupied { .. } => {
+                Some("rkexec memmap shows where segments may go, and why not elsewhere".to_owned())
+            }
+            Self::Handover(error) => error.hint().map(str::to_owned),
+            Self::Crash(error) => error.hint().map(str::to_owned),
+            Self::Unreachable { .. } => Some(
+                "these bounds come from --mem-min, --mem-max and the image (pref_address, xloadflags, initrd_addr_max)"
+                    .to_owned(),
+            ),
+            Self::NotIncludable { .. } => {
+                Some("only --include-driver-managed kmem is possible".to_owned())
+            }
+            Self::TooLarge { .. } => Some(
+                "the kernel refuses images larger than half of the RAM: a smaller initrd is needed"
+                    .to_owned(),
+            ),
+            _ => None,
+        }
+    }
+}
