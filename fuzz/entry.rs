@@ -19,6 +19,7 @@ use rkexec::host::iomem::{self, Iomem, Resource};
 use rkexec::host::{Host, cpu, loaded, security};
 use rkexec::image::decompress::{self, DecompressError};
 use rkexec::image::ikconfig::{self, KernelConfig, Symbol};
+use rkexec::image::multiboot::{self, Multiboot};
 use rkexec::image::uki::{Addon, Uki};
 use rkexec::image::{self, Contents, Found, bzimage, vmlinux};
 use rkexec::memory::{MapPolicy, MemoryMap, Placement};
@@ -169,6 +170,28 @@ pub(crate) fn bzimage(data: &[u8]) -> bool {
         assert!(!version.chars().any(char::is_control));
     }
     let _ = (image.release(), image.compression(), image.setup_type_max);
+    true
+}
+
+/// A multiboot kernel of either version.
+pub(crate) fn multiboot(data: &[u8]) -> bool {
+    let _ = multiboot::near_miss(data);
+    let Ok(Some(kernel)) = Multiboot::parse(data) else {
+        return false;
+    };
+    let mut end = kernel.span.start();
+    for load in &kernel.loads {
+        assert!(load.range.start() >= end && load.bytes.len() as u64 <= load.range.size());
+        end = load.range.end();
+    }
+    assert!(end == kernel.span.end() && end <= 1 << 32);
+    assert!(kernel.span.contains(kernel.entry));
+    let mut end = 0;
+    for piece in multiboot::pieces(&kernel.loads, 0x1234_5000).unwrap() {
+        assert!(piece.mem.start() >= end && piece.bytes.len() as u64 <= piece.mem.size());
+        assert!(piece.mem.start() % 4096 == 0 && piece.mem.end() % 4096 == 0);
+        end = piece.mem.end();
+    }
     true
 }
 

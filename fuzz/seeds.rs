@@ -6,16 +6,22 @@
 #[allow(dead_code, clippy::unwrap_used, reason = "shared with the tests")]
 mod tiny_vmcore;
 
+#[path = "../tests/common/multiboot.rs"]
+#[allow(dead_code, clippy::unwrap_used, reason = "shared with the tests")]
+mod tiny_multiboot;
+
+use tiny_multiboot::{Segment, TinyElf, header_v1, header_v2, tag};
 use tiny_vmcore::{State, TinyRing};
 
 /// The targets and their seeds.
-pub(crate) fn all() -> [(&'static str, Vec<Vec<u8>>); 17] {
+pub(crate) fn all() -> [(&'static str, Vec<Vec<u8>>); 18] {
     [
         ("iomem", iomem()),
         ("memmap", memmap()),
         ("boot_params", boot_params()),
         ("bzimage", bzimage()),
         ("vmlinux", vmlinux()),
+        ("multiboot", multiboot()),
         ("uki", uki()),
         ("device_tree", device_tree()),
         ("chain", chain()),
@@ -303,6 +309,38 @@ fn vmlinux() -> Vec<Vec<u8>> {
             file
         })
         .to_vec()
+}
+
+/// Kernels of both versions, as ELF files of both sizes and with addresses.
+fn multiboot() -> Vec<Vec<u8>> {
+    let elf = |bits, header: Vec<u8>| {
+        let mut elf = TinyElf::new(0x20_0000, &header);
+        elf.bits = bits;
+        elf.segments[0].bss = 100;
+        elf.segments.push(Segment {
+            paddr: 0x20_1f00,
+            bytes: vec![7; 300],
+            ..Segment::default()
+        });
+        elf.build()
+    };
+    let tags = [
+        tag(1, 0, &[4, 6, 99]),
+        tag(6, 0, &[]),
+        tag(10, 1, &[0x20_0000, 0xffff_ffff, 0x20_0000, 2]),
+        tag(4, 1, &[3]),
+        tag(5, 1, &[0, 0, 0]),
+    ];
+    let addresses = [
+        tag(2, 0, &[0x10_0000, 0x10_0000, 0, 0x10_1000]),
+        tag(3, 0, &[0x10_0020]),
+    ];
+    vec![
+        elf(32, header_v1(3, &[])),
+        elf(64, header_v2(0, &tags)),
+        header_v1(1 << 16, &[0x10_0000, 0x10_0000, 0, 0, 0x10_0020, 7, 7]),
+        header_v2(0, &addresses),
+    ]
 }
 
 /// A UKI, one with two profiles, and an addon.

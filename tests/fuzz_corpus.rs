@@ -143,6 +143,11 @@ fn vmlinux() {
 }
 
 #[test]
+fn multiboot() {
+    run("multiboot", entry::multiboot);
+}
+
+#[test]
 fn uki() {
     run("uki", entry::uki);
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
+use super::firmware_tables::FirmwareTables;
 use super::root::Record;
 use super::{Host, HostError, Root};
 
@@ -68,9 +69,14 @@ pub fn capture(root: &Root, dir: &Path) -> Result<CaptureReport, CaptureError> {
     refuse_non_empty(dir)?;
     let recorder = root.recorder();
     let host = Host::read(&recorder)?;
+    // For multiboot kernels alone: nobody needs it, and what is not there is no fault.
+    let tables = FirmwareTables::read(&recorder, &host);
     let report = write(&recorder.into_recording(), dir)?;
-    match Host::read(&Root::at(dir)) {
-        Ok(copy) if copy == host => Ok(report),
+    let copied = Root::at(dir);
+    match Host::read(&copied) {
+        Ok(copy) if copy == host && FirmwareTables::read(&copied, &copy).rsdp == tables.rsdp => {
+            Ok(report)
+        }
         _ => Err(CaptureError::Differs {
             dir: dir.to_owned(),
         }),

@@ -180,6 +180,10 @@ fn warn(
             "the kernel gets no copy of the ACPI root pointer (RSDP): {why}; one that does not look for it by itself finds no ACPI"
         ));
     }
+    // Seen with 4.17: it looks for room by what a BIOS left at 0x40e, and faults.
+    if image.asks_bios && host.efi.is_some() {
+        warn("Xen starts on an EFI machine through EFI's boot services only, and they have ended: it will most likely reset the machine".to_owned());
+    }
     if image.asks_bios && !cmdline::has(plan.cmdline.as_str(), "no-real-mode") {
         warn("Xen asks the BIOS for its memory map, and does not take this one: no-real-mode on its command line makes it".to_owned());
     }

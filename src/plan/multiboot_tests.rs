@@ -443,16 +443,24 @@ fn only_kexec_load_will_do() {
 }
 
 #[test]
-fn xen_is_asked_to_take_the_map() {
+fn xen_is_warned_of() {
     let mut header = header_v1(3, &[]);
     header.extend(b"Xen version %d.%d\0Xen-e820\0Multiboot-e820\0");
     let file = file(&header, 2 * MIB);
-    let warned = |text: &str| {
-        let plan = planned(&line(text), &machine(), &file, &[]).unwrap();
-        plan.warnings.iter().any(|w| w.contains("no-real-mode"))
+    let warned = |host: &Host, text: &str, word: &str| {
+        let plan = planned(&line(text), host, &file, &[]).unwrap();
+        plan.warnings.iter().any(|w| w.contains(word))
     };
-    assert!(warned("console=com1"));
-    assert!(!warned("console=com1 no-real-mode"));
+    assert!(warned(&machine(), "console=com1", "no-real-mode"));
+    assert!(!warned(
+        &machine(),
+        "console=com1 no-real-mode",
+        "no-real-mode"
+    ));
+    assert!(!warned(&machine(), "x", "boot services"));
+    let mut efi = machine();
+    efi.efi = Some(crate::host::efi::Efi::default());
+    assert!(warned(&efi, "x", "Xen starts on an EFI machine"));
 }
 
 #[test]

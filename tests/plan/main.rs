@@ -15,6 +15,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod machine;
+mod multiboot;
 mod next_kernel;
 
 use std::cell::Cell;

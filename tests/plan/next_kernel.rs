@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 pub(crate) struct Memory(Vec<(PhysRange, Vec<u8>)>);
 
 impl Memory {
-    fn new(plan: &Plan<'_>) -> Self {
+    pub(crate) fn new(plan: &Plan<'_>) -> Self {
         let segments = plan.segments.iter();
         Self(segments.map(|s| (s.mem, s.buf.to_vec())).collect())
     }
@@ -34,7 +34,7 @@ impl Memory {
         bytes
     }
 
-    fn number(&self, address: u64, size: u64) -> u64 {
+    pub(crate) fn number(&self, address: u64, size: u64) -> u64 {
         let mut word = self.read(address, size);
         word.resize(8, 0);
         u64::from_le_bytes(word.try_into().unwrap())

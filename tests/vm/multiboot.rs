@@ -393,7 +393,7 @@ fn memtest_boots() -> Result<()> {
         "Memtest86+ v6",
         "Memory  : 1023MB",
         "Status: Testing",
-        " #1 ",
+        " #3 ",
     ] {
         guest.wait_for_console(text)?;
     }
