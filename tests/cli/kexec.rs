@@ -10,6 +10,9 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::common::bzimage::TinyBzImage;
+use crate::common::elf::TinyElf;
+use crate::common::multiboot;
+use crate::common::pe::TinyPe;
 use crate::{Ended, Lab, captured};
 
 /// Runs `kexec` below a captured machine.
@@ -396,4 +399,75 @@ fn a_crash_kernel() {
     let conflict = kexec("crash", &["vmlinuz", "--dtb=x"]);
     assert_eq!(conflict.code, Some(1), "{conflict:?}");
     assert!(conflict.err.contains("-p and --dtb do not go together"));
+}
+
+/// A multiboot kernel at 1 MiB.
+fn multiboot(header: &[u8]) -> Vec<u8> {
+    let mut bytes = header.to_vec();
+    bytes.resize(5000, 0x90);
+    let mut elf = multiboot::TinyElf::new(1 << 20, &bytes);
+    elf.entry += 64;
+    elf.build()
+}
+
+#[test]
+fn the_type_is_what_the_file_is() {
+    let lab = Lab::new();
+    lab.write("vmlinux", TinyElf::vmlinux().build());
+    lab.write("uki", TinyPe::uki().without(".dtb").build());
+    lab.write("mb1", multiboot(&multiboot::header_v1(3, &[])));
+    lab.write("mb2", multiboot(&multiboot::header_v2(0, &[])));
+    for (file, own) in [
+        ("vmlinuz", &["bzImage64", "bzImage"][..]),
+        ("vmlinux", &["elf-x86_64", "elf-x86"]),
+        ("uki", &["uki"]),
+        ("mb1", &["multiboot-x86"]),
+        ("mb2", &["multiboot2-x86"]),
+    ] {
+        for kind in [
+            "bzImage64",
+            "bzImage",
+            "elf-x86_64",
+            "elf-x86",
+            "uki",
+            "multiboot-x86",
+            "multiboot2-x86",
+        ] {
+            let args = [
+                "--dry-run",
+                "--args-linux",
+                "-l",
+                file,
+                "-t",
+                kind,
+                "--append=x",
+            ];
+            let ended = kexec(&lab, &args);
+            let code = if own.contains(&kind) { 0 } else { 255 };
+            assert_eq!(ended.code, Some(code), "{file} as {kind}: {ended:?}");
+        }
+    }
+}
+
+#[test]
+fn modules_go_with_multiboot_kernels() {
+    let lab = Lab::new();
+    lab.write("mb", multiboot(&multiboot::header_v1(3, &[])));
+    lab.write("m", "module".repeat(100));
+    let args = [
+        "-l",
+        "mb",
+        "--append=x",
+        "--module=m a b",
+        "--module",
+        "vmlinuz",
+    ];
+    let (planned, _) = plan(&lab, &args);
+    let segments = planned["segments"].as_array().unwrap().iter();
+    let modules = segments.filter(|segment| segment["role"] == "module");
+    assert_eq!(modules.count(), 2, "{planned}");
+    let linux = ["--dry-run", "-l", "vmlinuz", "--module=m"];
+    fails(&lab, 1, &linux, "--module is for multiboot kernels");
+    let missing = ["--dry-run", "-l", "-c", "mb", "--module=missing a"];
+    fails(&lab, 1, &missing, "missing: no such file");
 }

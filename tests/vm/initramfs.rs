@@ -13,7 +13,7 @@ use anyhow::{Context, Result, anyhow};
 use crate::lab::{self, Kernel};
 
 /// Modules that some guest needs; every guest carries them.
-const MODULES: [&str; 9] = [
+const MODULES: [&str; 11] = [
     "virtio_pci",
     "virtio_mem",
     "nd_e820",
@@ -23,6 +23,8 @@ const MODULES: [&str; 9] = [
     "kmem",
     "efivarfs",
     "qemu_fw_cfg",
+    "virtio_blk",
+    "minix",
 ];
 
 /// An archive in the making.

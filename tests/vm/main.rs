@@ -23,5 +23,6 @@ mod qemu;
 mod ram;
 mod refusals;
 mod round_trip;
+mod safe_exec;
 mod trip;
 mod witness;
