@@ -68,7 +68,7 @@ fn a_plan_names_the_modules_and_where_all_goes() {
     let expected = ["boot_params", "kernel", "module", "module", "purgatory"];
     assert_eq!(roles(&plan), expected);
     assert_eq!(
-        plan["segments"][0]["mem"], "0x1fc00000",
+        plan["segments"][0]["mem"], "0x1fe00000",
         "as high as can be"
     );
 
