@@ -14,7 +14,7 @@ use crate::sys::{Syscall, Target};
 /// What is loaded, and how.
 #[derive(Debug, Clone, Default, Args)]
 pub(super) struct LoadArgs {
-    /// The kernel: a bzImage, vmlinux or UKI for x86_64, packed or not.
+    /// The kernel: a bzImage, vmlinux or UKI for x86_64, or a multiboot kernel; packed or not.
     #[arg(value_name = "KERNEL")]
     pub(super) kernel: PathBuf,
     /// An initrd; several are joined, each padded to 4 bytes.

@@ -296,6 +296,7 @@ fn to_json(status: &Status) -> Value {
                 "kernel": record.kernel,
                 "release": record.release,
                 "initrds": record.initrds,
+                "modules": record.modules,
                 "cmdline": record.cmdline,
                 "syscall": record.syscall,
                 "loaded_at": record.loaded_at,

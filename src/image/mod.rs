@@ -125,8 +125,9 @@ pub fn open<'a>(
             error: Box::new(error),
         },
     })?;
-    if let Image::Linux(kernel) = &mut found.image {
-        kernel.around.splice(..0, packed);
+    match &mut found.image {
+        Image::Linux(kernel) => drop(kernel.around.splice(..0, packed)),
+        Image::Multiboot(kernel) => kernel.packed = packed,
     }
     Ok(found)
 }

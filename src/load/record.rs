@@ -45,6 +45,9 @@ pub struct LoadRecord {
     pub release: Option<String>,
     /// The initrds' files.
     pub initrds: Vec<PathBuf>,
+    /// A multiboot kernel's modules, each a file and, behind a space, its arguments.
+    #[serde(default)]
+    pub modules: Vec<String>,
     /// `--profile`.
     #[serde(default)]
     pub profile: Option<String>,
@@ -128,10 +131,15 @@ impl LoadRecord {
         plan: &Plan<'_>,
     ) -> Result<Self, HostError> {
         let real = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-        let asked = plan
-            .crash
-            .as_ref()
-            .map_or(plan.cmdline.as_str(), |crash| &crash.asked_cmdline);
+        let asked = match (image, &plan.crash) {
+            (_, Some(crash)) => crash.asked_cmdline.as_str(),
+            // Without the name, which comes from the file again.
+            (Image::Multiboot(kernel), None) => {
+                let line = plan.cmdline.as_str();
+                line.strip_prefix(&kernel.name).unwrap_or(line).trim_start()
+            }
+            (Image::Linux(_), None) => plan.cmdline.as_str(),
+        };
         Ok(Self {
             schema: SCHEMA,
             boot_id: boot_id(root)?,
@@ -142,6 +150,7 @@ impl LoadRecord {
             kernel: real(&job.kernel),
             release: image.release().map(str::to_owned),
             initrds: job.initrds.iter().map(|path| real(path)).collect(),
+            modules: job.modules.clone(),
             profile: job.profile.clone(),
             addons: job.addons.iter().map(|path| real(path)).collect(),
             blobs: plan.blobs.clone(),
@@ -219,7 +228,7 @@ impl LoadRecord {
             initrds: self.initrds.clone(),
             profile: self.profile.clone(),
             addons: self.addons.clone(),
-            modules: Vec::new(),
+            modules: self.modules.clone(),
             request: LoadRequest {
                 cmdline: CmdlineRequest {
                     base: CmdlineBase::Given(self.cmdline.clone()),

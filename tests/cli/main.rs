@@ -16,6 +16,7 @@ mod common;
 mod formats;
 mod handover;
 mod kexec;
+mod multiboot;
 mod output;
 mod report;
 mod usage;

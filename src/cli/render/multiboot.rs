@@ -32,7 +32,7 @@ pub(super) fn text(image: &Multiboot<'_>) -> String {
     let mut line = |name: &str, value: String| {
         let _ = writeln!(out, "{name:<14} {value}");
     };
-    line("format:", image.version.name().to_owned());
+    line("format:", image.format_name());
     line(
         "header:",
         format!("at {:#x} of the file", image.header_offset),
@@ -117,7 +117,7 @@ pub(super) fn json(image: &Multiboot<'_>) -> Value {
         .map(|module| json!({ "cmdline": module.cmdline, "size": module.bytes.len() }))
         .collect();
     json!({
-        "format": image.version.name(),
+        "format": image.format_name(),
         "version": null,
         "release": null,
         "header_offset": image.header_offset,

@@ -55,7 +55,7 @@ pub(in crate::cli) fn plan(
             let format = linux.format_name();
             format!("{release} ({format}, protocol {major}.{minor:02})")
         }
-        Image::Multiboot(image) => multiboot::title(image).to_owned(),
+        Image::Multiboot(image) => format!("no Linux ({})", image.format_name()),
     };
     let _ = writeln!(out, "kernel:    {}, {what}", kernel.display());
     let _ = writeln!(out, "cmdline:   {}", plan.cmdline.as_str());

@@ -155,7 +155,9 @@ pub struct Module<'a> {
 pub struct Multiboot<'a> {
     /// Which specification its header follows.
     pub version: Version,
-    /// Where in the file the header is.
+    /// How the file as a whole was packed.
+    pub packed: Option<&'static str>,
+    /// Where in the file, unpacked, the header is.
     pub header_offset: usize,
     /// What goes where: in address order, disjoint, never empty.
     pub loads: Vec<Load<'a>>,
@@ -197,6 +199,13 @@ fn unsupported(version: Version, what: &str) -> ImageError {
 }
 
 impl<'a> Multiboot<'a> {
+    /// The format with what was around it: `gzip of multiboot 2`.
+    #[must_use]
+    pub fn format_name(&self) -> String {
+        let names = self.packed.into_iter().chain([self.version.name()]);
+        names.collect::<Vec<_>>().join(" of ")
+    }
+
     /// Reads the header and what goes where. `None`: there is no such header.
     /// Of a file that has both, the header of version 2 counts: it tells more.
     ///

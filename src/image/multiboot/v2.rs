@@ -115,6 +115,7 @@ pub(super) fn parse(file: &[u8], at: usize) -> Result<Multiboot<'_>, ImageError>
     let span = span(&loads, entry).map_err(malformed)?;
     Ok(Multiboot {
         version,
+        packed: None,
         header_offset: at,
         loads,
         span,
