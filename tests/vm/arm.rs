@@ -21,13 +21,14 @@ const PLUGGED: u64 = 512 << 20;
 /// offline and online again, over and over.
 const EVENTS: u64 = 50;
 
+/// A capture kernel that breaks down says where on the console.
 const CONFIG: &str = "
 kernel = '/next/vmlinuz'
 initrd = ['/next/initrd']
 minimum_reservation = '128M'
 
 [cmdline]
-line = 'console=ttyS0 panic=-1 no_timer_check quiet rkexec.stage=2'
+line = 'console=ttyS0 earlyprintk=ttyS0 panic=-1 no_timer_check rkexec.stage=2'
 ";
 
 /// Counts the system calls from here on, and stays armed in the background.
