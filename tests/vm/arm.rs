@@ -74,6 +74,7 @@ try again rkexec arm --output json
 try check rkexec status --check
 grep sys_kexec $trace/trace | record loads
 udevadm test --action=online /sys/devices/system/memory/memory0 2>/dev/null | record udev
+sent
 echo c >/proc/sysrq-trigger
 ";
 

@@ -213,7 +213,7 @@ fn the_capture_script_saves_a_real_dump() -> Result<()> {
     overlay.program(Path::new("/usr/bin/makedumpfile"), "bin/makedumpfile")?;
     let kernel = Kernel::new("6.12")?;
     let outcome = armed_with("capture-script", &kernel, overlay)?
-        .script("try arm rkexec arm\necho c >/proc/sysrq-trigger\n")
+        .script("try arm rkexec arm\nsent\necho c >/proc/sysrq-trigger\n")
         .run()?;
     let after = outcome.stage(2)?;
     let said = after.text("capture.out")?;
