@@ -31,9 +31,8 @@ try dump makedumpfile -l -d 31 /proc/vmcore /tmp/dump
 ls -l /tmp/dump | record dump-size
 ";
 
-// What is on its way to the port when the panic comes is lost.
-const PANIC: &str = "sleep 2; echo c >/proc/sysrq-trigger\n";
-const PANIC_ON_CPU_1: &str = "sleep 2; taskset 2 sh -c 'echo c >/proc/sysrq-trigger'\n";
+const PANIC: &str = "sent; echo c >/proc/sysrq-trigger\n";
+const PANIC_ON_CPU_1: &str = "sent; taskset 2 sh -c 'echo c >/proc/sysrq-trigger'\n";
 
 /// Word that tests/vm/pattern.c writes.
 const WORD: &str = "the quick brown fox was here";
@@ -358,7 +357,7 @@ fn kmem_is_in_the_dump() -> Result<()> {
 #[test]
 fn a_damaged_crash_image_stops_in_purgatory() -> Result<()> {
     let crash = Crash {
-        panic: "from_host | record go\nsleep 1\necho c >/proc/sysrq-trigger\n",
+        panic: "from_host | record go\nsent\necho c >/proc/sysrq-trigger\n",
         ..Crash::of("crash-damaged", "6.12")
     };
     let ram = Ram::new(1 << 30)?;

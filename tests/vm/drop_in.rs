@@ -456,7 +456,7 @@ fn crash(name: &str, options: &str) -> Result<()> {
              try load $kexec -p {options} /next/vmlinuz --initrd=/next/initrd --reuse-cmdline \
                --append='rkexec.stage=2 nr_cpus=1 reset_devices'
              refused status $kexec -S
-             sleep 2; echo c >/proc/sysrq-trigger"
+             sent; echo c >/proc/sysrq-trigger"
         );
         let guest = guest(name, loader, &kernel, &initrd)?
             .append("crashkernel=256M@256M nokaslr retain_initrd BOOT_IMAGE=/boot/k");
