@@ -139,7 +139,10 @@ fn wrapped(series: &str, syscall: &str, cpu: u32) -> Result<()> {
     let kernel = Kernel::new(series)?;
     let fill =
         "i=0; while [ $i -lt 9000 ]; do echo \"filler $i $((i * i))\" >&8; i=$((i + 1)); done";
-    let panic = format!("sent; taskset {} sh -c 'echo c >/proc/sysrq-trigger'", 1 << cpu);
+    let panic = format!(
+        "sent; taskset {} sh -c 'echo c >/proc/sysrq-trigger'",
+        1 << cpu
+    );
     let script = format!("{}{ODD}{fill}\n{ODD}{panic}\n", load(syscall));
     let guest = Guest::new(&format!("dmesg-{series}-{syscall}"), &kernel)
         .cpus(cpu + 1)
@@ -197,7 +200,10 @@ fn a_larger_log_and_saved_dumps() -> Result<()> {
     let guest = Guest::new("dmesg-saved", &kernel)
         .memory("2G")
         .append("crashkernel=512M log_buf_len=1M");
-    let script = format!("{}{ODD}sent; echo c >/proc/sysrq-trigger\n", load("kexec-tools"));
+    let script = format!(
+        "{}{ODD}sent; echo c >/proc/sysrq-trigger\n",
+        load("kexec-tools")
+    );
     let outcome = log_of(guest, &kernel, &script, saved)?;
     let stage = outcome.stage(2)?;
     let log = stage.bytes("text.out")?;
