@@ -58,6 +58,7 @@ fn kdump_tools_and_systemctl_kexec() -> Result<()> {
              try status kdump-config status
              echo the one that crashed >/dev/kmsg
              sync
+             sent
              echo c >/proc/sysrq-trigger",
         )
         // The capture kernel saved the dump and reset the machine.
