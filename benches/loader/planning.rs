@@ -86,8 +86,14 @@ fn elfcorehdr() -> Result<()> {
         );
     }
     let reserved = (BLOCKS * 2) * BLOCK;
-    row(&mut iomem, 0, reserved, reserved + BLOCK, "System RAM");
-    row(&mut iomem, 1, reserved, reserved + BLOCK, "Crash kernel");
+    row(&mut iomem, 0, reserved, reserved + (1 << 30), "System RAM");
+    row(
+        &mut iomem,
+        1,
+        reserved,
+        reserved + (1 << 30),
+        "Crash kernel",
+    );
     let mut host = Host::read(&Root::at(MACHINE))?;
     host.iomem = iomem::parse(iomem.as_bytes())?;
     let note = |number: u32| Note {

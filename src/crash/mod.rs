@@ -123,10 +123,12 @@ impl Reservation {
     /// identity map of all memory (`machine_kexec_prepare`), in which a page maps
     /// 1 GiB. It takes the lowest free pages.
     fn room(&self, map: &MemoryMap) -> Result<PhysRange, CrashError> {
-        let memory = map.regions().iter().filter(|region| region.in_dump);
-        let tables: u64 = memory
-            .map(|region| region.range.end().div_ceil(PER_TABLE) - region.range.start() / PER_TABLE)
-            .sum();
+        let (mut tables, mut counted) = (0, 0);
+        for region in map.regions().iter().filter(|region| region.in_dump) {
+            let end = region.range.end().div_ceil(PER_TABLE);
+            tables += end - counted.max(region.range.start() / PER_TABLE).min(end);
+            counted = end;
+        }
         let (size, room) = (
             self.target.size(),
             (CONTROL_PAGES + tables + tables / 512) * PAGE,

@@ -27,6 +27,9 @@ pub enum PlanError {
     /// Nothing fits.
     #[error(transparent)]
     NoHole(#[from] NoHole),
+    /// The crash kernel does not fit what is reserved for it.
+    #[error("the crash kernel does not fit its reservation: {0}")]
+    NotInReservation(NoHole),
     /// The bounds leave nothing.
     #[error("--mem-min {min:#x} is not below --mem-max {max:#x}")]
     EmptyBounds {
@@ -141,6 +144,14 @@ pub enum PlanError {
 }
 
 impl PlanError {
+    /// The same of a crash kernel, which has no other place than its reservation.
+    pub(super) fn of_crash(self) -> Self {
+        match self {
+            Self::NoHole(hole) => Self::NotInReservation(hole),
+            other => other,
+        }
+    }
+
     /// Whether the options contradict each other, or ask for what cannot be.
     #[must_use]
     pub const fn is_usage(&self) -> bool {

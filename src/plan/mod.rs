@@ -367,13 +367,17 @@ pub fn plan<'a>(
             }
             plan.e820 = plan.memory_map.e820();
             plan.excluded = excluded(host, &plan);
-            place::place(request, host, image, initrds, &handover, &mut plan)?;
+            let placed = place::place(request, host, image, initrds, &handover, &mut plan);
+            placed.map_err(|error| match request.target {
+                Target::Normal => error,
+                Target::Crash => error.of_crash(),
+            })?;
         }
         Syscall::KexecFileLoad => {
             plan.excluded = excluded(host, &plan);
             if plan.crash.is_some() {
                 plan.e820 = plan.memory_map.e820();
-                place::fits(request, host, image, initrds, &plan)?;
+                place::fits(request, host, image, initrds, &plan).map_err(PlanError::of_crash)?;
                 plan.blobs = Some(Blobs::of_files(image, initrds));
             } else {
                 plan.e820 = kernel_map(host);
