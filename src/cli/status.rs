@@ -1,6 +1,7 @@
 //! `rkexec status`: what is loaded, and what may forbid a load.
 
 use std::fmt::Write as _;
+use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::Args;
@@ -12,8 +13,11 @@ use crate::crash::sizing::{MARGIN, Sizing};
 use crate::host::loaded::Loaded;
 use crate::host::security::{Lockdown, Security};
 use crate::host::{Host, efi};
-use crate::image::{decompress, initramfs};
+use crate::image::uki::Addon;
+use crate::image::{self, Contents, decompress, initramfs};
+use crate::load::parts::Parts;
 use crate::load::record::LoadRecord;
+use crate::plan::LoadRequest;
 use crate::sys::{Attempt, Cause, MappedFile, Syscall, Target, forbidden};
 
 /// `rkexec status`.
@@ -148,11 +152,7 @@ fn armed(loaded: &Loaded, record: Option<&LoadRecord>, host: Result<&Host, &Stri
 fn sizing(record: &LoadRecord, host: &Host) -> Option<Sizing> {
     let reservation = Reservation::of(host).ok()?;
     let blobs = record.blobs.as_ref()?;
-    let mut unpacked = 0;
-    for path in &record.initrds {
-        let file = MappedFile::open(path).ok()?;
-        unpacked += initramfs::unpacked_size(file.bytes(), decompress::DEFAULT_CAP * 4).ok()?;
-    }
+    let unpacked = unpacked(record)?;
     Some(Sizing {
         reserved: reservation.all.iter().map(|range| range.size()).sum(),
         kernel: record.init_size,
@@ -160,6 +160,28 @@ fn sizing(record: &LoadRecord, host: &Host) -> Option<Sizing> {
         unpacked,
         margin: MARGIN,
     })
+}
+
+/// Bytes that the initrds take unpacked: those of the files, and of a UKI.
+fn unpacked(record: &LoadRecord) -> Option<u64> {
+    let open = |paths: &[PathBuf]| {
+        let files = paths.iter().map(|path| MappedFile::open(path));
+        files.collect::<Result<Vec<_>, _>>().ok()
+    };
+    let (initrds, addons) = (open(&record.initrds)?, open(&record.addons)?);
+    let kernel = MappedFile::open(&record.kernel).ok()?;
+    let contents = Contents::of(kernel.bytes()).ok()?;
+    let found = image::open(&contents, record.profile.as_deref()).ok()?;
+    let addons = addons.iter().map(|file| Addon::parse(file.bytes()));
+    let addons = addons.collect::<Result<Vec<_>, _>>().ok()?;
+    let files: Vec<&[u8]> = initrds.iter().map(MappedFile::bytes).collect();
+    let parts = Parts::of(&LoadRequest::default(), &found, &addons, &files).ok()?;
+    let cap = decompress::DEFAULT_CAP * 4;
+    let sizes = parts
+        .initrds
+        .iter()
+        .map(|initrd| initramfs::unpacked_size(initrd, cap).ok());
+    sizes.sum()
 }
 
 fn too_small(sizing: &Sizing) -> String {

@@ -192,3 +192,59 @@ fn a_damaged_section_table_is_named() {
     let error = lab.fails(1, &["inspect", "uki"]);
     assert!(error.contains("a UKI or addon for arm64"), "{error}");
 }
+
+/// A cpio archive with one file of these bytes.
+fn cpio(bytes: &[u8]) -> Vec<u8> {
+    let mut archive = Vec::new();
+    for (name, bytes) in [("file\0", bytes), ("TRAILER!!!\0", b"")] {
+        // Behind the magic: 13 numbers, of them the mode, the file's size, the name's.
+        let mut fields = [0; 13];
+        (fields[1], fields[6], fields[11]) = (0o100_644, bytes.len(), name.len());
+        archive.extend(b"070701");
+        archive.extend(fields.iter().flat_map(|f| format!("{f:08x}").into_bytes()));
+        for part in [name.as_bytes(), bytes] {
+            archive.extend(part);
+            archive.resize(archive.len().next_multiple_of(4), 0);
+        }
+    }
+    archive
+}
+
+/// What an initrd takes unpacked counts, whether it is a file or a part of a UKI.
+#[test]
+fn status_counts_the_initrd_inside_a_uki() {
+    let lab = Lab::new();
+    let initrd = cpio(&[7; 10_000]);
+    let uki = TinyPe::uki().without(".ucode").without(".initrd");
+    lab.write("uki", uki.with(".initrd", &initrd).build());
+    lab.write("initrd", &initrd);
+    lab.machine(
+        "root",
+        "00100000-3fffffff : System RAM\n  10000000-1fffffff : Crash kernel\n",
+    );
+    lab.write("root/proc/sys/kernel/random/boot_id", "this-boot\n");
+    lab.write("root/sys/kernel/kexec_crash_loaded", "1\n");
+    let path = |name: &str| lab.path().join(name).display().to_string();
+    let terms = |kernel: &str, initrds: &[String]| {
+        let record = json!({
+            "schema": 1, "boot_id": "this-boot", "rkexec": "0.1.0", "loaded_at": 0,
+            "target": "crash", "syscall": "kexec_load", "kernel": path(kernel),
+            "release": null, "initrds": initrds, "cmdline": "", "digest": true,
+            "no_efi": false, "serial_port": null, "hotplug": "auto",
+            "mem_min": null, "mem_max": null, "init_size": 4096, "fit": null,
+            "blobs": { "kernel": null, "initrd": [] },
+        });
+        lab.write("root/run/rkexec/crash.json", record.to_string());
+        let out = lab
+            .run(&["status", "--output", "json", "--root", "root"])
+            .out;
+        let status: Value = serde_json::from_str(&out).unwrap();
+        status["sizing"]["terms"]["unpacked"].clone()
+    };
+    let by_file = terms("vmlinuz", &[path("initrd")]);
+    assert!(
+        by_file.as_u64().is_some_and(|size| size >= 10_000),
+        "{by_file}"
+    );
+    assert_eq!(terms("uki", &[]), by_file);
+}
