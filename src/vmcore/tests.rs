@@ -141,6 +141,7 @@ fn a_record_whose_parts_disagree_is_left_out() {
         (begin, &[0x11]),                     // not aligned
         (begin, &[0x18]),                     // in the middle of the text
         (begin, &[0, 0, 0, 0, 0, 0, 0, 1]),   // many rings behind
+        (next, &[0x21]),                      // not aligned
         (next, &[0x10]),                      // no byte long
         (next, &[0x08]),                      // ends before it begins
         (next, &[0x20, 1, 0, 0, 0, 0, 0, 0]), // a ring too far
@@ -258,8 +259,10 @@ fn notes_may_be_merged_and_counted_elsewhere() {
     check(&ring, &merged.build());
     merged.xnum = true;
     check(&ring, &merged.build());
-    // One empty segment per CPU.
-    merged.notes.splice(0..0, vec![vec![0; 64]; 300]);
+    // One segment per CPU, in which an empty note is the last.
+    merged
+        .notes
+        .splice(0..0, vec![[[0; 12], [9; 12]].concat(); 300]);
     check(&ring, &merged.build());
 }
 
@@ -395,10 +398,13 @@ fn other_files_are_refused_by_name() {
     refused(&many, "4294967295 program headers");
 }
 
-/// Page tables, as far as they are walked for the pages from [`IN_TEXT`] and
-/// [`IN_DIRECT`] on: the memory behind them, and the address of the top one.
+/// Puts page tables behind the memory that map it at [`IN_DIRECT`], small pages
+/// with the second and the third exchanged; returns the address of the top one.
 fn page_tables(memory: &mut Vec<u8>, levels: usize, encrypted: u64, large: bool) -> u64 {
     memory.resize(memory.len().next_multiple_of(4096), 0);
+    if !large {
+        memory[4096..12288].rotate_left(4096);
+    }
     let top = memory.len();
     let mut table = top;
     for level in (0..levels).rev() {
@@ -407,10 +413,11 @@ fn page_tables(memory: &mut Vec<u8>, levels: usize, encrypted: u64, large: bool)
         memory.resize(table + 4096, 0);
         let pages: u64 = if level == 0 { 16 } else { 1 };
         for page in 0..pages {
-            let target = if last {
-                page * 4096
-            } else {
-                table as u64 + 4096
+            let target = match page {
+                _ if !last => table as u64 + 4096,
+                1 => 8192,
+                2 => 4096,
+                _ => page * 4096,
             };
             let entry = (PHYSICAL + target) | encrypted | if last && level > 0 { 0x81 } else { 1 };
             let index = usize::try_from((IN_DIRECT >> shift & 0x1ff) + page).unwrap();
@@ -433,7 +440,10 @@ fn addresses_that_no_segment_tells() {
         (5, 0, true),
         (4, 1_u64 << 51, false),
     ] {
-        let ring = ring_with(20).dynamic(true);
+        let mut ring = TinyRing::new(6, 12).dynamic(true);
+        for number in 0..100_u8 {
+            assert!(ring.write(&[number; 30], State::Finalized));
+        }
         let mut memory = ring.memory();
         let top = page_tables(&mut memory, levels, encrypted, large);
         let info = format!(
