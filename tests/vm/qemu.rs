@@ -449,9 +449,13 @@ impl Running {
         Ok(writeln!(self.qmp, "{command}")?)
     }
 
-    /// Ends the guest.
+    /// Ends the guest; of one that ended before, the outcome says by what.
     pub(crate) fn stop(mut self) -> Result<Outcome> {
-        self.execute("quit", &json!({}))?;
+        match self.execute("quit", &json!({})) {
+            // QEMU is gone.
+            Err(e) if is_broken_pipe(&e) => {}
+            done => done?,
+        }
         self.finish()
     }
 
@@ -511,6 +515,11 @@ impl Running {
         }
         Ok(())
     }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let cause = error.downcast_ref::<std::io::Error>();
+    cause.is_some_and(|cause| cause.kind() == ErrorKind::BrokenPipe)
 }
 
 impl Drop for Running {
