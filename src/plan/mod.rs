@@ -262,6 +262,29 @@ fn joined<'a>(parts: impl Iterator<Item = (&'a [u8], Digest)>) -> Option<Blob> {
 }
 
 impl Plan<'_> {
+    /// A plan of which nothing is placed yet.
+    fn new(
+        syscall: Decision,
+        cmdline: Cmdline,
+        memory_map: MemoryMap,
+        warnings: Vec<String>,
+    ) -> Self {
+        Self {
+            syscall,
+            cmdline,
+            entry: None,
+            segments: Vec::new(),
+            memory_map,
+            e820: Vec::new(),
+            excluded: Vec::new(),
+            setup_data: Vec::new(),
+            pools: Vec::new(),
+            crash: None,
+            blobs: None,
+            warnings,
+        }
+    }
+
     /// For `exec`, or for a panic.
     #[must_use]
     pub fn target(&self) -> Target {
@@ -334,18 +357,8 @@ pub fn plan<'a>(
         return Err(PlanError::FiveLevel);
     }
     let mut plan = Plan {
-        syscall,
-        cmdline,
-        entry: None,
-        segments: Vec::new(),
-        memory_map,
-        e820: Vec::new(),
-        excluded: Vec::new(),
-        setup_data: Vec::new(),
-        pools: Vec::new(),
         crash,
-        blobs: None,
-        warnings,
+        ..Plan::new(syscall, cmdline, memory_map, warnings)
     };
     if let Some(crash) = &plan.crash {
         plan.warnings

@@ -45,20 +45,8 @@ pub(super) fn plan<'a>(
     handover.check_places(&memory_map, &host.iomem.crash_kernel())?;
     let warnings = super::general_warnings(request, host, &memory_map);
     check_names(image)?;
-    let mut plan = Plan {
-        syscall: decide::for_multiboot(request, host)?,
-        cmdline,
-        entry: None,
-        segments: Vec::new(),
-        memory_map,
-        e820: Vec::new(),
-        excluded: Vec::new(),
-        setup_data: Vec::new(),
-        pools: Vec::new(),
-        crash: None,
-        blobs: None,
-        warnings,
-    };
+    let syscall = decide::for_multiboot(request, host)?;
+    let mut plan = Plan::new(syscall, cmdline, memory_map, warnings);
     reserve_pools(&handover, &mut plan);
     plan.e820 = plan.memory_map.e820();
     plan.excluded = super::excluded(host, &plan);
