@@ -94,7 +94,7 @@ fn elfcorehdr() -> Result<()> {
         reserved + (1 << 30),
         "Crash kernel",
     );
-    let mut host = Host::read(&Root::at(MACHINE))?;
+    let mut host = Host::read_for_crash(&Root::at(MACHINE))?;
     host.iomem = iomem::parse(iomem.as_bytes())?;
     let note = |number: u32| Note {
         address: u64::from(number) << 12,

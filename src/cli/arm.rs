@@ -127,42 +127,43 @@ impl Arming<'_> {
     /// crash kernel differs from it: `None` when it does not.
     fn plan<T>(
         &self,
-        then: impl FnOnce(&Host, &Planned<'_>, Option<String>) -> anyhow::Result<T>,
+        then: impl FnOnce(&Planned<'_>, &LoadRecord, Option<String>) -> anyhow::Result<T>,
     ) -> anyhow::Result<T> {
         let root = &self.context.root;
         possible(&self.config, &Loaded::read(root)?)?;
-        let host = Host::read(root)?;
+        let host = Host::read_for_crash(root)?;
         let job = job(&self.config, &host.release)?;
         with_plan(self.context, &host, &job, |planned| {
-            let differs = match (host.loaded.crash, LoadRecord::read(root, Target::Crash)?) {
-                (Some(true), Some(record)) => record.differs(&planned.record),
-                (Some(true), None) => {
+            let wanted = planned.record(root)?;
+            let differs = match LoadRecord::of_loaded(root, Target::Crash, &host.loaded)? {
+                Some(record) => record.differs(&wanted),
+                None if host.loaded.crash == Some(true) => {
                     Some("which crash kernel was loaded before is not recorded".to_owned())
                 }
-                _ => Some("no crash kernel was loaded".to_owned()),
+                None => Some("no crash kernel was loaded".to_owned()),
             };
-            then(&host, planned, differs)
+            then(planned, &wanted, differs)
         })
     }
 
     /// Loads the crash kernel, if it must be.
     fn once(&self) -> anyhow::Result<Armed> {
-        self.plan(|host, planned, differs| {
+        self.plan(|planned, wanted, differs| {
             if differs.is_some() {
-                self.load(host, planned)?;
+                self.load(planned)?;
             }
             Ok(Armed {
-                kernel: planned.record.kernel.clone(),
+                kernel: wanted.kernel.clone(),
                 because: differs,
             })
         })
     }
 
-    fn load(&self, host: &Host, planned: &Planned<'_>) -> anyhow::Result<()> {
+    fn load(&self, planned: &Planned<'_>) -> anyhow::Result<()> {
         for warning in &planned.plan.warnings {
             self.context.warn(warning);
         }
-        carry_out(self.context, host, planned)
+        carry_out(self.context, planned)
     }
 
     /// A machine that cannot be armed is a warning, where the configuration says so.
@@ -200,10 +201,9 @@ impl Machine for Arming<'_> {
     }
 
     fn arm(&mut self) -> anyhow::Result<String> {
-        self.plan(|host, planned, _| {
-            self.load(host, planned)?;
-            let kernel = planned.record.kernel.display();
-            Ok(format!("armed with {kernel}"))
+        self.plan(|planned, wanted, _| {
+            self.load(planned)?;
+            Ok(format!("armed with {}", wanted.kernel.display()))
         })
     }
 }

@@ -11,8 +11,8 @@ use clap::Args;
 use super::options::LoadArgs;
 use super::{Context, multiboot, render};
 use crate::handover::Capability;
-use crate::host::Host;
 use crate::host::loaded::Loaded;
+use crate::host::{Host, HostError, Root};
 use crate::image::uki::{Addon, Uki};
 use crate::image::{self, Contents, Found, Image};
 use crate::load::Files;
@@ -38,12 +38,12 @@ pub(super) struct PlanArgs {
 pub(super) fn load(context: &Context, args: &LoadArgs) -> anyhow::Result<()> {
     context.on_this_machine("load")?;
     let job = job(args)?;
-    let host = Host::read(&context.root).context("planning failed")?;
+    let host = host_for(context, &job).context("planning failed")?;
     with_plan(context, &host, &job, |planned| {
         for warning in &planned.plan.warnings {
             context.warn(warning);
         }
-        carry_out(context, &host, planned)?;
+        carry_out(context, planned)?;
         let Planned { plan, image, .. } = planned;
         context.print(
             || render::text::loaded(plan, image, &job.kernel, context.global.verbose),
@@ -55,7 +55,7 @@ pub(super) fn load(context: &Context, args: &LoadArgs) -> anyhow::Result<()> {
 /// `rkexec plan`.
 pub(super) fn plan(context: &Context, args: &PlanArgs) -> anyhow::Result<()> {
     let job = job(&args.load)?;
-    let host = Host::read(&context.root).context("planning failed")?;
+    let host = host_for(context, &job).context("planning failed")?;
     with_plan(context, &host, &job, |planned| {
         let Planned {
             plan, image, uki, ..
@@ -80,10 +80,25 @@ pub(super) struct Planned<'a> {
     pub(super) plan: Plan<'a>,
     pub(super) image: &'a Image<'a>,
     pub(super) uki: Option<&'a Uki<'a>>,
+    job: &'a Job,
+    host: &'a Host,
     initrds: &'a [&'a [u8]],
     files: &'a Files,
-    /// What will be recorded of it.
-    pub(super) record: LoadRecord,
+}
+
+impl Planned<'_> {
+    /// What is recorded of it when it is loaded.
+    pub(super) fn record(&self, root: &Root) -> Result<LoadRecord, HostError> {
+        LoadRecord::of(root, self.job, self.host, self.image, &self.plan)
+    }
+}
+
+/// The facts that the plan of `job` needs.
+pub(super) fn host_for(context: &Context, job: &Job) -> Result<Host, HostError> {
+    match job.request.target {
+        Target::Normal => Host::read(&context.root),
+        Target::Crash => Host::read_for_crash(&context.root),
+    }
 }
 
 /// The load that the options describe.
@@ -146,42 +161,39 @@ pub(super) fn with_plan<T>(
     plan.warnings.extend(parts.warnings);
     plan.warnings
         .extend(lost_signature(&found, plan.syscall.name));
-    let record = LoadRecord::of(&context.root, job, host, image, &plan)?;
     then(&Planned {
         plan,
         image,
         uki: found.uki.as_ref(),
+        job,
+        host,
         initrds: &parts.initrds,
         files: &files,
-        record,
     })
 }
 
 /// Loads what is planned, and keeps the record of it. A crash kernel that is lost
 /// on the way is loaded again.
-pub(super) fn carry_out(
-    context: &Context,
-    host: &Host,
-    planned: &Planned<'_>,
-) -> anyhow::Result<()> {
+pub(super) fn carry_out(context: &Context, planned: &Planned<'_>) -> anyhow::Result<()> {
     let target = planned.plan.target();
-    let before = LoadRecord::read(&context.root, target)?;
-    match call(context, host, planned) {
+    let before = LoadRecord::of_loaded(&context.root, target, &planned.host.loaded)?;
+    let record = planned.record(&context.root)?;
+    match call(context, planned, &record) {
         Err(error) if target == Target::Crash => {
-            Err(error.context(rescue(context, host, before.as_ref())))
+            Err(error.context(rescue(context, planned.host, before.as_ref())))
         }
         result => result,
     }
 }
 
 /// The system call, and the record of what is loaded by it.
-fn call(context: &Context, host: &Host, planned: &Planned<'_>) -> anyhow::Result<()> {
+fn call(context: &Context, planned: &Planned<'_>, record: &LoadRecord) -> anyhow::Result<()> {
     let Planned {
         plan,
         image,
+        host,
         initrds,
         files,
-        record,
         ..
     } = planned;
     crate::load::load(plan, host, image, initrds, files)?;
@@ -223,13 +235,13 @@ fn rescue(context: &Context, host: &Host, before: Option<&LoadRecord>) -> String
 
 /// Loads what `record` says, if its files are what they were.
 fn again(context: &Context, record: &LoadRecord) -> anyhow::Result<()> {
-    let host = Host::read(&context.root)?;
     let job = record.job(Some(random_seed()?), now());
+    let host = host_for(context, &job)?;
     with_plan(context, &host, &job, |planned| {
-        if planned.record.blobs != record.blobs {
+        if planned.plan.blobs != record.blobs {
             anyhow::bail!("its files are no longer what they were");
         }
-        call(context, &host, planned)
+        call(context, planned, &planned.record(&context.root)?)
     })
 }
 

@@ -108,12 +108,9 @@ impl Status {
                 Some((syscall, target, forbidden(&attempt)?))
             })
             .collect();
-        let record = |target, is_loaded| match is_loaded {
-            Some(true) => LoadRecord::read(root, target),
-            _ => Ok(None),
-        };
-        let crash = record(Target::Crash, loaded.crash)?;
-        let host = match (loaded.crash, Host::read(root)) {
+        let record = |target| LoadRecord::of_loaded(root, target, &loaded);
+        let crash = record(Target::Crash)?;
+        let host = match (loaded.crash, Host::read_for_crash(root)) {
             (Some(true), Err(error)) if check => return Err(error).context("check failed"),
             (Some(true), host) => host.map_err(|error| format!("{:#}", anyhow::Error::from(error))),
             _ => Err(String::new()),
@@ -124,7 +121,7 @@ impl Status {
                 (Some(record), Ok(host)) if !check => sizing(record, host),
                 _ => None,
             },
-            normal: record(Target::Normal, loaded.normal)?,
+            normal: record(Target::Normal)?,
             loaded,
             security,
             secure_boot,

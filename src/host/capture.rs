@@ -59,7 +59,7 @@ impl CaptureError {
 }
 
 /// Reads every fact below `root` and copies the files that were read below `dir`,
-/// so that `Host::read(&Root::at(dir))` gives the same facts. `dir` is created,
+/// so that `Host::read_for_crash(&Root::at(dir))` gives the same facts. `dir` is created,
 /// for its owner only: the files tell addresses that the kernel hides from users.
 ///
 /// # Errors
@@ -68,12 +68,12 @@ impl CaptureError {
 pub fn capture(root: &Root, dir: &Path) -> Result<CaptureReport, CaptureError> {
     refuse_non_empty(dir)?;
     let recorder = root.recorder();
-    let host = Host::read(&recorder)?;
+    let host = Host::read_for_crash(&recorder)?;
     // For multiboot kernels alone: nobody needs it, and what is not there is no fault.
     let tables = FirmwareTables::read(&recorder, &host);
     let report = write(&recorder.into_recording(), dir)?;
     let copied = Root::at(dir);
-    match Host::read(&copied) {
+    match Host::read_for_crash(&copied) {
         Ok(copy) if copy == host && FirmwareTables::read(&copied, &copy).rsdp == tables.rsdp => {
             Ok(report)
         }
@@ -167,8 +167,8 @@ mod tests {
         let dir = out.path().join("a/b");
         let report = capture(&root, &dir).unwrap();
         assert_eq!(report.files, 6);
-        let host = Host::read(&root).unwrap();
-        assert_eq!(Host::read(&Root::at(&dir)).unwrap(), host);
+        let host = Host::read_for_crash(&root).unwrap();
+        assert_eq!(Host::read_for_crash(&Root::at(&dir)).unwrap(), host);
         assert_eq!(host.firmware_map, Some(Vec::new()));
         assert!(host.efi.is_some() && host.security.kho);
         assert!(!dir.join("proc/uptime").exists());
@@ -177,10 +177,10 @@ mod tests {
         let root = Root::at(bare.path());
         let dir = out.path().join("c");
         capture(&root, &dir).unwrap();
-        let host = Host::read(&Root::at(&dir)).unwrap();
+        let host = Host::read_for_crash(&Root::at(&dir)).unwrap();
         assert_eq!(host.firmware_map, None);
         assert_eq!(host.efi, None);
-        assert_eq!(host, Host::read(&root).unwrap());
+        assert_eq!(host, Host::read_for_crash(&root).unwrap());
     }
 
     #[test]

@@ -21,6 +21,15 @@ pub struct Loaded {
 }
 
 impl Loaded {
+    /// Whether the kernel updates the loaded crash image itself; `None` where it
+    /// does not tell. It is one answer: where CPUs (or memory) cannot come and go,
+    /// that file is missing or says no.
+    #[must_use]
+    pub fn kernel_updates(&self) -> Option<bool> {
+        let told = [self.crash_hotplug_cpu, self.crash_hotplug_memory];
+        told.into_iter().flatten().reduce(|one, other| one || other)
+    }
+
     /// Reads the states below `root`: /sys/kernel/kexec/ (6.19 and later) or the older names.
     ///
     /// # Errors
@@ -59,6 +68,22 @@ fn either<T>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_updates_the_crash_image() {
+        let says = |crash_hotplug_cpu, crash_hotplug_memory| {
+            let loaded = Loaded {
+                crash_hotplug_cpu,
+                crash_hotplug_memory,
+                ..Loaded::default()
+            };
+            loaded.kernel_updates()
+        };
+        assert_eq!(says(None, None), None);
+        assert_eq!(says(Some(false), Some(true)), Some(true));
+        assert_eq!(says(Some(false), Some(false)), Some(false));
+        assert_eq!(says(None, Some(false)), Some(false));
+    }
 
     #[test]
     fn new_names_go_before_old_ones() {

@@ -49,14 +49,15 @@ pub struct Host {
     pub security: security::Security,
     /// What is loaded now, and the crash kernel's reservation.
     pub loaded: loaded::Loaded,
-    /// What a crash dump must know of the running kernel.
+    /// What a crash dump must know of the running kernel; empty unless it was
+    /// read for a crash kernel.
     pub crash: crash::CrashFacts,
     /// The UART of the running kernel's console, if it is a port-I/O one.
     pub serial: Option<serial::SerialPort>,
 }
 
 impl Host {
-    /// Reads every fact below `root`.
+    /// Reads every fact below `root` but those that only a crash kernel needs.
     ///
     /// # Errors
     /// When a file that must be there is missing, unreadable or malformed, and
@@ -78,9 +79,20 @@ impl Host {
             available_ram: memory.available,
             security: security::Security::read(root)?,
             loaded: loaded::Loaded::read(root)?,
-            crash: crash::CrashFacts::read(root)?,
+            crash: crash::CrashFacts::default(),
             serial: serial::read(root)?,
             cmdline,
+        })
+    }
+
+    /// Reads every fact below `root`.
+    ///
+    /// # Errors
+    /// As [`Self::read`], and when a fact for a crash kernel is malformed.
+    pub fn read_for_crash(root: &Root) -> Result<Self, HostError> {
+        Ok(Self {
+            crash: crash::CrashFacts::read(root)?,
+            ..Self::read(root)?
         })
     }
 }

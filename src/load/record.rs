@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::crash::HotplugChoice;
 use crate::crash::fit::Fit;
+use crate::host::loaded::Loaded;
 use crate::host::{Host, HostError, Root};
 use crate::image::Image;
 use crate::plan::{Blobs, CmdlineBase, CmdlineRequest, LoadRequest, Plan, SyscallChoice};
@@ -170,7 +171,7 @@ impl LoadRecord {
     ///
     /// # Errors
     /// When it is there and cannot be read.
-    pub fn read(root: &Root, target: Target) -> Result<Option<Self>, HostError> {
+    fn read(root: &Root, target: Target) -> Result<Option<Self>, HostError> {
         let Some(bytes) = root.read_permitted(&file(target))? else {
             return Ok(None);
         };
@@ -178,6 +179,32 @@ impl LoadRecord {
         let record = serde_json::from_slice::<Self>(&bytes).ok();
         let boot_id = boot_id(root)?;
         Ok(record.filter(|record| record.schema == SCHEMA && record.boot_id == boot_id))
+    }
+
+    /// The record of what is loaded now; `None` when nothing is, and when the kernel
+    /// does not treat it as it would treat what was recorded: then another tool
+    /// loaded it since.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn of_loaded(
+        root: &Root,
+        target: Target,
+        loaded: &Loaded,
+    ) -> Result<Option<Self>, HostError> {
+        let is_loaded = match target {
+            Target::Normal => loaded.normal,
+            Target::Crash => loaded.crash,
+        };
+        if is_loaded != Some(true) {
+            return Ok(None);
+        }
+        let is_it = |fit: &Fit| {
+            let updates = loaded.kernel_updates();
+            updates.is_none_or(|updates| updates == fit.kernel_updates)
+        };
+        let record = Self::read(root, target)?;
+        Ok(record.filter(|record| record.fit.as_ref().is_none_or(is_it)))
     }
 
     /// Keeps the record, for root only: it tells addresses.

@@ -257,6 +257,10 @@ rkexec unload --panic
 arm unloaded
 rm /run/rkexec/*
 arm unrecorded
+# Another tool replaces it: the kernel does not keep up what that loads.
+try other kexec -c -p /next/vmlinuz --initrd=/next/initrd --append=x
+try status rkexec status --output json
+arm replaced
 arm still
 sed -i s/128M/300M/ /etc/rkexec.toml
 refused small rkexec arm
@@ -284,6 +288,10 @@ fn only_what_differs_is_loaded() -> Result<()> {
             "unrecorded",
             json!("which crash kernel was loaded before is not recorded"),
         ),
+        (
+            "replaced",
+            json!("which crash kernel was loaded before is not recorded"),
+        ),
         ("still", nothing),
     ] {
         let said: Value = serde_json::from_str(before.text(&format!("{change}.out"))?)?;
@@ -296,6 +304,9 @@ fn only_what_differs_is_loaded() -> Result<()> {
         });
         assert_eq!(said, expected, "{change}");
     }
+    let status: Value = serde_json::from_str(before.text("status.out")?)?;
+    assert_eq!(status["armed"]["state"], "unknown", "{status}");
+    assert_eq!(status["crash_record"], Value::Null);
     assert_eq!(before.text("small.status")?, "1");
     let small = before.text("small.err")?;
     assert!(

@@ -18,9 +18,9 @@ use clap::Args;
 use self::request::{Action, Command, ImageType, Load, Run, Then};
 use super::load::Planned;
 use super::{Context, exec, hint, load, render, say, unload, write_out};
+use crate::host::efi;
 use crate::host::loaded::Loaded;
 use crate::host::security::Security;
-use crate::host::{Host, efi};
 use crate::image::Image;
 use crate::image::linux::Format;
 use crate::image::multiboot::Version;
@@ -170,7 +170,7 @@ fn load(context: &Context, load: &Load, then: Then, run: &Run) -> anyhow::Result
         context.warn(note);
     }
     let job = load::job(&args)?;
-    let host = Host::read(&context.root).context("planning failed")?;
+    let host = load::host_for(context, &job).context("planning failed")?;
     load::with_plan(context, &host, &job, |planned| {
         let (plan, image) = (&planned.plan, planned.image);
         if let Some(kind) = load.options.kind {
@@ -191,7 +191,7 @@ fn load(context: &Context, load: &Load, then: Then, run: &Run) -> anyhow::Result
         if run.debug {
             say(text().trim_end());
         }
-        load::carry_out(context, &host, planned)
+        load::carry_out(context, planned)
     })
 }
 
