@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// All that is in the package besides directories and man pages.
-const CONTENTS: [&str; 21] = [
+const CONTENTS: [&str; 24] = [
     "/lib/systemd/system/rkexec-arm.service",
     "/lib/systemd/system/rkexec-rearm.service",
     "/lib/systemd/system/rkexec-rearm.timer",
@@ -17,6 +17,7 @@ const CONTENTS: [&str; 21] = [
     "/sbin/kexec -> /usr/sbin/rkexec",
     "/sbin/vmcore-dmesg -> /usr/sbin/rkexec",
     "/usr/sbin/rkexec",
+    "/usr/share/bash-completion/completions/kexec",
     "/usr/share/bash-completion/completions/rkexec",
     "/usr/share/doc/rkexec/README.Debian",
     "/usr/share/doc/rkexec/changelog.Debian.gz",
@@ -28,8 +29,10 @@ const CONTENTS: [&str; 21] = [
     "/usr/share/doc/rkexec/examples/initramfs-tools/hooks/rkexec-capture",
     "/usr/share/doc/rkexec/examples/initramfs-tools/scripts/local-bottom/rkexec-capture",
     "/usr/share/doc/rkexec/examples/rkexec.toml",
+    "/usr/share/fish/vendor_completions.d/kexec.fish",
     "/usr/share/fish/vendor_completions.d/rkexec.fish",
     "/usr/share/man/man8/vmcore-dmesg.8.gz -> rkexec-vmcore-dmesg.8.gz",
+    "/usr/share/zsh/vendor-completions/_kexec",
     "/usr/share/zsh/vendor-completions/_rkexec",
 ];
 

@@ -23,7 +23,17 @@ enum What {
     Completions {
         /// The shell.
         shell: Shell,
+        /// For which program.
+        #[arg(value_enum, default_value_t = Program::Rkexec)]
+        program: Program,
     },
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Program {
+    Rkexec,
+    /// The drop-in.
+    Kexec,
 }
 
 /// What no option says, for rkexec(8): written by hand.
@@ -36,8 +46,12 @@ pub(super) fn run(args: &GenerateArgs) -> anyhow::Result<()> {
     command.build();
     let mut text = Vec::new();
     match &args.what {
-        What::Completions { shell } => {
-            clap_complete::generate(*shell, &mut command, "rkexec", &mut text);
+        What::Completions { shell, program } => {
+            let (mut command, name) = match program {
+                Program::Rkexec => (command, "rkexec"),
+                Program::Kexec => (super::kexec::for_completions(), "kexec"),
+            };
+            clap_complete::generate(*shell, &mut command, name, &mut text);
         }
         What::Man { verb: None } => {
             text.extend(page(command)?);

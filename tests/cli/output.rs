@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::process::Command;
 
 use serde_json::Value;
 
@@ -369,7 +370,43 @@ fn documentation_from_the_parsers_definitions() {
             script.contains("rkexec") && script.contains("reuse-cmdline"),
             "{shell}"
         );
+        let script = lab.succeeds(&["generate", "completions", shell, "kexec"]);
+        assert!(script.contains("load-panic"), "{shell}");
     }
+}
+
+/// What bash offers where a word begins with `start`, by the script for `kexec`.
+fn offered(lab: &Lab, words: &[&str]) -> String {
+    lab.write(
+        "kexec.bash",
+        lab.succeeds(&["generate", "completions", "bash", "kexec"]),
+    );
+    let ask = "compopt() { :; }; source ./kexec.bash; COMP_WORDS=(kexec \"$@\"); COMP_CWORD=$#
+               _kexec kexec \"${COMP_WORDS[$#]}\" \"${COMP_WORDS[$#-1]}\"
+               echo \"${COMPREPLY[@]}\"";
+    let mut bash = Command::new("bash");
+    bash.current_dir(lab.path())
+        .args(["-c", ask, "bash"])
+        .args(words);
+    let ended: Ended = bash.output().unwrap().into();
+    assert_eq!((ended.code, &*ended.err), (Some(0), ""));
+    ended.out.trim_end().to_owned()
+}
+
+#[test]
+fn bash_completes_the_drop_in() {
+    let lab = Lab::new();
+    assert_eq!(offered(&lab, &["--load"]), "--load --load-panic");
+    assert_eq!(offered(&lab, &["-l", "--ram"]), "--ramdisk");
+    assert_eq!(
+        offered(&lab, &["-l", "--type", "elf"]),
+        "elf-x86_64 elf-x86"
+    );
+    assert!(offered(&lab, &["-l", "--initrd", "vm"]).contains("vmlinuz"));
+    // Nothing of its own for the kernel: then bash offers files.
+    assert_eq!(offered(&lab, &["-l", "vm"]), "");
+    // What is refused is not offered.
+    assert_eq!(offered(&lab, &["--real"]), "");
 }
 
 #[test]

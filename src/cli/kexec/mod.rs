@@ -1,6 +1,7 @@
 //! The drop-in front end: kexec-tools' command line and exit codes, carried out
 //! by rkexec's own verbs.
 
+mod complete;
 mod exit;
 mod getopt;
 mod help;
@@ -26,6 +27,7 @@ use crate::image::linux::Format;
 use crate::image::multiboot::Version;
 use crate::sys::Target;
 
+pub(super) use self::complete::command as for_completions;
 pub(super) use self::help::man_page;
 
 /// `rkexec kexec`.

@@ -346,18 +346,27 @@ fn bad_value(option: &Opt, value: &OsStr, why: impl Into<String>) -> BadValue {
     }
 }
 
+/// What --type calls them.
+pub(super) const IMAGE_TYPES: [(&str, ImageType); 7] = [
+    ("bzImage64", ImageType::BzImage),
+    ("bzImage", ImageType::BzImage),
+    ("elf-x86_64", ImageType::Elf),
+    ("elf-x86", ImageType::Elf),
+    ("multiboot-x86", ImageType::Multiboot),
+    ("multiboot2-x86", ImageType::Multiboot2),
+    ("uki", ImageType::Uki),
+];
+
 fn image_type(option: &Opt, value: &OsStr) -> Result<ImageType, BadValue> {
-    Ok(match value.to_str() {
-        Some("bzImage64" | "bzImage") => ImageType::BzImage,
-        Some("elf-x86_64" | "elf-x86") => ImageType::Elf,
-        Some("multiboot-x86") => ImageType::Multiboot,
-        Some("multiboot2-x86") => ImageType::Multiboot2,
-        Some("uki") => ImageType::Uki,
-        Some("beoboot-x86" | "nbi-x86") => {
-            let why = "images of this type are not supported: no kernel of this century needs one";
-            return Err(bad_value(option, value, why));
-        }
-        _ => return Err(bad_value(option, value, "no such type of kernel file")),
+    let known = IMAGE_TYPES.iter().find(|(name, _)| *name == value);
+    known.map(|(_, kind)| *kind).ok_or_else(|| {
+        let why = match value.to_str() {
+            Some("beoboot-x86" | "nbi-x86") => {
+                "images of this type are not supported: no kernel of this century needs one"
+            }
+            _ => "no such type of kernel file",
+        };
+        bad_value(option, value, why)
     })
 }
 
