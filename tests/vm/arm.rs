@@ -113,10 +113,10 @@ fn storm(name: &str, series: &str) -> Result<Outcome> {
         .file("etc/udev/rules.d/60-rkexec-rearm.rules", &example(RULE)?)
         .file(ENABLED, b"")
         .script(&format!("{WATCH}{STORM}{END}"));
-    let mut guest = guest.start_reported()?;
-    guest.wait_for(1, "watching")?;
-    plug(&mut guest, "more")?;
-    guest.finish()
+    guest.conduct(|guest| {
+        guest.wait_for(1, "watching")?;
+        plug(guest, "more")
+    })
 }
 
 /// Plugs memory in, which QEMU calls `name`.

@@ -145,24 +145,24 @@ impl<'a> Chain<'a> {
         for (path, content) in &self.files {
             guest = guest.file(path, content);
         }
-        let mut guest = guest.start_reported()?;
-        for stage in 1..=self.trips + 1 {
-            // What /init reports last.
-            let log = guest.wait_for(stage, "dmesg")?;
-            let log = String::from_utf8_lossy(&log);
-            reported(stage)?;
-            if self.until.as_ref().is_some_and(|end| log.contains(end)) {
-                guest.say("stop")?;
-                break;
+        guest.conduct(|guest| {
+            for stage in 1..=self.trips + 1 {
+                // What /init reports last.
+                let log = guest.wait_for(stage, "dmesg")?;
+                let log = String::from_utf8_lossy(&log);
+                reported(stage)?;
+                if self.until.as_ref().is_some_and(|end| log.contains(end)) {
+                    return guest.say("stop");
+                }
+                guest.say("go")?;
+                if stage <= self.trips {
+                    guest.wait_for(stage, "loaded")?;
+                    loaded(stage)?;
+                    guest.say("exec")?;
+                }
             }
-            guest.say("go")?;
-            if stage <= self.trips {
-                guest.wait_for(stage, "loaded")?;
-                loaded(stage)?;
-                guest.say("exec")?;
-            }
-        }
-        guest.finish()
+            Ok(())
+        })
     }
 
     /// The script of every stage.

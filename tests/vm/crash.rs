@@ -13,7 +13,7 @@ use goblin::elf::program_header::{PT_LOAD, PT_NOTE};
 use crate::initramfs::{self, Archive};
 use crate::lab::{self, Kernel};
 use crate::memory::{PLUG_KMEM, PLUG_VIRTIO_MEM};
-use crate::qemu::{Guest, Outcome};
+use crate::qemu::{End, Guest, Outcome};
 use crate::ram::Ram;
 use crate::trip::{Plan, host_file};
 use crate::witness::{Row, Stage};
@@ -362,22 +362,25 @@ fn a_damaged_crash_image_stops_in_purgatory() -> Result<()> {
     };
     let ram = Ram::new(1 << 30)?;
     let guest = ram.attach(crash.guest()?).script(&crash.script());
-    let mut guest = guest.start_reported()?;
-    let plan = guest.wait_for(1, "plan.out")?;
-    let plan = Plan::parse(std::str::from_utf8(&plan)?)?;
-    guest.wait_for(1, "status.status")?;
-    let initrd = plan
-        .segments
-        .iter()
-        .find(|segment| segment.kind == "initrd");
-    let at = initrd.context("no initrd")?.start + 123_456;
-    let mut byte = [0];
-    ram.file().read_exact_at(&mut byte, at)?;
-    ram.file().write_all_at(&[byte[0] ^ 1], at)?;
-    guest.say("go")?;
-    guest.wait_for_console("digest mismatch")?;
-    thread::sleep(Duration::from_secs(5));
-    let outcome = guest.stop()?;
+    let outcome = guest.conduct(|guest| {
+        let plan = guest.wait_for(1, "plan.out")?;
+        let plan = Plan::parse(std::str::from_utf8(&plan)?)?;
+        guest.wait_for(1, "status.status")?;
+        let initrd = plan
+            .segments
+            .iter()
+            .find(|segment| segment.kind == "initrd");
+        let at = initrd.context("no initrd")?.start + 123_456;
+        let mut byte = [0];
+        ram.file().read_exact_at(&mut byte, at)?;
+        ram.file().write_all_at(&[byte[0] ^ 1], at)?;
+        guest.say("go")?;
+        guest.wait_for_console("digest mismatch")?;
+        // It stays there.
+        thread::sleep(Duration::from_secs(5));
+        guest.quit()
+    })?;
+    ensure!(outcome.end == End::Stopped, "{}", outcome.story());
     ensure!(
         outcome.stage_of_any_end(2).is_err(),
         "the capture kernel ran"

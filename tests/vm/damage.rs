@@ -43,30 +43,30 @@ fn damaged(name: &str, role: &str) -> Result<()> {
     let ram = Ram::new(MEMORY)?;
     let file = ram.file();
     let guest = ram.attach(Guest::new(name, &kernel));
-    let mut guest = trip
+    let guest = trip
         .prepare(guest, &initrd)?
-        .script(". /test/load\nfrom_host | record go\ntry exec rkexec exec\n")
-        .start()?;
-    guest.wait_for(1, "loaded")?;
-
-    // In the middle of the part that is loaded; a page of the kernel's segment
-    // is a page of the file, as the setup sectors in front are skipped whole.
-    let copies = match role {
-        "initrd" => damage(file, &initrd, initrd.len() / 2 / PAGE * PAGE + 2000)?,
-        _ => {
-            let image = std::fs::read(kernel.image())?;
-            let setup = (usize::from(image[0x1f1]) + 1) * 512;
-            let body = &image[setup..];
-            damage(file, body, body.len() / 2 / PAGE * PAGE + 2000)?
-        }
-    };
-    ensure!(copies >= 1, "no page of the {role} in memory");
-    guest.say("go")?;
-    guest.wait_for(1, "go")?;
-    guest.wait_for_console("purgatory")?;
-    // It stays there.
-    thread::sleep(Duration::from_secs(10));
-    let outcome = guest.stop()?;
+        .script(". /test/load\nfrom_host | record go\ntry exec rkexec exec\n");
+    let outcome = guest.conduct(|guest| {
+        guest.wait_for(1, "loaded")?;
+        // In the middle of the part that is loaded; a page of the kernel's segment
+        // is a page of the file, as the setup sectors in front are skipped whole.
+        let copies = match role {
+            "initrd" => damage(file, &initrd, initrd.len() / 2 / PAGE * PAGE + 2000)?,
+            _ => {
+                let image = std::fs::read(kernel.image())?;
+                let setup = (usize::from(image[0x1f1]) + 1) * 512;
+                let body = &image[setup..];
+                damage(file, body, body.len() / 2 / PAGE * PAGE + 2000)?
+            }
+        };
+        ensure!(copies >= 1, "no page of the {role} in memory");
+        guest.say("go")?;
+        guest.wait_for(1, "go")?;
+        guest.wait_for_console("halted")?;
+        // It stays there.
+        thread::sleep(Duration::from_secs(10));
+        guest.quit()
+    })?;
 
     assert_eq!(outcome.end, End::Stopped, "{}", outcome.story());
     assert!(outcome.stage_of_any_end(2).is_err(), "the next kernel ran");

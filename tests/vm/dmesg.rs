@@ -230,17 +230,19 @@ fn a_larger_log_and_saved_dumps() -> Result<()> {
 /// tables, and no kernel has panicked.
 #[test]
 fn a_dump_by_qemu() -> Result<()> {
-    let mut guest = Guest::new("dmesg-qemu", &Kernel::new("6.12")?)
+    let dir = tempfile::tempdir()?;
+    let dump = dir.path().join("dump");
+    let mut log = Vec::new();
+    let guest = Guest::new("dmesg-qemu", &Kernel::new("6.12")?)
         .memory("512M")
         .append("log_buf_len=1M")
         .args(["-device", "vmcoreinfo"])
-        .script("modules qemu_fw_cfg; dmesg | record log; from_host")
-        .start_reported()?;
-    let log = guest.wait_for(1, "log")?;
-    let dir = tempfile::tempdir()?;
-    let dump = dir.path().join("dump");
-    guest.dump_memory(&dump)?;
-    guest.stop()?;
+        .script("modules qemu_fw_cfg; dmesg | record log; from_host");
+    guest.conduct(|guest| {
+        log = guest.wait_for(1, "log")?;
+        guest.dump_memory(&dump)?;
+        guest.quit()
+    })?;
     let mut rkexec = Command::new(lab::rkexec()?);
     let found = lab::output(rkexec.arg("vmcore-dmesg").arg(&dump))?;
     ensure!(found == log, "{}", String::from_utf8_lossy(&found));

@@ -163,12 +163,12 @@ fn fenced_in(before: Stage) -> Result<()> {
 fn the_service_and_the_rule_keep_a_machine_armed() -> Result<()> {
     let kernel = Kernel::new("6.1")?;
     let guest = with_systemd(guest("arm-systemd", &kernel)?)?;
-    let mut guest = guest.start_reported()?;
-    guest.wait_for(1, "plug-1")?;
-    plug(&mut guest, "one")?;
-    guest.wait_for(1, "plug-2")?;
-    plug(&mut guest, "two")?;
-    let outcome = guest.finish()?;
+    let outcome = guest.conduct(|guest| {
+        guest.wait_for(1, "plug-1")?;
+        plug(guest, "one")?;
+        guest.wait_for(1, "plug-2")?;
+        plug(guest, "two")
+    })?;
     let before = outcome.stage(1)?;
     fenced_in(before)?;
     let service = before.text("service")?;

@@ -375,7 +375,7 @@ fn xen_boots_with_a_debian_dom0() -> Result<()> {
 fn memtest_boots() -> Result<()> {
     let image = trip::host_file(&lab::dir().join("memtest/memtest.bin"))?;
     // It cannot be entered with five levels of page tables.
-    let mut guest = Guest::new("memtest", &Kernel::new("6.12")?)
+    let guest = Guest::new("memtest", &Kernel::new("6.12")?)
         .cpu("max,la57=off")
         .args(["-device", "VGA"])
         .file("next/memtest", &image)
@@ -385,19 +385,21 @@ fn memtest_boots() -> Result<()> {
              try load rkexec load $request
              try exec rkexec exec",
         )
-        .timeout(PATIENCE)
-        .start_reported()?;
-    guest.wait_for(1, "load.status")?;
+        .timeout(PATIENCE);
     // It found the memory in the map that it was given, and goes through it.
-    for text in [
+    let shown = [
         "Memtest86+ v6",
         "Memory  : 1023MB",
         "Status: Testing",
         " #3 ",
-    ] {
-        guest.wait_for_console(text)?;
-    }
-    let outcome = guest.stop()?;
+    ];
+    let outcome = guest.conduct(|guest| {
+        guest.wait_for(1, "load.status")?;
+        for text in shown {
+            guest.wait_for_console(text)?;
+        }
+        guest.quit()
+    })?;
     assert_eq!(outcome.end, End::Stopped);
     ensure!(
         outcome.console.contains("Errors: 0 "),

@@ -188,47 +188,45 @@ impl Guest {
     }
 
     /// Runs the guest to its end.
+    pub(crate) fn run(self) -> Result<Outcome> {
+        self.conduct(|_| Ok(()))
+    }
+
+    /// Runs the guest to its end; `host` is this machine's part in it.
     ///
     /// QEMU 7.2's emulation breaks a kernel once in some hundred boots (a
     /// double fault with garbage in EFLAGS). Before the first kernel has
     /// reported, rkexec had no part in it. Then, and when the console shows that
-    /// fault, the guest is given a second try, and only one: what rkexec does wrong
-    /// it does wrong again.
-    pub(crate) fn run(self) -> Result<Outcome> {
-        let outcome = self.clone().start()?.finish()?;
-        if !outcome.broke_down() {
-            return Ok(outcome);
+    /// fault or QEMU itself breaks down, the guest is given a second try, and only
+    /// one: what rkexec does wrong it does wrong again.
+    pub(crate) fn conduct(
+        self,
+        mut host: impl FnMut(&mut Running) -> Result<()>,
+    ) -> Result<Outcome> {
+        let (mut done, mut outcome) = self.clone().once(&mut host)?;
+        if outcome.broke_down() {
+            let (name, story) = (&self.name, outcome.story());
+            eprintln!("{name}: a second try, as something broke down\n{story}");
+            (done, outcome) = self.once(&mut host)?;
         }
-        self.say_second_try(&outcome);
-        self.start()?.finish()
+        done.with_context(|| outcome.story())?;
+        Ok(outcome)
     }
 
-    /// Starts the guest, and waits until the first kernel has reported; with
-    /// the second try of `run`.
-    pub(crate) fn start_reported(self) -> Result<Running> {
-        // What /init reports last.
-        const LAST: &str = "dmesg";
-        let mut guest = self.clone().start()?;
-        if guest.wait_for(1, LAST).is_err() {
-            let outcome = guest.finish()?;
-            ensure!(outcome.broke_down(), "{}", outcome.story());
-            self.say_second_try(&outcome);
-            guest = self.start()?;
-            guest.wait_for(1, LAST)?;
+    fn once(
+        self,
+        host: &mut impl FnMut(&mut Running) -> Result<()>,
+    ) -> Result<(Result<()>, Outcome)> {
+        let mut guest = self.start()?;
+        let done = host(&mut guest);
+        if done.is_err() {
+            guest.quit()?;
         }
-        Ok(guest)
-    }
-
-    fn say_second_try(&self, outcome: &Outcome) {
-        eprintln!(
-            "{}: a kernel broke down, second try\n{}",
-            self.name,
-            outcome.story()
-        );
+        Ok((done, guest.finish()?))
     }
 
     /// Starts the guest, when there is a place for it.
-    pub(crate) fn start(self) -> Result<Running> {
+    fn start(self) -> Result<Running> {
         let log = lab::dir().join("logs").join(&self.name);
         match fs::remove_dir_all(&log) {
             Err(e) if e.kind() != ErrorKind::NotFound => Err(e)?,
@@ -364,7 +362,7 @@ fn disks(system: &Path, files: &[u8], log: &Path) -> Result<Vec<String>> {
 
 impl Running {
     /// Waits for the guest's end.
-    pub(crate) fn finish(mut self) -> Result<Outcome> {
+    fn finish(mut self) -> Result<Outcome> {
         let mut closed = false;
         while !closed {
             closed = matches!(self.next_event()?, Event::Closed);
@@ -408,22 +406,28 @@ impl Running {
             let event = self.next_event()?;
             ensure!(
                 !matches!(event, Event::Closed),
-                "{:?} before stage {stage} sent {name}, see {}",
-                self.end,
-                self.log.display()
+                "{:?} before stage {stage} sent {name}",
+                self.end
             );
         }
     }
 
     /// Waits until the console shows `text`.
     pub(crate) fn wait_for_console(&mut self, text: &str) -> Result<()> {
+        let mut closed = false;
         while !self.console()?.contains(text) {
             ensure!(
-                Instant::now() < self.deadline,
-                "the console never showed {text:?}, see {}",
-                self.log.display()
+                !closed && Instant::now() < self.deadline,
+                "the console never showed {text:?}"
             );
-            thread::sleep(Duration::from_millis(200));
+            closed = match self.events.recv_timeout(Duration::from_millis(200)) {
+                Ok(event) => {
+                    self.take(&event)?;
+                    matches!(event, Event::Closed)
+                }
+                Err(mpsc::RecvTimeoutError::Timeout) => false,
+                Err(mpsc::RecvTimeoutError::Disconnected) => true,
+            };
         }
         Ok(())
     }
@@ -449,14 +453,13 @@ impl Running {
         Ok(writeln!(self.qmp, "{command}")?)
     }
 
-    /// Ends the guest; of one that ended before, the outcome says by what.
-    pub(crate) fn stop(mut self) -> Result<Outcome> {
+    /// Ends the guest, if it has not ended itself.
+    pub(crate) fn quit(&mut self) -> Result<()> {
         match self.execute("quit", &json!({})) {
-            // QEMU is gone.
-            Err(e) if is_broken_pipe(&e) => {}
-            done => done?,
+            // QEMU is gone, and the outcome says by what.
+            Err(e) if is_broken_pipe(&e) => Ok(()),
+            done => done,
         }
-        self.finish()
     }
 
     /// Gives QEMU a command. That it failed is seen when the next event is waited for.
@@ -536,11 +539,7 @@ impl Outcome {
     pub(crate) fn stage(&self, number: u32) -> Result<Stage<'_>> {
         self.stage_of_any_end(number)
             .and_then(|stage| {
-                ensure!(
-                    self.end == End::PowerOff,
-                    "the guest ended by {:?}",
-                    self.end
-                );
+                ensure!(self.end == End::PowerOff, "it did not switch off");
                 self.records.all_ended_well()?;
                 Ok(stage)
             })
@@ -552,12 +551,13 @@ impl Outcome {
         self.records.stage(number)
     }
 
-    /// Whether the guest broke down before the first kernel reported anything, or
-    /// a kernel died of what the emulation is known for, which no loader can make
-    /// a kernel do twice.
+    /// Whether the guest broke down before the first kernel reported anything, a
+    /// kernel died of what the emulation is known for, which no loader can make
+    /// a kernel do twice, or QEMU did not end by itself.
     fn broke_down(&self) -> bool {
-        let never_came_up = self.end == End::Reset && self.records.is_empty();
-        never_came_up || self.console.contains("double fault")
+        let never_came_up = self.end != End::PowerOff && self.records.is_empty();
+        let qemu_died = matches!(self.end, End::Qemu(_));
+        never_came_up || qemu_died || self.console.contains("double fault")
     }
 
     /// Where the logs are, and the console's last lines.
@@ -570,7 +570,11 @@ impl Outcome {
             }
         }
         let console = Vec::from(last).join("\n");
-        format!("guest logs: {}\nconsole:\n{console}", self.log.display())
+        format!(
+            "the guest ended by {:?}, its logs: {}\nconsole:\n{console}",
+            self.end,
+            self.log.display()
+        )
     }
 }
 
