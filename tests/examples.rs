@@ -7,13 +7,18 @@
     reason = "a test may stop at what it did not expect"
 )]
 
+#[path = "common/mod.rs"]
+mod common;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 
 use rkexec::arm::config::Config;
 use serde_json::Value;
+
+use common::program::Ended;
 
 const RKEXEC: &str = env!("CARGO_BIN_EXE_rkexec");
 
@@ -21,24 +26,6 @@ fn example(name: &str) -> PathBuf {
     [env!("CARGO_MANIFEST_DIR"), "examples", name]
         .iter()
         .collect()
-}
-
-/// How a command ended.
-#[derive(Debug)]
-struct Ended {
-    code: Option<i32>,
-    out: String,
-    err: String,
-}
-
-impl From<Output> for Ended {
-    fn from(output: Output) -> Self {
-        Self {
-            code: output.status.code(),
-            out: String::from_utf8(output.stdout).unwrap(),
-            err: String::from_utf8(output.stderr).unwrap(),
-        }
-    }
 }
 
 fn run(command: &mut Command) -> Ended {

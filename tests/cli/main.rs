@@ -24,27 +24,10 @@ mod vmcore_dmesg;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 
 use common::bzimage::TinyBzImage;
-
-/// How a command ended.
-#[derive(Debug, PartialEq, Eq)]
-struct Ended {
-    code: Option<i32>,
-    out: String,
-    err: String,
-}
-
-impl From<Output> for Ended {
-    fn from(output: Output) -> Self {
-        Self {
-            code: output.status.code(),
-            out: String::from_utf8(output.stdout).unwrap(),
-            err: String::from_utf8(output.stderr).unwrap(),
-        }
-    }
-}
+use common::program::Ended;
 
 /// A directory with kernels and machines in it, where the commands run.
 struct Lab(tempfile::TempDir);

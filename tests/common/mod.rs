@@ -13,4 +13,5 @@ pub(crate) mod elf;
 pub(crate) mod host;
 pub(crate) mod multiboot;
 pub(crate) mod pe;
+pub(crate) mod program;
 pub(crate) mod vmcore;

@@ -3,12 +3,9 @@
 
 #![allow(unsafe_code, reason = "the crate reads from an address")]
 
-use std::cell::Cell;
-
 use multiboot2::{BootInformation, MemoryAreaType};
 use proptest::collection::vec;
 use proptest::prelude::*;
-use proptest::test_runner::{Config, TestRunner};
 use rkexec::handover::Capability;
 use rkexec::image::multiboot::Module;
 use rkexec::image::{Image, probe};
@@ -16,8 +13,9 @@ use rkexec::memory::{E820Type, PhysRange};
 use rkexec::plan::{CmdlineBase, CmdlineRequest, LoadRequest, Plan, PlanError, Role, plan};
 
 use super::common::multiboot::{Segment, TinyElf, header_v1, header_v2, tag};
-use super::machine::{Machine, any_machine};
+use super::machine::Machine;
 use super::next_kernel::{self, Memory};
+use super::{of_any_machine, refused};
 
 const MIB: u64 = 1 << 20;
 const FOUR_GIB: u64 = 1 << 32;
@@ -115,14 +113,7 @@ fn any_wish() -> impl Strategy<Value = Wish> {
 
 #[test]
 fn every_multiboot_plan_keeps_the_rules() {
-    let (made, all) = (Cell::new(0), Cell::new(0));
-    let mut runner = TestRunner::new(Config {
-        cases: 400,
-        failure_persistence: None,
-        ..Config::default()
-    });
-    let result = runner.run(&(any_machine(), any_wish()), |(machine, wish)| {
-        all.set(all.get() + 1);
+    of_any_machine(400, any_wish(), |machine, wish| {
         let file = wish.elf.build();
         let modules: Vec<Vec<u8>> = wish
             .modules
@@ -151,25 +142,14 @@ fn every_multiboot_plan_keeps_the_rules() {
             Capability::unknown,
         ) {
             Ok(plan) => {
-                made.set(made.get() + 1);
-                check(&plan, &machine, &wish, &modules)
+                check(&plan, &machine, &wish, &modules)?;
+                Ok(true)
             }
-            // What may be wrong with such a kernel on such a machine, and nothing else.
-            Err(
-                PlanError::NoHole(_)
-                | PlanError::EmptyBounds { .. }
-                | PlanError::Unreachable { .. }
-                | PlanError::Occupied { .. }
-                | PlanError::TooLarge { .. },
-            ) => Ok(()),
-            Err(error) => Err(TestCaseError::fail(error.to_string())),
+            // A kernel may be linked to a place that is taken.
+            Err(PlanError::Occupied { .. }) => Ok(false),
+            Err(error) => refused(&error),
         }
     });
-    if let Err(error) = result {
-        panic!("{error}\n{runner}");
-    }
-    let (made, all) = (made.get(), all.get());
-    assert!(made * 3 > all, "only {made} of {all} cases made a plan");
 }
 
 fn check(
