@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use goblin::elf::Elf;
 use goblin::elf::program_header::{PT_LOAD, PT_NOTE};
 
+use crate::formats::{Ukify, text, vmlinux};
 use crate::initramfs::{self, Archive};
 use crate::lab::{self, Kernel};
 use crate::memory::{PLUG_KMEM, PLUG_VIRTIO_MEM};
@@ -59,6 +60,10 @@ fn pattern() -> Result<&'static [u8]> {
 struct Crash<'a> {
     name: &'a str,
     first: &'a str,
+    /// The crash kernel's file, instead of the bzImage of `first`.
+    image: Option<Vec<u8>>,
+    /// What goes with the file.
+    parts: String,
     options: &'a str,
     before: String,
     panic: &'a str,
@@ -71,6 +76,8 @@ impl<'a> Crash<'a> {
         Self {
             name,
             first,
+            image: None,
+            parts: format!("--initrd /next/initrd --cmdline '{CMDLINE}'"),
             options: "--syscall kexec_load",
             before: String::new(),
             panic: PANIC,
@@ -78,26 +85,32 @@ impl<'a> Crash<'a> {
         }
     }
 
-    /// A guest with everything but the panic's script.
-    fn guest(&self) -> Result<Guest> {
-        let kernel = Kernel::new(self.first)?;
+    /// The capture kernel's initrd.
+    fn initrd(&self) -> Result<Vec<u8>> {
         let mut overlay = Archive::new();
         overlay.file("test/stage-2", 0o644, self.capture.as_bytes());
         overlay.file("bin/pattern", 0o755, pattern()?);
         overlay.program("/usr/bin/makedumpfile".as_ref(), "bin/makedumpfile")?;
+        initramfs::initrd(overlay)
+    }
+
+    /// A guest with everything but the panic's script.
+    fn guest(&self) -> Result<Guest> {
+        let kernel = Kernel::new(self.first)?;
+        let image = match &self.image {
+            Some(image) => image.clone(),
+            None => host_file(&kernel.image())?,
+        };
         Ok(Guest::new(self.name, &kernel)
             .append("crashkernel=256M")
-            .file("next/vmlinuz", &host_file(&kernel.image())?)
-            .file("next/initrd", &initramfs::initrd(overlay)?)
+            .file("next/vmlinuz", &image)
+            .file("next/initrd", &self.initrd()?)
             .executable("bin/pattern", pattern()?))
     }
 
     /// What follows `rkexec plan` or `rkexec load`.
     fn request(&self) -> String {
-        format!(
-            "--panic /next/vmlinuz --initrd /next/initrd --cmdline '{CMDLINE}' {}",
-            self.options
-        )
+        format!("--panic /next/vmlinuz {} {}", self.parts, self.options)
     }
 
     fn script(&self) -> String {
@@ -239,8 +252,14 @@ fn a_panic_is_dumped(name: &str, first: &str, syscall: &str, cpus: u32) -> Resul
     let status: serde_json::Value = serde_json::from_str(before.text("status.out")?)?;
     assert_eq!(status["armed"]["state"], "yes");
     assert_eq!(status["crash_record"]["syscall"], syscall);
-    dump_is_whole(&outcome, &dumpable(before)?, usize::try_from(cpus)?)?;
-    told_of_its_own_memory_alone(&outcome)?;
+    captured(&outcome, usize::try_from(cpus)?)
+}
+
+/// The capture kernel was what it had to be, and so is the dump.
+fn captured(outcome: &Outcome, cpus: usize) -> Result<()> {
+    let before = outcome.stage_of_any_end(1)?;
+    dump_is_whole(outcome, &dumpable(before)?, cpus)?;
+    told_of_its_own_memory_alone(outcome)?;
     let cmdline = outcome.stage(2)?.text("cmdline")?;
     let words: Vec<&str> = cmdline
         .split(' ')
@@ -268,6 +287,51 @@ fn a_panic_of_6_1_by_kexec_load() -> Result<()> {
 #[test]
 fn a_panic_of_6_1_by_kexec_file_load() -> Result<()> {
     a_panic_is_dumped("crash-6.1-kexec_file_load", "6.1", "kexec_file_load", 2)
+}
+
+/// It runs where the plan put it, inside the reservation.
+#[test]
+fn a_panic_captured_by_a_vmlinux() -> Result<()> {
+    let crash = Crash {
+        image: Some(vmlinux(&Kernel::new("6.12")?)?),
+        ..Crash::of("crash-vmlinux", "6.12")
+    };
+    let outcome = crash.run(crash.guest()?)?;
+    let plan = Plan::of(outcome.stage_of_any_end(1)?)?;
+    ensure!(plan.json["image"]["format"] == "vmlinux");
+    captured(&outcome, 1)
+}
+
+/// Its own initrd and command line, and no file that kexec_file_load could read.
+#[test]
+fn a_panic_captured_by_a_uki() -> Result<()> {
+    let kernel = Kernel::new("6.1")?;
+    let crash = Crash {
+        parts: String::new(),
+        options: "--syscall kexec_file_load",
+        ..Crash::of("crash-uki", "6.1")
+    };
+    let ukify = Ukify::new()?;
+    let file = ukify.build(
+        "uki",
+        "linuxx64.efi.stub",
+        &[
+            "--linux",
+            text(&kernel.image())?,
+            "--initrd",
+            text(&ukify.file("initrd", &crash.initrd()?)?)?,
+            "--cmdline",
+            CMDLINE,
+        ],
+    )?;
+    let crash = Crash {
+        image: Some(host_file(&file)?),
+        ..crash
+    };
+    let outcome = crash.run(crash.guest()?)?;
+    let plan = Plan::of(outcome.stage_of_any_end(1)?)?;
+    ensure!(plan.json["image"]["format"] == "UKI of bzImage");
+    captured(&outcome, 1)
 }
 
 /// A script that fills a page of the memory called `kind` and records where it is.

@@ -1,6 +1,7 @@
 //! A Debian 12 system with rkexec's package in the place of kexec-tools, and
 //! what there calls `kexec`: kdump-tools, unmodified, and systemd.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -78,8 +79,12 @@ fn kdump_tools_and_systemctl_kexec() -> Result<()> {
         )
         .file(
             "test/stage-3",
-            b"record loaded-at-boot </sys/kernel/kexec_crash_loaded",
+            b"record loaded-at-boot </sys/kernel/kexec_crash_loaded
+              try load rkexec load /vmlinuz --initrd /initrd.img --reuse-cmdline --append by=rkexec
+              rkexec exec --shutdown
+              sleep 300",
         )
+        .file("test/stage-4", b"dmesg | grep EXT4-fs | record ext4")
         .timeout(TIMEOUT)
         .run()?;
 
@@ -105,8 +110,18 @@ fn kdump_tools_and_systemctl_kexec() -> Result<()> {
     let (before, after) = (second.text("cmdline")?, third.text("cmdline")?);
     assert_eq!(after, format!("{before} by=kexec"));
     assert_eq!(third.text("loaded-at-boot")?, "1");
-    let ids = [first, second, third].map(|stage| stage.text("boot-id").unwrap_or_default());
-    assert!(ids[0] != ids[1] && ids[1] != ids[2], "{ids:?}");
+    let fourth = outcome.stage(4)?;
+    let line = fourth.text("cmdline")?;
+    assert_eq!(line, format!("{before} by=kexec by=rkexec"));
+    // The init system unmounted it before.
+    let ext4 = fourth.text("ext4")?;
+    assert!(
+        ext4.contains("mounted filesystem") && !ext4.contains("recovery"),
+        "{ext4}"
+    );
+    let ids = [first, second, third, fourth].map(|stage| stage.text("boot-id"));
+    let ids = ids.into_iter().collect::<Result<BTreeSet<_>>>()?;
+    assert_eq!(ids.len(), 4, "{ids:?}");
     Ok(())
 }
 

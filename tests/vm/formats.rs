@@ -55,28 +55,28 @@ fn through(command: &[&str], input: &[u8]) -> Result<Vec<u8>> {
 }
 
 /// The vmlinux inside the kernel's bzImage.
-fn vmlinux(kernel: &Kernel) -> Result<Vec<u8>> {
+pub(crate) fn vmlinux(kernel: &Kernel) -> Result<Vec<u8>> {
     let file = trip::host_file(&kernel.image())?;
     let image = bzimage::parse(&file)?.context("no bzImage")?;
     Ok(image.unpacked()?.into_owned())
 }
 
 /// Files for ukify, and what it makes of them.
-struct Ukify(tempfile::TempDir);
+pub(crate) struct Ukify(tempfile::TempDir);
 
 impl Ukify {
-    fn new() -> Result<Self> {
+    pub(crate) fn new() -> Result<Self> {
         Ok(Self(tempfile::tempdir()?))
     }
 
-    fn file(&self, name: &str, bytes: &[u8]) -> Result<PathBuf> {
+    pub(crate) fn file(&self, name: &str, bytes: &[u8]) -> Result<PathBuf> {
         let path = self.0.path().join(name);
         fs::write(&path, bytes)?;
         Ok(path)
     }
 
     /// Builds `name` from these options, around `stub`; where it is.
-    fn build(&self, name: &str, stub: &str, options: &[&str]) -> Result<PathBuf> {
+    pub(crate) fn build(&self, name: &str, stub: &str, options: &[&str]) -> Result<PathBuf> {
         let ukify = lab::dir().join("ukify/usr");
         let path = self.0.path().join(name);
         lab::output(
@@ -94,7 +94,7 @@ impl Ukify {
     }
 }
 
-fn text(path: &Path) -> Result<&str> {
+pub(crate) fn text(path: &Path) -> Result<&str> {
     path.to_str().context("a path that is no text")
 }
 
