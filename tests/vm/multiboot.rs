@@ -112,11 +112,20 @@ fn modules() -> [Vec<u8>; 2] {
     [trip::noise("first", 5003), second]
 }
 
-/// Boots the witness from Linux; what it said, what the plan was, and what Linux was.
-fn told(guest: Guest, version: u32, base: u64, more: &str) -> Result<(Said, Plan, Outcome)> {
-    let request = format!(
-        "/next/kernel --cmdline 'one  two' --module '/next/first a b' --module /next/second {more}"
-    );
+/// What the witness is loaded with.
+const PARTS: &str = "/next/kernel --module '/next/first a b' --module /next/second";
+
+/// Boots the witness from Linux, by `rkexec load` or by another `load`;
+/// what it said, what the plan was, and what Linux was.
+fn told(
+    guest: Guest,
+    version: u32,
+    base: u64,
+    load: Option<&str>,
+) -> Result<(Said, Plan, Outcome)> {
+    let request = format!("{PARTS} --cmdline 'one  two'");
+    let rkexec_load = format!("rkexec load {request}");
+    let load = load.unwrap_or(&rkexec_load);
     let [first, second] = modules();
     let outcome = guest
         .args(["-device", "isa-debug-exit,iobase=0xf4,iosize=4"])
@@ -125,7 +134,7 @@ fn told(guest: Guest, version: u32, base: u64, more: &str) -> Result<(Said, Plan
         .file("next/second", &second)
         .script(&format!(
             "try plan rkexec plan {request} --output json
-             try load rkexec load {request}
+             try load {load}
              modprobe dmi-sysfs || true
              for file in /sys/firmware/dmi/tables/smbios_entry_point; do
                [ ! -e $file ] || record smbios <$file
@@ -209,7 +218,8 @@ fn logged_table(stage: Stage, name: &str) -> Result<u64> {
 #[test]
 fn a_multiboot_1_kernel_is_told_what_was_planned() -> Result<()> {
     let guest = Guest::new("multiboot-1", &Kernel::new("6.12")?);
-    let (said, plan, _) = told(guest, 1, 0x240_0000, "")?;
+    let kexec = format!("rkexec kexec -l {PARTS} --command-line='one  two'");
+    let (said, plan, _) = told(guest, 1, 0x240_0000, Some(&kexec))?;
     let information = said.one("information")?;
     assert_eq!(word(information, 0), 0x24d, "flags");
     assert_eq!(said.text("cmdline")?, "/next/kernel one  two");
@@ -234,7 +244,7 @@ fn a_multiboot_1_kernel_is_told_what_was_planned() -> Result<()> {
 #[test]
 fn a_multiboot_2_kernel_is_moved_and_told_of_screen_and_firmware() -> Result<()> {
     let guest = Guest::new("multiboot-2", &Kernel::new("6.12")?).args(["-device", "VGA"]);
-    let (said, plan, outcome) = told(guest, 2, 0x240_0000, "")?;
+    let (said, plan, outcome) = told(guest, 2, 0x240_0000, None)?;
     let (tags, modules) = tags(said.one("information")?)?;
     let strings: Vec<&[u8]> = modules.iter().map(|module| &module[8..]).collect();
     assert_eq!(strings, [&b"/next/first a b\0"[..], b"/next/second\0"]);
@@ -279,7 +289,7 @@ fn a_multiboot_2_kernel_on_an_efi_machine() -> Result<()> {
             .uefi(true)
             .append(if relaxed { "iomem=relaxed" } else { "" })
             .args(["-device", "VGA", "-net", "none"]);
-        let (said, plan, outcome) = told(guest, 2, 0x240_0000, "")?;
+        let (said, plan, outcome) = told(guest, 2, 0x240_0000, None)?;
         let (tags, _) = tags(said.one("information")?)?;
         let screen = tags[&8];
         ensure!(long(screen, 0) >= 0x8000_0000 && screen[20] == 32 && screen[21] == 1);

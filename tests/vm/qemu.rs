@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, ErrorKind, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Condvar, Mutex, PoisonError, mpsc};
@@ -50,8 +51,10 @@ pub(crate) enum End {
     Stopped,
     /// It was still running when its time was over.
     Timeout,
-    /// QEMU itself gave up; its last words.
+    /// QEMU ended for another reason; its exit code and last words.
     Qemu(String),
+    /// QEMU itself broke down; its signal and last words.
+    Died(String),
 }
 
 /// A guest that ended.
@@ -376,7 +379,11 @@ impl Running {
             Some(end) => end,
             None => {
                 let words = fs::read_to_string(self.log.join("qemu"))?;
-                End::Qemu(format!("{status}: {words}"))
+                let words = format!("{status}: {words}");
+                match status.signal() {
+                    Some(_) => End::Died(words),
+                    None => End::Qemu(words),
+                }
             }
         };
         if end == End::PowerOff {
@@ -553,10 +560,10 @@ impl Outcome {
 
     /// Whether the guest broke down before the first kernel reported anything, a
     /// kernel died of what the emulation is known for, which no loader can make
-    /// a kernel do twice, or QEMU did not end by itself.
+    /// a kernel do twice, or QEMU itself broke down.
     fn broke_down(&self) -> bool {
         let never_came_up = self.end != End::PowerOff && self.records.is_empty();
-        let qemu_died = matches!(self.end, End::Qemu(_));
+        let qemu_died = matches!(self.end, End::Died(_));
         never_came_up || qemu_died || self.console.contains("double fault")
     }
 
