@@ -42,6 +42,9 @@ pub(super) struct LoadArgs {
     #[arg(long, value_name = "PARAM")]
     remove: Vec<String>,
     /// Load the crash kernel, which a panic boots, into the memory of `crashkernel=`.
+    ///
+    /// Its command line also gets elfcorehdr=, and acpi_no_memhotplug, without which it
+    /// would add hot-added memory to its own and write into the dump.
     #[arg(long)]
     pub(super) panic: bool,
     /// Crash kernel: let the kernel keep the dump's list of memory and CPUs up to date itself.

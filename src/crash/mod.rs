@@ -140,7 +140,9 @@ impl Reservation {
     }
 
     /// Makes `map` the capture kernel's: it is told of no RAM but its own, below
-    /// 1 MiB and in the reservation, and its segments go there. The rest of RAM,
+    /// 1 MiB and in the reservation, and its segments go there. Of soft-reserved
+    /// memory it is not told either: its dax drivers would take that for RAM
+    /// (`crash_setup_memmap_entries` hands it over as little). The rest of RAM,
     /// a driver's included, is what the dump holds; not the first MiB, where the
     /// running kernel keeps nothing (`elf_header_exclude_ranges` in
     /// arch/x86/kernel/crash.c).
@@ -151,11 +153,18 @@ impl Reservation {
         let room = self.room(map)?;
         let low = PhysRange::from_bounds(0, LOW).ok();
         let usable: Vec<PhysRange> = low.into_iter().chain(self.all.iter().copied()).collect();
-        let ram: Vec<PhysRange> = map
-            .e820()
-            .into_iter()
-            .filter_map(|(range, kind)| (kind == E820Type::RAM).then_some(range))
-            .collect();
+        let told = map.e820();
+        let of = |wanted: E820Type| {
+            let rows = told.iter().filter(move |(_, kind)| *kind == wanted);
+            rows.map(|(range, _)| *range).collect::<Vec<_>>()
+        };
+        for range in of(E820Type::SOFT_RESERVED) {
+            map.change(range, |region| {
+                region.e820 = None;
+                region.reason = "a driver of the capture kernel would take it for RAM";
+            });
+        }
+        let ram = of(E820Type::RAM);
         for range in &ram {
             map.change(*range, |region| {
                 region.e820 = None;

@@ -29,6 +29,9 @@ bffe0000-bfffffff : ACPI Tables
 140000000-17fffffff : virtio0
   140000000-15fffffff : System RAM (virtio_mem)
 180000000-187ffffff : System RAM
+1c0000000-1ffffffff : Soft Reserved
+  1c0000000-1dfffffff : dax0.0
+    1c0000000-1dfffffff : System RAM (kmem)
 ",
     )
     .boot_e820([
@@ -37,6 +40,7 @@ bffe0000-bfffffff : ACPI Tables
         (0x10_0000, 0xbffd_ffff, 1),
         (0xbffe_0000, 0xbfff_ffff, 3),
         (0x1_0000_0000, 0x1_3fff_ffff, 1),
+        (0x1_c000_0000, 0x1_ffff_ffff, 0xefff_ffff),
     ]);
     host.loaded.crash_size = Some(0x2000_0000);
     host
@@ -103,6 +107,7 @@ fn the_dump_holds_all_ram_but_the_reservations() {
             // The driver's memory and the hot-added one as well; one load for all that touch.
             range(0x1_3000_0000, 0x1_5fff_ffff),
             range(0x1_8000_0000, 0x1_87ff_ffff),
+            range(0x1_c000_0000, 0x1_dfff_ffff),
         ]
     );
 }

@@ -57,7 +57,7 @@ pub struct LoadRecord {
     pub addons: Vec<PathBuf>,
     /// Digests of what was loaded from these files.
     pub blobs: Option<Blobs>,
-    /// The command line that was asked for, without `elfcorehdr=`.
+    /// The command line that was asked for, without what a crash load adds.
     pub cmdline: String,
     /// Whether purgatory verifies.
     pub digest: bool,

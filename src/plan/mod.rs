@@ -201,7 +201,7 @@ pub struct CrashPlan {
     /// The flag by which the kernel updates elfcorehdr, and the size in bytes
     /// that it wants for it; `None` with kexec_file_load, where it decides itself.
     pub hotplug: Option<(Hotplug, u64)>,
-    /// The command line as it was asked for, without `elfcorehdr=`.
+    /// The command line as it was asked for, without what a capture kernel needs besides.
     pub asked_cmdline: String,
     /// What the image takes, bytes without the NUL.
     cmdline_limit: usize,
@@ -324,7 +324,8 @@ pub fn plan<'a>(
         Image::Multiboot(image) => return multiboot::plan(request, host, image, initrds),
     };
     check_drivers(&request.include_driver_managed)?;
-    let cmdline = command_line(request, host, image.cmdline_limit())?;
+    let limit = image.cmdline_limit();
+    let mut cmdline = command_line(request, host, limit)?;
     let mut memory_map =
         MemoryMap::reconcile(host, request.memory_map, &request.include_driver_managed);
     // A crash kernel looks at the memory of the one that died, and takes nothing over.
@@ -344,14 +345,20 @@ pub fn plan<'a>(
     let syscall = decide::decide(request, host, image, &memory_map, &handover)?;
     let crash = match request.target {
         Target::Normal => None,
-        Target::Crash => Some(crash_plan(
-            request,
-            host,
-            &mut memory_map,
-            &cmdline,
-            image.cmdline_limit(),
-            syscall.name,
-        )?),
+        Target::Crash => {
+            let asked = cmdline.as_str().to_owned();
+            if !cmdline::has(&asked, NO_MEMHOTPLUG) {
+                cmdline = cmdline.with(NO_MEMHOTPLUG, limit)?;
+            }
+            Some(crash_plan(
+                request,
+                host,
+                &mut memory_map,
+                asked,
+                limit,
+                syscall.name,
+            )?)
+        }
     };
     if host.cpu.la57 && !image.has(crate::image::linux::xloadflags::FIVE_LEVEL) {
         return Err(PlanError::FiveLevel);
@@ -416,12 +423,17 @@ pub fn plan<'a>(
     Ok(plan)
 }
 
+/// Keeps the capture kernel's ACPI driver from adding the machine's DIMMs to its
+/// memory, as it would without being told: they are in the dump, and it would write
+/// into them (drivers/acpi/acpi_memhotplug.c).
+const NO_MEMHOTPLUG: &str = "acpi_no_memhotplug";
+
 /// What a crash kernel needs besides a kernel.
 fn crash_plan(
     request: &LoadRequest,
     host: &Host,
     map: &mut MemoryMap,
-    cmdline: &Cmdline,
+    asked_cmdline: String,
     cmdline_limit: usize,
     syscall: Syscall,
 ) -> Result<CrashPlan, PlanError> {
@@ -432,7 +444,7 @@ fn crash_plan(
         dump: crash::dumped(map),
         reservation,
         hotplug: hotplug.filter(|_| syscall == Syscall::KexecLoad),
-        asked_cmdline: cmdline.as_str().to_owned(),
+        asked_cmdline,
         cmdline_limit,
     })
 }

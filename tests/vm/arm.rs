@@ -8,6 +8,7 @@ use goblin::elf::Elf;
 use goblin::elf::program_header::PT_LOAD;
 use serde_json::{Value, json};
 
+use crate::crash::took_no_memory_of_the_dump;
 use crate::examples::example;
 use crate::initramfs::{self, Archive};
 use crate::lab::Kernel;
@@ -79,7 +80,10 @@ echo c >/proc/sysrq-trigger
 ";
 
 /// As much of the dump as holds its program headers.
-const CAPTURE: &str = "dd if=/proc/vmcore bs=4K count=16 2>/dev/null | record core\n";
+const CAPTURE: &str = "
+dd if=/proc/vmcore bs=4K count=16 2>/dev/null | record core
+record iomem-at-end </proc/iomem
+";
 
 /// A guest that is to be armed with its own kernel, which only shows the dump's headers.
 pub(crate) fn guest(name: &str, kernel: &Kernel) -> Result<Guest> {
@@ -202,7 +206,7 @@ fn dumped(outcome: &Outcome) -> Result<()> {
         loads.contains(&(plugged.start, plugged.end)),
         "{plugged:x?} is not in the dump: {loads:x?}"
     );
-    Ok(())
+    took_no_memory_of_the_dump(outcome)
 }
 
 #[test]

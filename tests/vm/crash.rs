@@ -30,6 +30,7 @@ record dmesg-of-the-dump </tmp/dmesg
 dd if=/proc/vmcore bs=4K count=16 2>/dev/null | record core
 try dump makedumpfile -l -d 31 /proc/vmcore /tmp/dump
 ls -l /tmp/dump | record dump-size
+record iomem-at-end </proc/iomem
 ";
 
 const PANIC: &str = "sent; echo c >/proc/sysrq-trigger\n";
@@ -265,7 +266,24 @@ fn captured(outcome: &Outcome, cpus: usize) -> Result<()> {
         .split(' ')
         .filter(|word| !word.starts_with("elfcorehdr="))
         .collect();
-    assert_eq!(words.join(" "), CMDLINE);
+    assert_eq!(words.join(" "), format!("{CMDLINE} acpi_no_memhotplug"));
+    took_no_memory_of_the_dump(outcome)
+}
+
+/// What the capture kernel calls RAM, a driver's included, is its reservation and the
+/// low memory: hot-added memory that its own drivers find is the dump's.
+pub(crate) fn took_no_memory_of_the_dump(outcome: &Outcome) -> Result<()> {
+    let before = outcome.stage_of_any_end(1)?.iomem()?;
+    let own = |ram: &Row| {
+        let mut reserved = before.iter().filter(|row| row.kind == "Crash kernel");
+        ram.end <= 1 << 20 || reserved.any(|own| own.start <= ram.start && ram.end <= own.end)
+    };
+    for ram in outcome.stage(2)?.rows("iomem-at-end")? {
+        ensure!(
+            !ram.kind.starts_with("System RAM") || own(&ram),
+            "the capture kernel took {ram:x?}"
+        );
+    }
     Ok(())
 }
 
@@ -379,7 +397,7 @@ fn driver_memory_is_dumped(crash: &Crash, guest: Guest, kind: &str) -> Result<()
         "{}",
         after.text("dump.err")?
     );
-    Ok(())
+    took_no_memory_of_the_dump(&outcome)
 }
 
 /// 450 MiB of 512 are plugged: of one memory block the device keeps a part.
@@ -414,6 +432,35 @@ fn kmem_is_in_the_dump() -> Result<()> {
     for tool in ["/usr/bin/ndctl", "/usr/bin/daxctl"] {
         guest = guest.program(tool)?;
     }
+    driver_memory_is_dumped(&crash, guest, "System RAM (kmem)")
+}
+
+/// Memory that the firmware sets aside for a purpose (Soft Reserved): kmem uses it as
+/// RAM, here and in a capture kernel that is told of it.
+#[test]
+fn soft_reserved_memory_is_in_the_dump() -> Result<()> {
+    const PLUG: &str = "
+        echo offline >/sys/devices/system/memory/auto_online_blocks
+        modules dax_hmem device_dax kmem
+        for second in 1 2 3 4 5 6 7 8 9 10; do
+          grep -q kmem /proc/iomem && break
+          sleep 1
+        done
+        for block in /sys/devices/system/memory/memory*; do
+          [ $(cat $block/state) = online ] || echo online_movable >$block/state
+        done
+        record plugged </proc/iomem
+    ";
+    let crash = Crash {
+        before: format!("{PLUG}{}", hold_pattern("System RAM (kmem)")),
+        options: "--syscall kexec_load --append where=$(cat /tmp/where)",
+        capture: format!("modules dax_hmem device_dax kmem{READ_PATTERN}{CAPTURE}"),
+        ..Crash::of("crash-soft-reserved", "6.12")
+    };
+    let guest = crash
+        .guest()?
+        .memory("2G")
+        .append("memmap=512M%0x40000000-1+0xefffffff");
     driver_memory_is_dumped(&crash, guest, "System RAM (kmem)")
 }
 

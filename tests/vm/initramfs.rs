@@ -13,7 +13,7 @@ use anyhow::{Context, Result, anyhow};
 use crate::lab::{self, Kernel};
 
 /// Modules that some guest needs; every guest carries them.
-const MODULES: [&str; 11] = [
+const MODULES: [&str; 12] = [
     "virtio_pci",
     "virtio_mem",
     "nd_e820",
@@ -21,6 +21,7 @@ const MODULES: [&str; 11] = [
     "dax_pmem",
     "device_dax",
     "kmem",
+    "dax_hmem",
     "efivarfs",
     "qemu_fw_cfg",
     "virtio_blk",
