@@ -72,44 +72,71 @@ impl Outside for Kernel {
     }
 }
 
+/// After a failure all is tried again after so long, and after twice as long each
+/// time that fails as well.
+pub const RETRY: Duration = Duration::from_secs(60);
+/// The longest time between two tries.
+pub const RETRY_LONGEST: Duration = Duration::from_secs(3600);
+
+/// When what failed is tried again.
+struct Retry {
+    due: Duration,
+    wait: Duration,
+}
+
 /// Watches until a signal ends it. What is decided is said to `log`, in one
-/// line each time; a failure to arm is one such line.
+/// line each time, with whether it was a failure. One is tried again, for the
+/// machine may not be armed: after [`RETRY`], or when the next event comes.
 ///
 /// # Errors
 /// When nothing can be heard any more, or `log` fails.
 pub fn watch(
     machine: &mut impl Machine,
     outside: &mut impl Outside,
-    mut log: impl FnMut(&str) -> anyhow::Result<()>,
+    mut log: impl FnMut(&str, bool) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let mut storms = Storms::default();
+    let mut retry: Option<Retry> = None;
     loop {
         let now = outside.now();
-        if let Some(storm) = storms.over(now) {
-            let answer = answer(machine).replace('\n', " ");
-            log(&format!("{}: {answer}", summary(&storm)))?;
+        let storm = storms.over(now);
+        let why = storm.as_ref().map(summary).or_else(|| {
+            let again = retry.as_ref().is_some_and(|retry| retry.due <= now);
+            again.then(|| "after a failure".to_owned())
+        });
+        if let Some(why) = why {
+            let (answer, failed) = answer(machine);
+            log(&format!("{why}: {}", answer.replace('\n', " ")), failed)?;
+            let before = retry.filter(|_| storm.is_none());
+            let wait = before.map_or(RETRY, |retry| (retry.wait * 2).min(RETRY_LONGEST));
+            let due = outside.now() + wait;
+            retry = failed.then_some(Retry { due, wait });
         }
-        let due = storms.due();
+        let again = retry.as_ref().map(|retry| retry.due);
+        let due = storms.due().into_iter().chain(again).min();
         let timeout = due.map(|due| due.saturating_sub(outside.now()));
         match outside.wait(timeout)? {
             Wake::Event(event) if !matters(&event) => {}
             // Of lost events one may have mattered.
             Wake::Event(_) | Wake::Lost => storms.event(outside.now()),
             Wake::Timeout => {}
-            Wake::Signal(signal) => return log(&format!("ended by {signal}")),
+            Wake::Signal(signal) => return log(&format!("ended by {signal}"), false),
         }
     }
 }
 
-/// Loads the crash kernel if it must be, and says how that went.
-fn answer(machine: &mut impl Machine) -> String {
+/// Loads the crash kernel if it must be; says how that went, and whether it failed.
+fn answer(machine: &mut impl Machine) -> (String, bool) {
     match machine.assess() {
-        Ok(State::Fits(why)) => format!("nothing to do: {why}"),
+        Ok(State::Fits(why)) => (format!("nothing to do: {why}"), false),
         Ok(State::Stale(why)) => match machine.arm() {
-            Ok(what) => format!("loaded anew: {why}; {what}"),
-            Err(error) => format!("failed to load anew: {why}; {error:#}"),
+            Ok(what) => (format!("loaded anew: {why}; {what}"), false),
+            Err(error) => (format!("failed to load anew: {why}; {error:#}"), true),
         },
-        Err(error) => format!("failed to find out what is loaded: {error:#}"),
+        Err(error) => (
+            format!("failed to find out what is loaded: {error:#}"),
+            true,
+        ),
     }
 }
 
@@ -200,7 +227,8 @@ mod tests {
             wakes: wakes.into(),
         };
         let mut lines = Vec::new();
-        watch(&mut machine, &mut time, |line| {
+        watch(&mut machine, &mut time, |line, failed| {
+            assert_eq!(failed, line.contains(": failed to "));
             lines.push(line.to_owned());
             Ok(())
         })
@@ -272,6 +300,38 @@ mod tests {
                 "1 event: failed to find out what is loaded: no /proc",
                 "1 event: loaded anew: memory came; armed",
                 "ended by SIGTERM",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_failure_is_tried_again_without_an_event() {
+        let failed = || Err(anyhow::anyhow!("no"));
+        let machine = Script {
+            looks: [stale(), stale(), failed(), stale(), fits()].into(),
+            loads: [
+                Err(anyhow::anyhow!("no")),
+                Err(anyhow::anyhow!("no")),
+                Ok("armed".to_owned()),
+            ]
+            .into(),
+        };
+        // 2 s after the event, then 60, 120 and 240 s later.
+        let wakes = vec![
+            (0, event("memory")),
+            (421_900, event("block")),
+            (422_100, event("memory")),
+        ];
+        let failure = "failed to load anew: memory came; no";
+        assert_eq!(
+            run(machine, wakes),
+            [
+                format!("1 event: {failure}"),
+                format!("after a failure: {failure}"),
+                "after a failure: failed to find out what is loaded: no".to_owned(),
+                "after a failure: loaded anew: memory came; armed".to_owned(),
+                "1 event: nothing to do: it fits".to_owned(),
+                "ended by SIGTERM".to_owned(),
             ]
         );
     }

@@ -28,7 +28,8 @@ pub(super) struct ArmArgs {
     /// Events are answered together, when there were none for two seconds, or at
     /// the latest after 30 seconds. Nothing is loaded where what is loaded still
     /// fits, or the kernel updates it itself. Every decision is one line on standard
-    /// output; a failure is one, too, and the next events are answered all the same.
+    /// output; a failure is one, too, and is tried again after a minute, then after twice
+    /// as long each time, at most an hour, or with the next event.
     /// SIGTERM and SIGINT end it with exit code 0.
     #[arg(long)]
     watch: bool,
@@ -79,13 +80,13 @@ fn arm(context: &Context, args: &ArmArgs) -> anyhow::Result<()> {
     let Some(outside) = &mut outside else {
         return context.print(|| format!("{}\n", armed.line()), || armed.to_json());
     };
-    let log = |line: &str| {
-        if context.global.quiet {
+    let log = |line: &str, failed: bool| {
+        if context.global.quiet && !failed {
             return Ok(());
         }
         write_out(format!("{line}\n").as_bytes())
     };
-    log(&format!("{}; watching", armed.line()))?;
+    log(&format!("{}; watching", armed.line()), false)?;
     watch(&mut arming, outside, log)
 }
 

@@ -15,9 +15,9 @@ use crate::host::loaded::Loaded;
 use crate::host::{Host, HostError, Root};
 use crate::image::uki::{Addon, Uki};
 use crate::image::{self, Contents, Found, Image};
-use crate::load::Files;
 use crate::load::parts::{Parts, lost_signature};
 use crate::load::record::{Job, LoadRecord};
+use crate::load::{After, Files, LoadError};
 use crate::plan::{self, Plan};
 use crate::sys::{MappedFile, Target};
 
@@ -172,17 +172,59 @@ pub(super) fn with_plan<T>(
     })
 }
 
+/// How often a crash kernel is loaded while memory or CPUs come and go.
+const LOADS: u32 = 3;
+
 /// Loads what is planned, and keeps the record of it. A crash kernel that is lost
 /// on the way is loaded again.
 pub(super) fn carry_out(context: &Context, planned: &Planned<'_>) -> anyhow::Result<()> {
+    attempt(context, planned, LOADS)
+}
+
+fn attempt(context: &Context, planned: &Planned<'_>, loads: u32) -> anyhow::Result<()> {
     let target = planned.plan.target();
     let before = LoadRecord::of_loaded(&context.root, target, &planned.host.loaded)?;
     let record = planned.record(&context.root)?;
-    match call(context, planned, &record) {
-        Err(error) if target == Target::Crash => {
-            Err(error.context(rescue(context, planned.host, before.as_ref())))
+    let done = call(context, planned, &record);
+    match (target, done) {
+        (Target::Normal, done) => done,
+        (Target::Crash, Ok(())) => catch_up(context, planned.job, &record, loads - 1),
+        (Target::Crash, Err(error)) => {
+            let what_now = rescue(context, planned.host, before.as_ref(), &error);
+            Err(error.context(what_now))
         }
-        result => result,
+    }
+}
+
+/// What came or went while a crash kernel was loaded is not in the plan of it, and
+/// the kernel keeps up only what is loaded already: a second look finds it.
+fn catch_up(context: &Context, job: &Job, record: &LoadRecord, loads: u32) -> anyhow::Result<()> {
+    let Some(fit) = &record.fit else {
+        return Ok(());
+    };
+    let now = Host::read_for_crash(&context.root)
+        .map_err(anyhow::Error::from)
+        .and_then(|host| Ok((fit.now(&host)?, host)));
+    let (why, host) = match now {
+        Ok((now, host)) => (fit.outdated(&now), host),
+        Err(error) => {
+            context.warn(&format!(
+                "it is loaded, and whether it fits the machine is not known: {error:#}"
+            ));
+            return Ok(());
+        }
+    };
+    match why {
+        None => Ok(()),
+        Some(why) if loads == 0 => {
+            context.warn(&format!(
+                "it is loaded, and does not fit the machine, which goes on to change: {why}"
+            ));
+            Ok(())
+        }
+        Some(_) => with_plan(context, &host, job, |planned| {
+            attempt(context, planned, loads)
+        }),
     }
 }
 
@@ -202,34 +244,66 @@ fn call(context: &Context, planned: &Planned<'_>, record: &LoadRecord) -> anyhow
             "what was loaded is not recorded: {:#}",
             anyhow::Error::from(error)
         ));
+        forget(context, plan.target());
     }
     Ok(())
 }
 
-/// After a crash kernel could not be loaded: whether the one before is still
-/// there, and if it is not, loads it again. Says how that went.
-fn rescue(context: &Context, host: &Host, before: Option<&LoadRecord>) -> String {
-    const NOT_ARMED: &str = "load failed, and the machine is NOT armed";
+/// Removes the record of what is no longer loaded.
+fn forget(context: &Context, target: Target) {
+    if let Err(error) = LoadRecord::remove(&context.root, target) {
+        let error = anyhow::Error::from(error);
+        context.warn(&format!("the record of what was loaded stays: {error:#}"));
+    }
+}
+
+/// After a crash kernel could not be loaded because of `error`: whether the one
+/// before is still there, and if it is not, loads it again. Says how that went.
+fn rescue(
+    context: &Context,
+    host: &Host,
+    before: Option<&LoadRecord>,
+    error: &anyhow::Error,
+) -> String {
+    let after = match error.downcast_ref() {
+        Some(LoadError::Changed { after, .. }) => Some(after),
+        _ => None,
+    };
+    if let Some(After::StillLoaded(_)) = after {
+        forget(context, Target::Crash);
+        return "load failed, and what a panic boots now is not to be trusted".to_owned();
+    }
+    match still_armed(context, host, before) {
+        Ok(how) => format!("load failed, and the crash kernel loaded before{how}"),
+        Err(why) => {
+            forget(context, Target::Crash);
+            format!("load failed, and the machine is NOT armed{why}")
+        }
+    }
+}
+
+/// How it comes that the machine is armed with what was loaded before, or why it is not.
+fn still_armed(
+    context: &Context,
+    host: &Host,
+    before: Option<&LoadRecord>,
+) -> Result<&'static str, String> {
     if host.loaded.crash != Some(true) {
-        return NOT_ARMED.to_owned();
+        return Err(String::new());
     }
     // When nobody tells, the worst is true.
     if Loaded::read(&context.root).is_ok_and(|now| now.crash == Some(true)) {
-        return "load failed, and the crash kernel loaded before stays armed".to_owned();
+        return Ok(" stays armed");
     }
+    let lost = ": the crash kernel loaded before is lost, and";
     let Some(record) = before else {
-        return format!(
-            "{NOT_ARMED}: the crash kernel loaded before is lost, and there is no record of it"
-        );
+        return Err(format!("{lost} there is no record of it"));
     };
     match again(context, record) {
-        Ok(()) => {
-            "load failed, and the crash kernel loaded before, which the attempt had thrown out, is armed again"
-                .to_owned()
-        }
-        Err(error) => format!(
-            "{NOT_ARMED}: the crash kernel loaded before is lost, and loading it again failed as well ({error:#})"
-        ),
+        Ok(()) => Ok(", which the attempt had thrown out, is armed again"),
+        Err(error) => Err(format!(
+            "{lost} loading it again failed as well ({error:#})"
+        )),
     }
 }
 

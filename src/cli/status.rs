@@ -108,7 +108,11 @@ impl Status {
                 Some((syscall, target, forbidden(&attempt)?))
             })
             .collect();
-        let record = |target| LoadRecord::of_loaded(root, target, &loaded);
+        // A record is for root, and the rest of this is for everybody.
+        let record = |target| match LoadRecord::of_loaded(root, target, &loaded) {
+            Err(error) if error.is_denied() => Ok(Err(Hidden)),
+            record => record.map(Ok),
+        };
         let crash = record(Target::Crash)?;
         let host = match (loaded.crash, Host::read_for_crash(root)) {
             (Some(true), Err(error)) if check => return Err(error).context("check failed"),
@@ -116,27 +120,38 @@ impl Status {
             _ => Err(String::new()),
         };
         Ok(Self {
-            armed: armed(&loaded, crash.as_ref(), host.as_ref()),
+            armed: armed(&loaded, &crash, host.as_ref()),
             sizing: match (&crash, &host) {
-                (Some(record), Ok(host)) if !check => sizing(record, host),
+                (Ok(Some(record)), Ok(host)) if !check => sizing(record, host),
                 _ => None,
             },
-            normal: record(Target::Normal)?,
+            normal: record(Target::Normal)?.unwrap_or_default(),
             loaded,
             security,
             secure_boot,
             obstacles,
-            crash,
+            crash: crash.unwrap_or_default(),
         })
     }
 }
 
-fn armed(loaded: &Loaded, record: Option<&LoadRecord>, host: Result<&Host, &String>) -> Armed {
+/// A record that this user may not read.
+struct Hidden;
+
+fn armed(
+    loaded: &Loaded,
+    record: &Result<Option<LoadRecord>, Hidden>,
+    host: Result<&Host, &String>,
+) -> Armed {
     if loaded.crash != Some(true) {
         return Armed::No;
     }
-    let Some(fit) = record.and_then(|record| record.fit.as_ref()) else {
-        return Armed::Unknown("there is no record of it: another tool loaded it".to_owned());
+    let unknown = |why: &str| Armed::Unknown(why.to_owned());
+    let Ok(record) = record else {
+        return unknown("its record is for root only");
+    };
+    let Some(fit) = record.as_ref().and_then(|record| record.fit.as_ref()) else {
+        return unknown("there is no record of it: another tool loaded it");
     };
     match host.map(|host| fit.now(host)) {
         Ok(Ok(now)) => fit.differs(&now).map_or(Armed::Yes, Armed::Stale),

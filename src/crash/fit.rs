@@ -74,6 +74,13 @@ impl Fit {
         if self.kernel_updates {
             return None;
         }
+        self.outdated(now)
+    }
+
+    /// In what memory or CPUs of the machine `now` are others than when this was
+    /// loaded, in words; whoever keeps the dump's header up to date.
+    #[must_use]
+    pub fn outdated(&self, now: &Self) -> Option<String> {
         if let Some(range) = missing(&now.dump, &self.dump) {
             return Some(format!(
                 "memory at {range} was added and is not in its dump"
@@ -182,6 +189,11 @@ mod tests {
         // The kernel keeps up with memory and CPUs, not with a moved reservation.
         let old = fit(&[(0, 1)], 1, true);
         assert_eq!(old.differs(&fit(&[(0, 5)], 9, true)), None);
+        let outdated = old.outdated(&fit(&[(0, 5)], 9, true)).unwrap();
+        assert!(
+            outdated.contains("memory at 00000001-00000004 was added"),
+            "{outdated}"
+        );
         let moved = Fit {
             reservation: PhysRange::new(0x2000_0000, 0x1000_0000).unwrap(),
             ..fit(&[(0, 1)], 1, true)

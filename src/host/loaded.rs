@@ -1,6 +1,14 @@
 //! What is loaded now: /sys/kernel/kexec*.
 
+use std::io;
+use std::time::Duration;
+
 use super::{HostError, Root, text};
+
+/// How often a file is read that the kernel answers EBUSY for, and what is waited
+/// in between: a load of an initrd takes some tenths of a second.
+const BUSY_TRIES: u32 = 40;
+const BUSY_WAIT: Duration = Duration::from_millis(50);
 
 /// Loaded states and the crash kernel's reservation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
@@ -41,15 +49,35 @@ impl Loaded {
         };
         let flag = |names| either(names, |path| text::optional_bool(root, path));
         let size = |names| either(names, |path| text::optional_decimal(root, path));
+        // EBUSY while a load or an update is under way (`crash_get_memory_size`).
+        let crash_size = patiently(std::thread::sleep, || {
+            size(["kexec/crash_size", "kexec_crash_size"])
+        })?;
         Ok(Self {
             normal: flag(["kexec/loaded", "kexec_loaded"])?,
             crash: flag(["kexec/crash_loaded", "kexec_crash_loaded"])?,
-            crash_size: size(["kexec/crash_size", "kexec_crash_size"])?,
+            crash_size,
             crash_elfcorehdr_size: size(["kexec/crash_elfcorehdr_size", "crash_elfcorehdr_size"])?,
             crash_hotplug_cpu: hotplug("cpu")?,
             crash_hotplug_memory: hotplug("memory")?,
         })
     }
+}
+
+/// Reads again while the kernel says EBUSY, at most [`BUSY_TRIES`] times.
+fn patiently<T>(
+    mut sleep: impl FnMut(Duration),
+    mut read: impl FnMut() -> Result<T, HostError>,
+) -> Result<T, HostError> {
+    for _ in 1..BUSY_TRIES {
+        match read() {
+            Err(HostError::Read { source, .. }) if source.kind() == io::ErrorKind::ResourceBusy => {
+                sleep(BUSY_WAIT);
+            }
+            other => return other,
+        }
+    }
+    read()
 }
 
 /// The first of two files below /sys/kernel that says something.
@@ -83,6 +111,31 @@ mod tests {
         assert_eq!(says(Some(false), Some(true)), Some(true));
         assert_eq!(says(Some(false), Some(false)), Some(false));
         assert_eq!(says(None, Some(false)), Some(false));
+    }
+
+    #[test]
+    fn a_busy_kernel_is_waited_for() {
+        let asked = |busy_for: u32, error: i32| {
+            let (mut reads, mut waited) = (0, Duration::ZERO);
+            let result = patiently(
+                |time| waited += time,
+                || {
+                    reads += 1;
+                    match reads <= busy_for {
+                        true => Err(HostError::Read {
+                            path: "x".to_owned(),
+                            source: io::Error::from_raw_os_error(error),
+                        }),
+                        false => Ok(()),
+                    }
+                },
+            );
+            (result.is_ok(), reads, waited)
+        };
+        assert_eq!(asked(0, libc::EBUSY), (true, 1, Duration::ZERO));
+        assert_eq!(asked(3, libc::EBUSY), (true, 4, 3 * BUSY_WAIT));
+        assert_eq!(asked(99, libc::EBUSY), (false, 40, 39 * BUSY_WAIT));
+        assert_eq!(asked(1, libc::EIO), (false, 1, Duration::ZERO));
     }
 
     #[test]

@@ -55,11 +55,17 @@ impl HostError {
             Self::Unsteady { .. } => {
                 Some("memory or devices are being added or removed: try again when that is over")
             }
-            Self::Read { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+            error if error.is_denied() => {
                 Some("run as root, or plan on a captured machine with --root DIR")
             }
             _ => None,
         }
+    }
+
+    /// Whether this process may not read the file (EACCES, EPERM).
+    #[must_use]
+    pub fn is_denied(&self) -> bool {
+        matches!(self, Self::Read { source, .. } if source.kind() == io::ErrorKind::PermissionDenied)
     }
 
     pub(crate) fn malformed(path: &str, what: impl Into<String>) -> Self {
@@ -305,9 +311,7 @@ impl Root {
 /// Turns "not permitted" into "not told".
 fn permitted<T>(result: Result<Option<T>, HostError>) -> Result<Option<T>, HostError> {
     match result {
-        Err(HostError::Read { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => {
-            Ok(None)
-        }
+        Err(error) if error.is_denied() => Ok(None),
         other => other,
     }
 }

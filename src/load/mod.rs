@@ -49,8 +49,22 @@ pub enum LoadError {
         /// What changed.
         changed: Changed,
         /// What is loaded now.
-        after: String,
+        after: After,
     },
+}
+
+/// What is loaded after a file changed.
+#[derive(Debug, thiserror::Error)]
+pub enum After {
+    /// What was loaded before.
+    #[error("nothing was loaded")]
+    NotLoaded,
+    /// Nothing: what was loaded before had been replaced.
+    #[error("it was unloaded again, nothing is loaded now")]
+    Unloaded,
+    /// What was made of the files; its digests may be wrong.
+    #[error("it is still loaded and must not be booted: {0}")]
+    StillLoaded(Box<SysError>),
 }
 
 impl LoadError {
@@ -100,10 +114,10 @@ pub fn load(
         return Err(error.into());
     }
     // A file that changed before the call costs nothing yet.
-    let changed = |changed, after: String| LoadError::Changed { changed, after };
+    let changed = |changed, after| LoadError::Changed { changed, after };
     files
         .unchanged()
-        .map_err(|what| changed(what, "nothing was loaded".to_owned()))?;
+        .map_err(|what| changed(what, After::NotLoaded))?;
     let when_busy = WhenBusy::within(&host.security, attempt.target);
     let called = match (plan.syscall.name, plan.entry) {
         (Syscall::KexecLoad, entry) => {
@@ -166,7 +180,7 @@ fn file_load(
     if kernel.is_some() || joined.is_some() {
         files.unchanged().map_err(|what| LoadError::Changed {
             changed: what,
-            after: "nothing was loaded".to_owned(),
+            after: After::NotLoaded,
         })?;
     }
     let initrd = joined.as_ref().map(|joined| joined.as_fd());
@@ -189,19 +203,16 @@ fn whole<'a>(bytes: &[u8], files: &'a [MappedFile]) -> Option<&'a MappedFile> {
     files.iter().find(|file| std::ptr::eq(file.bytes(), bytes))
 }
 
-/// Unloads what was loaded from a file that changed, and says how that went.
-fn unload_after_change(attempt: &Attempt<'_>, when_busy: WhenBusy) -> String {
+/// Unloads what was loaded from a file that changed.
+fn unload_after_change(attempt: &Attempt<'_>, when_busy: WhenBusy) -> After {
     match kexec::unload(attempt.syscall, attempt.target, when_busy) {
-        Ok(()) => "it was unloaded again, nothing is loaded now".to_owned(),
+        Ok(()) => After::Unloaded,
         Err(errno) => {
             let unload = Attempt {
                 unload: true,
                 ..*attempt
             };
-            format!(
-                "it is still loaded and must not be booted: {}",
-                SysError::failed(&unload, errno)
-            )
+            After::StillLoaded(Box::new(SysError::failed(&unload, errno)))
         }
     }
 }

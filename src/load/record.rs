@@ -170,9 +170,9 @@ impl LoadRecord {
     /// The record of this boot, if there is one that this version can read.
     ///
     /// # Errors
-    /// When it is there and cannot be read.
+    /// When it is there and cannot be read; as a rule only root can.
     fn read(root: &Root, target: Target) -> Result<Option<Self>, HostError> {
-        let Some(bytes) = root.read_permitted(&file(target))? else {
+        let Some(bytes) = root.read_optional(&file(target))? else {
             return Ok(None);
         };
         // Of another version, or half written by one that was killed: nobody's.

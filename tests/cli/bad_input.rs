@@ -75,6 +75,29 @@ fn as_user(lab: &Lab, args: &[&str]) -> Ended {
 }
 
 #[test]
+fn a_record_that_may_not_be_read() {
+    let lab = Lab::new();
+    lab.machine("m", "00100000-3fffffff : System RAM\n");
+    lab.write("m/sys/kernel/kexec_crash_loaded", "1\n");
+    let state = || {
+        let ended = as_user(&lab, &["status", "--root", "m", "--output", "json"]);
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        let status: serde_json::Value = serde_json::from_str(&ended.out).unwrap();
+        assert_eq!(status["crash_record"], serde_json::Value::Null);
+        status["armed"].clone()
+    };
+    let unknown = |why: &str| serde_json::json!({ "state": "unknown", "why": why });
+    let nobodys = "there is no record of it: another tool loaded it";
+    assert_eq!(state(), unknown(nobodys));
+    lab.write("m/run/rkexec/crash.json", "{}");
+    assert_eq!(state(), unknown(nobodys));
+    let dir = lab.path().join("m/run/rkexec");
+    fs::set_permissions(&dir, fs::Permissions::from_mode(0o000)).unwrap();
+    assert_eq!(state(), unknown("its record is for root only"));
+    fs::set_permissions(&dir, fs::Permissions::from_mode(0o700)).unwrap();
+}
+
+#[test]
 fn a_kernel_that_may_not_be_read() {
     let lab = Lab::new();
     lab.machine("m", "00100000-3fffffff : System RAM\n");

@@ -1,6 +1,7 @@
 //! `rkexec arm` on machines whose memory grows: what is loaded stays true, with
 //! no more loads than needed, and the dump of a real panic is the witness.
 
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -11,7 +12,7 @@ use serde_json::{Value, json};
 use crate::crash::took_no_memory_of_the_dump;
 use crate::examples::example;
 use crate::initramfs::{self, Archive};
-use crate::lab::Kernel;
+use crate::lab::{self, Kernel};
 use crate::qemu::{Guest, Outcome, Running};
 use crate::trip::host_file;
 use crate::witness::Stage;
@@ -32,12 +33,16 @@ minimum_reservation = '128M'
 line = 'console=ttyS0 earlyprintk=ttyS0 panic=-1 no_timer_check rkexec.stage=2'
 ";
 
-/// Counts the system calls from here on, and stays armed in the background.
-const WATCH: &str = "
+/// Counts the system calls from here on.
+const TRACE: &str = "
 trace=/sys/kernel/debug/tracing
 for call in kexec_load kexec_file_load; do
   echo 1 >$trace/events/syscalls/sys_enter_$call/enable
 done
+";
+
+/// Stays armed in the background.
+const WATCH: &str = "
 rkexec arm --watch >/tmp/watch 2>/tmp/watch.err &
 watch=$!
 until grep -q watching /tmp/watch; do kill -0 $watch; sleep 0.2; done
@@ -116,7 +121,7 @@ fn storm(name: &str, series: &str) -> Result<Outcome> {
         .program("/bin/udevadm")?
         .file("etc/udev/rules.d/60-rkexec-rearm.rules", &example(RULE)?)
         .file(ENABLED, b"")
-        .script(&format!("{WATCH}{STORM}{END}"));
+        .script(&format!("{TRACE}{WATCH}{STORM}{END}"));
     guest.conduct(|guest| {
         guest.wait_for(1, "watching")?;
         plug(guest, "more")
@@ -243,6 +248,54 @@ fn a_storm_under_6_12_is_left_to_the_kernel() -> Result<()> {
     assert_eq!(loads(before)?, 1, "{}", before.text("loads")?);
     assert!(!rearmed_by_udev(before)?);
     armed_to_the_end(before)?;
+    dumped(&outcome)
+}
+
+/// The initrd comes from a disk that takes some ten seconds for it. By then the plan
+/// is made, and nothing is loaded that the kernel could keep up.
+const SLOW_LOAD: &str = "
+modules virtio_pci virtio_blk minix
+mkdir /slow
+mount -t minix /dev/vda /slow
+cp /next/initrd /slow/initrd
+umount /slow
+echo 3 >/proc/sys/vm/drop_caches
+mount -t minix -o ro /dev/vda /slow
+echo online >/sys/devices/system/memory/auto_online_blocks
+sed -i s,/next/initrd,/slow/initrd, /etc/rkexec.toml
+rkexec arm >/tmp/load 2>&1 &
+load=$!
+sleep 2
+record loading </proc/iomem
+status=0
+wait $load || status=$?
+echo $status | record load-status
+record load </tmp/load
+record plugged </proc/iomem
+grep sys_kexec $trace/trace | record loads
+sent
+echo c >/proc/sysrq-trigger
+";
+
+#[test]
+fn memory_that_comes_during_a_load_is_in_the_dump() -> Result<()> {
+    let disk = tempfile::NamedTempFile::new()?;
+    disk.as_file().set_len(64 << 20)?;
+    lab::output(Command::new("/sbin/mkfs.minix").arg("-3").arg(disk.path()))?;
+    let drive = format!(
+        "file={},format=raw,if=none,id=disk,throttling.bps-read=1000000",
+        disk.path().display()
+    );
+    let guest = guest("arm-meanwhile", &Kernel::new("6.12")?)?
+        .args(["-drive", &drive, "-device", "virtio-blk-pci,drive=disk"])
+        .script(&format!("{TRACE}{SLOW_LOAD}"));
+    let outcome = guest.conduct(|guest| {
+        guest.wait_for(1, "loading")?;
+        plug(guest, "more")
+    })?;
+    let before = outcome.stage_of_any_end(1)?;
+    assert_eq!(before.text("load-status")?, "0", "{}", before.text("load")?);
+    assert_eq!(loads(before)?, 2, "{}", before.text("loads")?);
     dumped(&outcome)
 }
 
