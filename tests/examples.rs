@@ -366,6 +366,46 @@ fn the_capture_script_makes_do() {
 }
 
 #[test]
+fn the_capture_script_mounts_what_the_dump_belongs_on() {
+    const FSTAB: &str = "# /var was on /dev/sdb1
+#UUID=0 /var ext3 defaults 0 2
+UUID=a-b / ext4 defaults 0 1
+LABEL=var\t/var xfs  defaults,noatime 0 2
+/dev/sdc1 /var/crash ext4 defaults 0 2
+";
+    let capture = Capture::new();
+    capture.0.write("vmcore", "whole");
+    capture.0.write("root/etc/fstab", FSTAB);
+    capture.0.fake("umount", "");
+    let ended = capture.run();
+    assert_eq!((ended.code, ended.err.as_str()), (Some(0), ""));
+    let root = capture.0.path("root").display().to_string();
+    let log = capture.0.log();
+    let mounts: Vec<&String> = log.iter().filter(|line| line.contains("mount ")).collect();
+    assert_eq!(
+        mounts,
+        [
+            &format!("mount -t xfs /dev/disk/by-label/var {root}/var"),
+            &format!("mount -t ext4 /dev/sdc1 {root}/var/crash"),
+            &format!("mount -o remount,rw none {root}"),
+            &format!("umount {root}/var/crash {root}/var"),
+            &format!("mount -o remount,ro none {root}"),
+        ]
+    );
+    assert_eq!(capture.saved().len(), 2);
+
+    // What is mounted later must not hide it.
+    let capture = Capture::new();
+    capture.0.write("vmcore", "whole");
+    capture.0.write("root/etc/fstab", FSTAB);
+    capture.0.fake("umount", "");
+    capture.0.fake("mount", "case $* in *xfs*) exit 1 ;; esac");
+    let ended = capture.run();
+    assert!(ended.out.contains("the dump is in /crash/2"), "{ended:?}");
+    assert!(capture.rebooted(), "{:?}", capture.0.log());
+}
+
+#[test]
 fn the_capture_script_reboots_when_it_failed() {
     let capture = Capture::new();
     capture.0.write("vmcore", "whole");

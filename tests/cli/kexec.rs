@@ -391,7 +391,9 @@ fn a_crash_kernel() {
     assert_eq!(ended.code, Some(0), "{ended:?}");
     // What was asked for is the operator's.
     assert!(
-        ended.out.contains("cmdline:   a b crashkernel=x acpi_no_memhotplug\n"),
+        ended
+            .out
+            .contains("cmdline:   a b crashkernel=x acpi_no_memhotplug\n"),
         "{ended:?}"
     );
     let ended = kexec("crash", &["-c", "--hotplug", "vmlinuz", "--append=x"]);
