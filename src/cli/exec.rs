@@ -7,13 +7,14 @@ use anyhow::Context as _;
 use clap::Args;
 
 use super::{Context, NothingLoaded};
+use crate::host::cpu;
 use crate::host::loaded::Loaded;
 use crate::host::mounts::{self, Mount};
 use crate::host::security::Security;
 use crate::host::{HostError, Root};
 use crate::sys::{self, Errno, SysError, kexec};
 
-/// How long cached data may take to reach the disks, unless the operator says
+/// How long the writing of cached data may stand still, unless the operator says
 /// otherwise: many seconds of a slow disk's work, and few of a person's patience.
 pub(super) const SYNC_SECONDS: u64 = 30;
 
@@ -23,7 +24,7 @@ pub(super) struct ExecArgs {
     /// Do not write cached data to the disks first.
     #[arg(long)]
     pub(super) no_sync: bool,
-    /// How long that writing may take; then the jump is made all the same.
+    /// How long that writing may stand still; then the jump is made all the same.
     #[arg(long, value_name = "SECONDS", default_value_t = SYNC_SECONDS, conflicts_with = "no_sync")]
     pub(super) sync_limit: u64,
     /// Have the init system stop services and unmount first: systemctl kexec, or shutdown -r now.
@@ -33,25 +34,31 @@ pub(super) struct ExecArgs {
 
 pub(super) fn run(context: &Context, args: &ExecArgs) -> anyhow::Result<()> {
     context.on_this_machine("exec")?;
-    let loaded = Loaded::read(&context.root)?;
+    // What cannot be found out must not keep a machine from rebooting.
+    let loaded = Loaded::read(&context.root).unwrap_or_default();
     if loaded.normal == Some(false) {
         return Err(NothingLoaded::Known.into());
     }
     if args.shutdown {
         return by_the_init_system(context);
     }
-    let security = Security::read(&context.root)?;
     let limit = Duration::from_secs(args.sync_limit);
-    let written = match args.no_sync {
-        true => Written::NotAsked,
-        false => Written::by(sys::sync_within(limit), limit),
+    let written = if args.no_sync {
+        Written::NotAsked
+    } else if sys::sync_within(limit, || cpu::unwritten(&context.root)) {
+        Written::All
+    } else {
+        Written::Late(limit)
     };
     if let Some(warning) = left_behind(&written, mounts::writable(&context.root)) {
         context.warn(&warning);
     }
     match kexec::reboot_kexec() {
         Ok(never) => match never {},
-        Err(errno) => Err(refused(&security, &loaded, errno)),
+        Err(errno) => {
+            let security = Security::read(&context.root).unwrap_or_default();
+            Err(refused(&security, &loaded, errno))
+        }
     }
 }
 
@@ -60,18 +67,8 @@ pub(super) fn run(context: &Context, args: &ExecArgs) -> anyhow::Result<()> {
 enum Written {
     All,
     NotAsked,
+    /// The writing stood still for so long.
     Late(Duration),
-    Failed(Errno),
-}
-
-impl Written {
-    fn by(result: Result<bool, Errno>, limit: Duration) -> Self {
-        match result {
-            Ok(true) => Self::All,
-            Ok(false) => Self::Late(limit),
-            Err(errno) => Self::Failed(errno),
-        }
-    }
 }
 
 /// What the jump leaves behind, for a warning; `None` when nothing can be lost.
@@ -94,12 +91,9 @@ fn left_behind(written: &Written, mounts: Result<Vec<Mount>, HostError>) -> Opti
         ),
         Written::NotAsked => format!("what is not yet written is lost on {where_}"),
         Written::Late(limit) => format!(
-            "cached data was not written within {} s: what is missing is lost on one of {where_}",
+            "cached data was not all written, and none any more for {} s: what is missing is lost on one of \
+             {where_}",
             limit.as_secs()
-        ),
-        Written::Failed(errno) => format!(
-            "cached data was not written ({errno}: {}): it is lost on {where_}",
-            errno.description()
         ),
     })
 }
@@ -234,16 +228,14 @@ mod tests {
             let mounts = vec![mount("/", "ext4"), mount("/srv/a\nb", "nfs4")];
             left_behind(&written, Ok(mounts)).unwrap()
         };
-        let late = Written::by(Ok(false), Duration::from_secs(7));
+        let late = Written::Late(Duration::from_secs(7));
         assert_eq!(
             warn(late),
-            "cached data was not written within 7 s: what is missing is lost on one of / (ext4), \
-             /srv/a\\nb (nfs4)"
+            "cached data was not all written, and none any more for 7 s: what is missing is lost on one of \
+             / (ext4), /srv/a\\nb (nfs4)"
         );
-        assert!(warn(Written::by(Ok(true), Duration::ZERO)).starts_with("still mounted writable"));
+        assert!(warn(Written::All).starts_with("still mounted writable"));
         assert!(warn(Written::NotAsked).contains("is lost on / (ext4)"));
-        let failed = Written::by(Err(Errno::new(libc::EAGAIN)), Duration::ZERO);
-        assert!(warn(failed).contains("EAGAIN"));
         assert_eq!(left_behind(&late, Ok(Vec::new())), None);
         let unknown = HostError::malformed("/proc/self/mountinfo", "line 1: x");
         let warning = left_behind(&Written::All, Err(unknown)).unwrap();

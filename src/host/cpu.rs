@@ -82,6 +82,15 @@ impl Memory {
     }
 }
 
+/// What is cached and not yet on its disk or server, bytes; `None` when nobody tells.
+#[must_use]
+pub fn unwritten(root: &Root) -> Option<u64> {
+    let meminfo = root.read(MEMINFO).ok()?;
+    let meminfo = String::from_utf8_lossy(&meminfo);
+    let field = |key| field(&meminfo, key).ok()?;
+    Some(field("Dirty")? + field("Writeback")?)
+}
+
 /// The line `KEY:   N kB`, in bytes.
 fn field(meminfo: &str, key: &str) -> Result<Option<u64>, String> {
     for (index, line) in meminfo.lines().enumerate() {

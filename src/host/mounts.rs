@@ -7,7 +7,7 @@ use super::{HostError, Root};
 const PATH: &str = "/proc/self/mountinfo";
 
 /// File systems that keep nothing on a disk or behind a network.
-const WITHOUT_STORAGE: [&str; 27] = [
+const WITHOUT_STORAGE: [&str; 29] = [
     "autofs",
     "bdev",
     "binder",
@@ -32,6 +32,8 @@ const WITHOUT_STORAGE: [&str; 27] = [
     "rootfs",
     "rpc_pipefs",
     "securityfs",
+    "selinuxfs",
+    "smackfs",
     "sysfs",
     "tmpfs",
     "tracefs",

@@ -3,51 +3,65 @@
 
 use std::time::{Duration, Instant};
 
-use super::Errno;
-
 /// How often is looked whether the child is done.
 const LOOK: Duration = Duration::from_millis(20);
+/// What has to reach the disks for more time, bytes: less in all of the limit is
+/// no healthy disk's work.
+const PROGRESS: u64 = 1 << 20;
 
-/// Writes what is cached to the disks, as sync(2) does, and waits for at most
-/// `limit`; says whether it is done.
+/// Writes what is cached to the disks, as sync(2) does, for as long as that makes
+/// progress; says whether it is done. `unwritten` tells how many bytes are left, in
+/// this machine's whole memory. When a mebibyte less is left there is `limit` anew.
 ///
 /// sync(2) waits for a dead network file system as long as that is dead, and no
 /// signal ends the wait. So a child waits, and is left behind when time is over.
-/// A thread would not do: the process could not end before it.
-///
-/// # Errors
-/// When no child can be made; nothing was written then.
-pub fn sync_within(limit: Duration) -> Result<bool, Errno> {
-    in_a_child(limit, || {
+/// A thread would not do: the process could not end before it. Where no child can be
+/// made this process waits, without a limit.
+pub fn sync_within(limit: Duration, unwritten: impl FnMut() -> Option<u64>) -> bool {
+    in_a_child(limit, unwritten, || {
         // SAFETY: sync() touches no memory of this process.
         unsafe { libc::sync() }
     })
 }
 
-/// Runs `work` in a child and waits for its end, for at most `limit`. `work` may
-/// only do what a signal handler may: other threads' locks stay taken in a child.
-fn in_a_child(limit: Duration, work: fn()) -> Result<bool, Errno> {
-    let end = Instant::now() + limit;
+/// Runs `work` in a child and waits for its end. `work` may only do what a signal
+/// handler may: other threads' locks stay taken in a child.
+fn in_a_child(limit: Duration, mut unwritten: impl FnMut() -> Option<u64>, work: fn()) -> bool {
     // SAFETY: the child runs `work`, which does only what a signal handler may,
     // and _exit, which returns to nothing of ours.
     let child = unsafe { libc::fork() };
     if child == -1 {
-        return Err(Errno::last());
+        work();
+        return true;
     }
     if child == 0 {
         work();
         // SAFETY: it ends the child at once, and runs no handler of the parent's.
         unsafe { libc::_exit(0) }
     }
+    let mut least = unwritten();
+    let mut end = Instant::now() + limit;
     loop {
         // SAFETY: no status is written through the null pointer.
         let ended = unsafe { libc::waitpid(child, std::ptr::null_mut(), libc::WNOHANG) };
+        // EINTR cannot be with WNOHANG; any other error means no such child.
+        if ended != 0 {
+            return true;
+        }
         let left = end.saturating_duration_since(Instant::now());
-        match ended {
-            0 if left.is_zero() => return Ok(false),
-            0 => std::thread::sleep(LOOK.min(left)),
-            // EINTR cannot be with WNOHANG; any other error means no such child.
-            _ => return Ok(true),
+        if !left.is_zero() {
+            std::thread::sleep(LOOK.min(left));
+            continue;
+        }
+        // Looked at once a limit: others may write as well, and what counts is
+        // whether less is left than ever.
+        let now = unwritten();
+        match (now, least) {
+            (Some(now), Some(before)) if now.saturating_add(PROGRESS) <= before => {
+                least = Some(now);
+                end = Instant::now() + limit;
+            }
+            _ => return false,
         }
     }
 }
@@ -56,25 +70,47 @@ fn in_a_child(limit: Duration, work: fn()) -> Result<bool, Errno> {
 mod tests {
     use super::*;
 
+    fn hang() {
+        // SAFETY: pause() only waits for a signal, and alarm() brings one, so that no
+        // child outlives the tests for long.
+        unsafe {
+            libc::alarm(20);
+            libc::pause();
+        }
+    }
+
     #[test]
     fn a_child_that_ends_is_waited_for() {
         let start = Instant::now();
-        assert_eq!(in_a_child(Duration::from_secs(60), || {}), Ok(true));
+        assert!(in_a_child(Duration::from_secs(60), || None, || {}));
         assert!(start.elapsed() < Duration::from_secs(50));
     }
 
     #[test]
     fn a_child_that_hangs_is_left() {
         let start = Instant::now();
-        let hang = || {
-            // SAFETY: pause() only waits for a signal, and alarm() brings one, so
-            // that no child outlives the tests for long.
-            unsafe {
-                libc::alarm(20);
-                libc::pause();
-            }
+        // What nobody knows, what does not shrink, and what does by too little.
+        for unwritten in [None, Some(5 << 20)] {
+            assert!(!in_a_child(Duration::from_millis(100), || unwritten, hang));
+        }
+        let mut left = 5 << 20;
+        let little = || {
+            left -= PROGRESS - 1;
+            Some(left)
         };
-        assert_eq!(in_a_child(Duration::from_millis(100), hang), Ok(false));
+        assert!(!in_a_child(Duration::from_millis(100), little, hang));
         assert!(start.elapsed() < Duration::from_secs(15));
+    }
+
+    #[test]
+    fn progress_is_waited_for() {
+        let (mut left, mut looks) = (5 << 20, 0);
+        let less = || {
+            looks += 1;
+            left -= PROGRESS;
+            (left > 0).then_some(left)
+        };
+        assert!(!in_a_child(Duration::from_millis(10), less, hang));
+        assert_eq!(looks, 5);
     }
 }

@@ -74,9 +74,18 @@ fn quiet_is_quiet() -> Result<()> {
 fn a_disk_that_hangs_does_not_hang_the_jump() -> Result<()> {
     let outcome = disk("exec-hang", "4096", "rkexec exec --sync-limit 5")?;
     outcome.stage(2)?;
-    let warning = "rkexec: warning: cached data was not written within 5 s: what is missing is lost on one of \
-                   /mnt (minix)";
+    let warning = "rkexec: warning: cached data was not all written, and none any more for 5 s: what is missing is lost \
+                   on one of /mnt (minix)";
     assert!(outcome.console.contains(warning), "{}", outcome.story());
+    Ok(())
+}
+
+/// Eight times the limit, and something is written all the time.
+#[test]
+fn a_slow_disk_is_waited_for() -> Result<()> {
+    let outcome = disk("exec-slow", "400000", "rkexec exec --sync-limit 4")?;
+    let digest = outcome.stage(2)?.digest("file-digest")?;
+    assert_eq!(digest, trip::sha256(&trip::noise("disk", 8 << 20)));
     Ok(())
 }
 
