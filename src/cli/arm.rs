@@ -164,7 +164,7 @@ impl Arming<'_> {
         for warning in &planned.plan.warnings {
             self.context.warn(warning);
         }
-        carry_out(self.context, planned)
+        carry_out(self.context, planned, &|_| Ok(()))
     }
 
     /// A machine that cannot be armed is a warning, where the configuration says so.

@@ -18,8 +18,8 @@ use crate::image::{self, Contents, Found, Image};
 use crate::load::parts::{Parts, lost_signature};
 use crate::load::record::{Job, LoadRecord};
 use crate::load::{After, Files, LoadError};
-use crate::plan::{self, Plan};
-use crate::sys::{MappedFile, Target};
+use crate::plan::{self, Plan, SyscallChoice};
+use crate::sys::{Errno, MappedFile, Syscall, Target};
 
 /// `rkexec plan`.
 #[derive(Debug, Args)]
@@ -43,12 +43,13 @@ pub(super) fn load(context: &Context, args: &LoadArgs) -> anyhow::Result<()> {
         for warning in &planned.plan.warnings {
             context.warn(warning);
         }
-        carry_out(context, planned)?;
-        let Planned { plan, image, .. } = planned;
-        context.print(
-            || render::text::loaded(plan, image, &job.kernel, context.global.verbose),
-            || render::json::plan(plan, image, &job.kernel),
-        )
+        carry_out(context, planned, &|planned| {
+            let Planned { plan, image, .. } = planned;
+            context.print(
+                || render::text::loaded(plan, image, &job.kernel, context.global.verbose),
+                || render::json::plan(plan, image, &job.kernel),
+            )
+        })
     })
 }
 
@@ -175,20 +176,61 @@ pub(super) fn with_plan<T>(
 /// How often a crash kernel is loaded while memory or CPUs come and go.
 const LOADS: u32 = 3;
 
-/// Loads what is planned, and keeps the record of it. A crash kernel that is lost
-/// on the way is loaded again.
-pub(super) fn carry_out(context: &Context, planned: &Planned<'_>) -> anyhow::Result<()> {
-    attempt(context, planned, LOADS)
+/// What is done with the plan that was carried out.
+pub(super) type Then<'a, T> = &'a dyn Fn(&Planned<'_>) -> anyhow::Result<T>;
+
+/// Loads what is planned, keeps the record of it, and gives the plan to `then`. A
+/// crash kernel that is lost on the way is loaded again.
+///
+/// Where the kernel refuses kexec_load for a reason that no file tells (a security
+/// module, a filter), it is planned again without that call, if the choice is free:
+/// nothing has changed by then. `then` is given the plan that was carried out.
+pub(super) fn carry_out<T>(
+    context: &Context,
+    planned: &Planned<'_>,
+    then: Then<'_, T>,
+) -> anyhow::Result<T> {
+    let free = planned.job.request.syscall == SyscallChoice::Auto
+        && planned.plan.syscall.name == Syscall::KexecLoad;
+    match attempt(context, planned, LOADS, then) {
+        Err(error) if free && is_refusal(&error) => {
+            context.warn(&format!("{error:#}; kexec_file_load is tried"));
+            let mut host = planned.host.clone();
+            host.security.kexec_load_refused = true;
+            with_plan(context, &host, planned.job, |planned| {
+                attempt(context, planned, LOADS, then)
+            })
+        }
+        done => done,
+    }
 }
 
-fn attempt(context: &Context, planned: &Planned<'_>, loads: u32) -> anyhow::Result<()> {
+/// The call was made, and the kernel did not let it begin.
+fn is_refusal(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| match cause.downcast_ref() {
+        Some(LoadError::Sys(error)) => error.errno.is_some_and(Errno::is_refusal),
+        _ => false,
+    })
+}
+
+fn attempt<T>(
+    context: &Context,
+    planned: &Planned<'_>,
+    loads: u32,
+    then: Then<'_, T>,
+) -> anyhow::Result<T> {
     let target = planned.plan.target();
     let before = LoadRecord::of_loaded(&context.root, target, &planned.host.loaded)?;
     let record = planned.record(&context.root)?;
     let done = call(context, planned, &record);
     match (target, done) {
-        (Target::Normal, done) => done,
-        (Target::Crash, Ok(())) => catch_up(context, planned.job, &record, loads - 1),
+        (Target::Normal, done) => done.and_then(|()| then(planned)),
+        (Target::Crash, Ok(())) => match behind(context, &record, loads - 1) {
+            None => then(planned),
+            Some(host) => with_plan(context, &host, planned.job, |planned| {
+                attempt(context, planned, loads - 1, then)
+            }),
+        },
         (Target::Crash, Err(error)) => {
             let what_now = rescue(context, planned.host, before.as_ref(), &error);
             Err(error.context(what_now))
@@ -197,34 +239,29 @@ fn attempt(context: &Context, planned: &Planned<'_>, loads: u32) -> anyhow::Resu
 }
 
 /// What came or went while a crash kernel was loaded is not in the plan of it, and
-/// the kernel keeps up only what is loaded already: a second look finds it.
-fn catch_up(context: &Context, job: &Job, record: &LoadRecord, loads: u32) -> anyhow::Result<()> {
-    let Some(fit) = &record.fit else {
-        return Ok(());
-    };
+/// the kernel keeps up only what is loaded already. So a second look is taken: the
+/// machine now, when what is loaded is to be loaded again for it.
+fn behind(context: &Context, record: &LoadRecord, loads: u32) -> Option<Host> {
+    let fit = record.fit.as_ref()?;
     let now = Host::read_for_crash(&context.root)
         .map_err(anyhow::Error::from)
         .and_then(|host| Ok((fit.now(&host)?, host)));
-    let (why, host) = match now {
-        Ok((now, host)) => (fit.outdated(&now), host),
+    match now {
+        Ok((now, host)) => match fit.outdated(&now) {
+            Some(why) if loads == 0 => {
+                context.warn(&format!(
+                    "it is loaded, and does not fit the machine, which goes on to change: {why}"
+                ));
+                None
+            }
+            outdated => outdated.map(|_| host),
+        },
         Err(error) => {
             context.warn(&format!(
                 "it is loaded, and whether it fits the machine is not known: {error:#}"
             ));
-            return Ok(());
+            None
         }
-    };
-    match why {
-        None => Ok(()),
-        Some(why) if loads == 0 => {
-            context.warn(&format!(
-                "it is loaded, and does not fit the machine, which goes on to change: {why}"
-            ));
-            Ok(())
-        }
-        Some(_) => with_plan(context, &host, job, |planned| {
-            attempt(context, planned, loads)
-        }),
     }
 }
 

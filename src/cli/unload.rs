@@ -52,7 +52,13 @@ pub(super) fn unload(context: &Context, target: Target) -> anyhow::Result<(Optio
         return Err(error.into());
     }
     let when_busy = WhenBusy::within(&security, target);
-    kexec::unload(attempt.syscall, target, when_busy)
+    let call = |syscall| kexec::unload(syscall, target, when_busy).map(|()| syscall);
+    let by = call(syscall)
+        .or_else(|errno| match errno.is_refusal() {
+            // What the other one says of it is not to the point.
+            true => call(syscall.other()).map_err(|_| errno),
+            false => Err(errno),
+        })
         .map_err(|errno| SysError::failed(&attempt, errno))?;
     if let Err(error) = LoadRecord::remove(&context.root, target) {
         context.warn(&format!("{:#}", anyhow::Error::from(error)));
@@ -61,7 +67,7 @@ pub(super) fn unload(context: &Context, target: Target) -> anyhow::Result<(Optio
         Target::Normal => loaded.normal,
         Target::Crash => loaded.crash,
     };
-    Ok((was, attempt.syscall))
+    Ok((was, by))
 }
 
 /// What forbids a load through kexec_load forbids an unload through it, and not

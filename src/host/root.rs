@@ -80,7 +80,7 @@ impl HostError {
 ///
 /// Every file that is read is remembered, so that `capture` copies what the
 /// readers really look at and nothing else.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Root {
     dir: PathBuf,
     record: Option<RefCell<Record>>,

@@ -42,6 +42,8 @@ pub struct Security {
     pub cap_sys_boot: Option<bool>,
     /// IMA appraises kexec images (a rule with func=KEXEC_KERNEL_CHECK and appraise).
     pub ima_appraise_kexec: Option<bool>,
+    /// kexec_load was called, and the kernel refused it for a reason of its own.
+    pub kexec_load_refused: bool,
     /// Kexec Handover is on (`kho=on`).
     pub kho: bool,
     /// CONFIG_KEXEC / CONFIG_KEXEC_FILE / CONFIG_KEXEC_SIG_FORCE of the running kernel,
@@ -76,6 +78,7 @@ impl Security {
             limit_panic: text::optional_decimal(root, &sysctl("kexec_load_limit_panic"))?,
             cap_sys_boot: cap_sys_boot(root)?,
             ima_appraise_kexec: ima_appraise_kexec(root)?,
+            kexec_load_refused: false,
             kho: kho(root)?,
             config: RunningConfig::read(root)?,
         })
@@ -107,6 +110,7 @@ impl Security {
                 config.kexec == Some(false) && config.kexec_file != Some(false),
                 "the running kernel is built without CONFIG_KEXEC",
             ),
+            (self.kexec_load_refused, "the kernel refuses kexec_load"),
         ];
         rules
             .into_iter()

@@ -32,6 +32,13 @@ impl Errno {
         self.0
     }
 
+    /// Whether it says that the call itself is not to be had: there is none (ENOSYS), or
+    /// it is forbidden (EPERM, EACCES). Nothing has changed then.
+    #[must_use]
+    pub const fn is_refusal(self) -> bool {
+        matches!(self.0, libc::ENOSYS | libc::EPERM | libc::EACCES)
+    }
+
     /// What strerror(3) says, without a full stop.
     #[must_use]
     pub fn description(self) -> &'static str {

@@ -70,6 +70,17 @@ pub enum Syscall {
     KexecFileLoad,
 }
 
+impl Syscall {
+    /// The other one.
+    #[must_use]
+    pub const fn other(self) -> Self {
+        match self {
+            Self::KexecLoad => Self::KexecFileLoad,
+            Self::KexecFileLoad => Self::KexecLoad,
+        }
+    }
+}
+
 impl fmt::Display for Syscall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

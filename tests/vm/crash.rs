@@ -1,7 +1,6 @@
 //! Real panics: the capture kernel is the witness of what the dump holds.
 
 use std::os::unix::fs::FileExt as _;
-use std::process::Command;
 use std::sync::OnceLock;
 use std::thread;
 use std::time::Duration;
@@ -12,11 +11,11 @@ use goblin::elf::program_header::{PT_LOAD, PT_NOTE};
 
 use crate::formats::{Ukify, text, vmlinux};
 use crate::initramfs::{self, Archive};
-use crate::lab::{self, Kernel};
+use crate::lab::Kernel;
 use crate::memory::{PLUG_KMEM, PLUG_VIRTIO_MEM};
 use crate::qemu::{End, Guest, Outcome};
 use crate::ram::Ram;
-use crate::trip::{Plan, host_file};
+use crate::trip::{Plan, compiled, host_file};
 use crate::witness::{Row, Stage};
 
 /// The capture kernel's command line.
@@ -39,19 +38,11 @@ const PANIC_ON_CPU_1: &str = "sent; taskset 2 sh -c 'echo c >/proc/sysrq-trigger
 /// Word that tests/vm/pattern.c writes.
 const WORD: &str = "the quick brown fox was here";
 
-/// tests/vm/pattern.c as a static program.
+/// tests/vm/pattern.c, compiled once.
 fn pattern() -> Result<&'static [u8]> {
     static PROGRAM: OnceLock<Result<Vec<u8>, String>> = OnceLock::new();
-    let make = || -> Result<Vec<u8>> {
-        let dir = tempfile::tempdir()?;
-        let program = dir.path().join("pattern");
-        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vm/pattern.c");
-        let mut gcc = Command::new("gcc");
-        gcc.args(["-static", "-O1", "-o"]).arg(&program).arg(source);
-        lab::output(&mut gcc)?;
-        host_file(&program)
-    };
-    match PROGRAM.get_or_init(|| make().map_err(|error| format!("{error:#}"))) {
+    let make = || compiled("pattern").map_err(|error| format!("{error:#}"));
+    match PROGRAM.get_or_init(make) {
         Ok(bytes) => Ok(bytes),
         Err(error) => Err(anyhow!("pattern.c: {error}")),
     }

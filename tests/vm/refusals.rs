@@ -2,6 +2,7 @@
 //! cause, exit code 1, and what was loaded stays.
 
 use anyhow::{Result, ensure};
+use serde_json::{Value, json};
 
 use crate::lab::Kernel;
 use crate::qemu::Guest;
@@ -229,6 +230,51 @@ try exec rkexec exec\n";
         outcome.stage(2)?.digest("initrd-digest")?,
         trip::sha256(&initrd)
     );
+    Ok(())
+}
+
+/// A filter that no file tells of: the choice between the calls is made again, where
+/// it was free. Errnos: EPERM, EACCES and ENOSYS.
+#[test]
+fn what_refuses_kexec_load_leaves_the_other_call() -> Result<()> {
+    let kernel = Kernel::new("6.12")?;
+    let trip = Trip::to(&kernel).options("");
+    let request = trip.request();
+    let mut script = String::new();
+    for errno in [1, 13, 38] {
+        script += &format!(
+            "try load-{errno} deny {errno} rkexec load {request} --output json
+             record loaded-{errno} </sys/kernel/kexec_loaded
+             try unload-{errno} deny {errno} rkexec kexec -u
+             record unloaded-{errno} </sys/kernel/kexec_loaded
+             refused only-{errno} deny {errno} rkexec load {request} --syscall kexec_load
+             try arm-{errno} deny {errno} rkexec load --panic {request}
+             record armed-{errno} </sys/kernel/kexec_crash_loaded
+             rkexec unload --panic\n"
+        );
+    }
+    script += &format!("deny 1 rkexec load {request}\ntry exec rkexec exec\n");
+    let initrd = trip.initrd()?;
+    let outcome = trip
+        .prepare(Guest::new("refused-kexec_load", &kernel), &initrd)?
+        .executable("bin/deny", &trip::compiled("deny")?)
+        .append("crashkernel=256M")
+        .script(&script)
+        .run()?;
+    let stage = outcome.stage(1)?;
+    for errno in [1, 13, 38] {
+        let text = |name: &str| stage.text(&format!("{name}-{errno}"));
+        let said = stage.text(&format!("load-{errno}.err"))?;
+        ensure!(said.contains("; kexec_file_load is tried"), "{said}");
+        let plan: Value = serde_json::from_str(stage.text(&format!("load-{errno}.out"))?)?;
+        let because =
+            json!({ "name": "kexec_file_load", "reason": "the kernel refuses kexec_load" });
+        assert_eq!(plan["syscall"], because);
+        assert_eq!((text("loaded")?, text("unloaded")?), ("1", "0"));
+        assert_eq!(text("armed")?, "1");
+        refused(stage, &format!("only-{errno}"), "1", "kexec_load failed")?;
+    }
+    assert_eq!(outcome.stage(2)?.text("cmdline")?, trip.cmdline());
     Ok(())
 }
 

@@ -1,13 +1,14 @@
 //! One round trip by rkexec, and what the plan promised of it.
 
 use std::path::Path;
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use crate::initramfs::{self, Archive};
-use crate::lab::Kernel;
+use crate::lab::{self, Kernel};
 use crate::qemu::{Guest, Outcome};
 use crate::witness::{Row, Stage, hex, merged, show};
 
@@ -347,4 +348,14 @@ pub(crate) const SYSCALLS: [&str; 2] = ["kexec_load", "kexec_file_load"];
 /// A copy of a host file for a guest.
 pub(crate) fn host_file(path: &Path) -> Result<Vec<u8>> {
     std::fs::read(path).with_context(|| path.display().to_string())
+}
+
+/// tests/vm/NAME.c as a static program.
+pub(crate) fn compiled(name: &str) -> Result<Vec<u8>> {
+    let dir = tempfile::tempdir()?;
+    let program = dir.path().join(name);
+    let source = format!("{}/tests/vm/{name}.c", env!("CARGO_MANIFEST_DIR"));
+    let mut gcc = Command::new("gcc");
+    lab::output(gcc.args(["-static", "-O1", "-o"]).arg(&program).arg(source))?;
+    host_file(&program)
 }

@@ -36,23 +36,20 @@ pub(super) fn crash_support(attempt: &Attempt<'_>) -> Option<Cause> {
     Some(cause)
 }
 
+/// The option that builds `syscall` in, and whether it is set.
+fn option(attempt: &Attempt<'_>, syscall: Syscall) -> (&'static str, Option<bool>) {
+    let config = &attempt.security.config;
+    match syscall {
+        Syscall::KexecLoad => ("CONFIG_KEXEC", config.kexec),
+        Syscall::KexecFileLoad => ("CONFIG_KEXEC_FILE", config.kexec_file),
+    }
+}
+
 /// The configuration says that the call is not built in.
 pub(super) fn not_built(attempt: &Attempt<'_>) -> Option<Cause> {
-    let config = &attempt.security.config;
-    let (built, option, other_built, other) = match attempt.syscall {
-        Syscall::KexecLoad => (
-            config.kexec,
-            "CONFIG_KEXEC",
-            config.kexec_file,
-            "kexec_file_load",
-        ),
-        Syscall::KexecFileLoad => (
-            config.kexec_file,
-            "CONFIG_KEXEC_FILE",
-            config.kexec,
-            "kexec_load",
-        ),
-    };
+    let other = attempt.syscall.other();
+    let (option, built) = self::option(attempt, attempt.syscall);
+    let (_, other_built) = self::option(attempt, other);
     if built != Some(false) {
         return None;
     }
@@ -69,14 +66,8 @@ pub(super) fn not_built(attempt: &Attempt<'_>) -> Option<Cause> {
 
 /// ENOSYS, and the configuration does not explain it.
 pub(super) fn no_such_call(attempt: &Attempt<'_>) -> Cause {
-    let (option, other) = match attempt.syscall {
-        Syscall::KexecLoad => ("CONFIG_KEXEC", "kexec_file_load"),
-        Syscall::KexecFileLoad => ("CONFIG_KEXEC_FILE", "kexec_load"),
-    };
-    let built = match attempt.syscall {
-        Syscall::KexecLoad => attempt.security.config.kexec,
-        Syscall::KexecFileLoad => attempt.security.config.kexec_file,
-    };
+    let other = attempt.syscall.other();
+    let (option, built) = option(attempt, attempt.syscall);
     if built == Some(true) {
         return Cause::one_of(&[
             "a seccomp filter of this container or service hides the call",

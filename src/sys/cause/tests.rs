@@ -18,6 +18,7 @@ fn open_machine() -> (Security, Loaded) {
         limit_panic: Some(-1),
         cap_sys_boot: Some(true),
         ima_appraise_kexec: Some(false),
+        kexec_load_refused: false,
         kho: false,
         config: RunningConfig {
             kexec: Some(true),
