@@ -110,9 +110,12 @@ enum Verb {
 }
 
 /// What every verb is given.
+#[derive(Clone)]
 struct Context {
     global: Global,
     root: Root,
+    /// Puts a message into the words of the command line that was given.
+    words: fn(&str) -> String,
 }
 
 impl Context {
@@ -121,6 +124,7 @@ impl Context {
         Self {
             global: Global::default(),
             root: Root::system(),
+            words: str::to_owned,
         }
     }
 
@@ -151,7 +155,7 @@ impl Context {
 
     fn warn(&self, warning: &str) {
         if !self.global.quiet {
-            say(&format!("rkexec: warning: {warning}"));
+            say(&format!("rkexec: warning: {}", (self.words)(warning)));
         }
     }
 }
@@ -217,6 +221,7 @@ pub fn main() -> ExitCode {
     let context = Context {
         global: cli.global,
         root,
+        words: str::to_owned,
     };
     match run(&context, cli.verb) {
         Ok(code) => code,

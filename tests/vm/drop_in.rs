@@ -164,6 +164,12 @@ const LINES: &[(&str, Ends)] = &[
     ("-p -c /next/vmlinuz --append=a --elf32-core-headers", Same),
     ("-p -f /next/vmlinuz", Same),
     ("-p -e", Same),
+    // More than the reservation.
+    ("! truncate -s 250M /large", Same),
+    ("-p -c /next/vmlinuz --append=a --initrd=/large", Same),
+    ("-p -s /next/vmlinuz --append=a --initrd=/large", Same),
+    ("-p -a /next/vmlinuz --append=a --initrd=/large", Same),
+    ("! rm /large", Same),
     ("-p -u", Same),
     // A user that may not.
     ("user -S -l", Same),

@@ -45,7 +45,7 @@ pub(super) fn failure(error: &anyhow::Error, syscall: Option<Syscall>) -> u8 {
             });
         }
         if let Some(error) = cause.downcast_ref::<PlanError>() {
-            return Some(plan(error, file_only));
+            return Some(plan(error, syscall));
         }
         let refused = match cause.downcast_ref::<LoadError>() {
             Some(LoadError::Sys(error)) => falls_back(error),
@@ -69,12 +69,18 @@ fn is_damaged(error: &ImageError) -> bool {
     }
 }
 
-fn plan(error: &PlanError, file_only: bool) -> u8 {
+fn plan(error: &PlanError, syscall: Option<Syscall>) -> u8 {
+    let segments_only = syscall == Some(Syscall::KexecLoad);
+    let file_only = syscall == Some(Syscall::KexecFileLoad);
     match error {
         PlanError::CmdlineTooLong { .. } | PlanError::FileLoadRefuses { .. } if file_only => {
             FILE_LOAD_REFUSED
         }
+        // With the file call it is the kernel that finds no place.
+        PlanError::NotInReservation(_) if !segments_only => FAILED,
         PlanError::NoHole(_)
+        | PlanError::NotInReservation(_)
+        | PlanError::Occupied { .. }
         | PlanError::Unreachable { .. }
         | PlanError::EmptyBounds { .. }
         | PlanError::NotWithFileLoad { .. }

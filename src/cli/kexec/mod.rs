@@ -8,6 +8,7 @@ mod help;
 mod options;
 mod request;
 mod translate;
+mod words;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -79,10 +80,17 @@ pub(super) fn main(context: &Context, arguments: &[OsString]) -> ExitCode {
         }
     };
     let syscall = command.syscall();
+    let context = &Context {
+        words: words::of_kexec,
+        ..context.clone()
+    };
     let code = carry_out(context, command).unwrap_or_else(|error| {
-        say(&format!("rkexec: {error:#}"));
+        say(&format!(
+            "rkexec: {}",
+            words::of_kexec(&format!("{error:#}"))
+        ));
         if let Some(hint) = hint(&error) {
-            say(&format!("hint: {hint}"));
+            say(&format!("hint: {}", words::of_kexec(&hint)));
         }
         exit::failure(&error, syscall)
     });
@@ -193,7 +201,7 @@ fn load(context: &Context, load: &Load, then: Then, run: &Run) -> anyhow::Result
         if run.debug {
             say(text().trim_end());
         }
-        load::carry_out(context, planned)
+        load::carry_out(context, planned, &|_| Ok(()))
     })
 }
 

@@ -145,24 +145,26 @@ const ACTIONS: &[Opt] = &[
         Does::Unload,
         "Unload the loaded kernel; with -p the crash kernel.",
         "With kexec-tools the order matters: -p -u unloads the crash kernel, -u -p unloads it and then \
-         fails to load one. Here both unload. The system call that may unload is found by rkexec, \
-         whatever -s and -c say: under lockdown kexec_load may not.",
+         fails to load one. Here both unload. With -l, -e or -f it is an error: -l -u would unload, \
+         and -u -l load. The system call that may unload is found by rkexec, whatever -s and -c say: \
+         under lockdown kexec_load may not.",
     ),
     flag(
         Some(b'e'),
         &["exec"],
         Does::Exec,
         "Boot the loaded kernel now: nothing is unmounted, no process is told.",
-        "sync(2) has 30 seconds: a dead network file system cannot hang the reboot. File systems that \
-         are mounted writable are named before the jump. Network interfaces stay up. A KERNEL beside \
-         -e is an error: kexec-tools ignores it and boots what was loaded before.",
+        "sync(2) is waited for as long as it writes something within 30 seconds: a dead network file \
+         system cannot hang the reboot. File systems that are mounted writable are named before the \
+         jump. Network interfaces stay up. A KERNEL beside -e is an error: kexec-tools ignores it and \
+         boots what was loaded before.",
     ),
     flag(
         Some(b'f'),
         &["force"],
         Does::Force,
         "Load KERNEL and boot it now, without a shutdown. The last of -l, -e and -f counts.",
-        "",
+        "The jump is that of -e.",
     ),
     flag(
         Some(b'S'),
@@ -211,7 +213,9 @@ const HOW: &[Opt] = &[
         "Let rkexec choose between kexec_load and kexec_file_load (default).",
         "kexec-tools tries kexec_file_load and takes kexec_load after some errors. rkexec decides before \
          any call, by lockdown, Secure Boot, IMA, the image and the memory map; -d prints the choice \
-         and its reason.",
+         and its reason. kexec_file_load comes second: where kexec_load is forbidden or refused, unless \
+         it would hand reserved or a driver's memory over as RAM, which fails then; -s does it all the \
+         same.",
     ),
     flag(
         Some(b'c'),
@@ -226,7 +230,8 @@ const HOW: &[Opt] = &[
         Does::CallFile,
         "Use kexec_file_load only.",
         "Options that this call cannot honour are left out, as kexec-tools leaves them out, and a line \
-         says so.",
+         says so. A --dtb that holds memory pools is an error: their contents would be lost. The memory \
+         map of the machine must be readable, which needs CAP_SYS_ADMIN.",
     ),
     flag(
         Some(b'd'),
@@ -294,7 +299,8 @@ const LOAD: &[Opt] = &[
         "FILE",
         Does::Initrd,
         "The initrd. The last one counts.",
-        "",
+        "Behind the initrd of a UKI, if KERNEL is one. With a multiboot kernel it is an error that ends \
+         with 255.",
     ),
     with(
         &["module"],
@@ -308,7 +314,8 @@ const LOAD: &[Opt] = &[
         "FILE",
         Does::DeviceTree,
         "A device tree blob for the kernel, handed over as SETUP_DTB.",
-        "kexec-tools reads it for the 32-bit entry alone and prints an error for others.",
+        "kexec-tools reads it for the 32-bit entry alone and prints an error for others. With -p it is an \
+         error: a crash kernel takes nothing over.",
     ),
     with(
         &["mem-min"],

@@ -20,7 +20,8 @@ pub(super) fn load_args(load: &Load, file_load_only: bool) -> (LoadArgs, Vec<Str
         false => Vec::new(),
     };
     // --append sets the line; only behind the running one does it append.
-    let (cmdline, append) = match (options.command_line, options.reuse_command_line) {
+    let line = options.command_line.as_deref().map(one_line);
+    let (cmdline, append) = match (line, options.reuse_command_line) {
         (Some(line), true) => (None, vec![line]),
         (line, _) => (line, Vec::new()),
     };
@@ -48,6 +49,18 @@ pub(super) fn load_args(load: &Load, file_load_only: bool) -> (LoadArgs, Vec<Str
         false => HotplugArg::Auto,
     };
     (args, notes)
+}
+
+/// `text` with spaces for line ends: to the kernel both separate parameters, and
+/// `--append="$(cat /etc/cmdline.d/*)"` has many. Those inside of quotes stay, for there
+/// they do not.
+fn one_line(text: &str) -> String {
+    let mut quoted = false;
+    let space = |c| {
+        quoted ^= c == '"';
+        if c == '\n' && !quoted { ' ' } else { c }
+    };
+    text.chars().map(space).collect()
 }
 
 /// Takes out of `options` what only kexec_load can do; a line for each.
@@ -113,6 +126,11 @@ mod tests {
         assert_eq!(line(Some("a"), true), (None, true, vec!["a".to_owned()]));
         assert_eq!(line(None, true), (None, true, vec![]));
         assert_eq!(line(None, false), (None, false, vec![]));
+    }
+
+    #[test]
+    fn lines_are_joined() {
+        assert_eq!(one_line("a=\"b\nc\"\nd\n"), "a=\"b\nc\" d ");
     }
 
     fn everything() -> LoadOptions {
