@@ -242,8 +242,7 @@ bcmp:
     jz      5f
     movzx   eax, byte ptr [rdi - 1]
     movzx   ecx, byte ptr [rsi - 1]
-    sub     ecx, eax
-    mov     eax, ecx
+    sub     eax, ecx
 5:
     ret
 

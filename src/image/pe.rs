@@ -88,7 +88,7 @@ impl<'a> Pe<'a> {
 }
 
 /// "MZ", and "PE" where e_lfanew (at 0x3c) says.
-fn has_magic(file: &[u8]) -> bool {
+pub(super) fn has_magic(file: &[u8]) -> bool {
     let at = file.get(0x3c..0x40).and_then(|at| at.try_into().ok());
     let at = at.and_then(|at| usize::try_from(u32::from_le_bytes(at)).ok());
     file.starts_with(b"MZ") && at.and_then(|at| file.get(at..)?.get(..4)) == Some(&b"PE\0\0"[..])

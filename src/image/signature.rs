@@ -3,24 +3,42 @@
 
 use goblin::pe::header::Header;
 
+use super::pe::has_magic;
+
 /// Whether `file` carries a signature, valid or not; `None` when it is a PE
 /// file whose header makes no sense.
 #[must_use]
 pub fn is_signed(file: &[u8]) -> Option<bool> {
-    // Where the PE header is (IMAGE_DOS_HEADER.e_lfanew).
-    let is_pe = file.starts_with(b"MZ")
-        && file
-            .get(0x3c..0x40)
-            .and_then(|at| at.try_into().ok())
-            .and_then(|at| usize::try_from(u32::from_le_bytes(at)).ok())
-            .and_then(|at| file.get(at..)?.get(..4))
-            == Some(b"PE\0\0");
-    if !is_pe {
+    if !has_magic(file) {
         return Some(false);
     }
+    certificates(file).map(|table| table.is_some())
+}
+
+/// `file` without zeroes behind its signature, which would break that: it covers
+/// every byte of the file. (Some ukify of systemd 257 rounds the section up.)
+pub(super) fn without_padding(file: &[u8]) -> &[u8] {
+    if !has_magic(file) {
+        return file;
+    }
+    let end = certificates(file).flatten().and_then(|(start, size)| {
+        let end = usize::try_from(u64::from(start) + u64::from(size)).ok()?;
+        file.split_at_checked(end)
+    });
+    match end {
+        Some((signed, padding)) if padding.iter().all(|byte| *byte == 0) => signed,
+        _ => file,
+    }
+}
+
+/// Offset and size of a PE file's certificate table, if it has one; `None` when its
+/// header makes no sense.
+fn certificates(file: &[u8]) -> Option<Option<(u32, u32)>> {
     let header = Header::parse(file).ok()?.optional_header?;
     let table = header.data_directories.get_certificate_table();
-    Some(table.is_some_and(|table| table.size != 0))
+    let table = table.filter(|table| table.size != 0);
+    // Of this table alone the address is one in the file.
+    Some(table.map(|table| (table.virtual_address, table.size)))
 }
 
 #[cfg(test)]

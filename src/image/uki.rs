@@ -11,7 +11,7 @@
 use goblin::pe::header::COFF_MACHINE_X86_64;
 
 use super::pe::{self, Pe};
-use super::signature::is_signed;
+use super::signature::{self, is_signed};
 use super::{Image, ImageError, LinuxKernel, probe};
 
 /// The name of the format.
@@ -85,6 +85,12 @@ impl<'a> Uki<'a> {
     }
 
     fn of(file: &'a [u8], pe: Pe<'a>) -> Result<Self, ImageError> {
+        let sizes = pe.sections.iter().map(|section| section.bytes.len());
+        // Whoever looks at all of them is to look at no byte a thousand times.
+        if sizes.sum::<usize>() > file.len() {
+            let what = "its sections overlap: together they have more bytes than the file";
+            return Err(malformed(what.to_owned()));
+        }
         let mut profiles = Vec::new();
         let mut sections = Vec::with_capacity(pe.sections.len());
         for section in pe.sections {
@@ -166,6 +172,7 @@ impl<'a> Uki<'a> {
                 "the chosen profile has no section .linux".to_owned(),
             ));
         };
+        let linux = signature::without_padding(linux);
         let Image::Linux(mut kernel) = probe(linux).map_err(inside)? else {
             let what = "a multiboot kernel, and a UKI holds a Linux".to_owned();
             return Err(inside(ImageError::Unsupported(what)));
@@ -194,7 +201,7 @@ impl<'a> Uki<'a> {
         };
         let text =
             text(bytes).ok_or_else(|| malformed("the section .cmdline is not UTF-8".to_owned()))?;
-        let line = text.replace(|c: char| c.is_ascii_control(), " ");
+        let line = text.replace(char::is_control, " ");
         Ok(Some(line.trim().to_owned()))
     }
 
@@ -223,11 +230,12 @@ impl<'a> Addon<'a> {
         if pe.has(".linux") {
             return Err(not("it has a kernel (.linux) of its own"));
         }
-        if ![".cmdline", ".dtb", ".initrd", ".ucode"]
-            .iter()
-            .any(|name| pe.has(name))
-        {
-            return Err(not("it has none of .cmdline, .dtb, .initrd and .ucode"));
+        // The last one is for machines without ACPI, and of no use here.
+        const PARTS: [&str; 5] = [".cmdline", ".dtb", ".initrd", ".ucode", ".dtbauto"];
+        if !PARTS.iter().any(|name| pe.has(name)) {
+            return Err(not(
+                "it has none of .cmdline, .dtb, .initrd, .ucode and .dtbauto",
+            ));
         }
         for_this_machine(&pe)?;
         Uki::of(file, pe).map(Self)
@@ -259,7 +267,8 @@ fn profile(bytes: &[u8]) -> Result<Profile, ImageError> {
         let mut values = lines.filter(|(key, _)| *key == wanted);
         let (_, value) = values.next_back()?;
         let value = value.trim_matches(|c| c == '"' || c == '\'');
-        (!value.is_empty()).then(|| value.to_owned())
+        // For terminals as well as for comparing.
+        (!value.is_empty()).then(|| value.replace(char::is_control, "?"))
     };
     Ok(Profile {
         id: value("ID"),

@@ -72,6 +72,80 @@ fn a_signature_is_seen() {
     assert_eq!(uki(&pe.build()).is_signed(), Some(true));
 }
 
+/// A kernel in the section `.linux` that says to be signed behind its own end, with
+/// `padding` behind the signature.
+fn with_signed_kernel(padding: &[u8]) -> (Vec<u8>, Vec<u8>) {
+    const SIGNATURE: [u8; 64] = [0x30; 64];
+    let mut kernel = TinyBzImage::new(0x2000).build();
+    let end = u32::try_from(kernel.len()).unwrap();
+    let mut put = |at: usize, bytes: &[u8]| kernel[at..at + bytes.len()].copy_from_slice(bytes);
+    // A PE header in the setup sectors, in front of the setup header.
+    put(0, b"MZ");
+    put(0x3c, &0x40_u32.to_le_bytes());
+    put(0x40, b"PE\0\0\x64\x86");
+    put(0x54, &160_u16.to_le_bytes());
+    put(0x58, &0x20b_u16.to_le_bytes());
+    put(0x58 + 108, &6_u32.to_le_bytes());
+    put(0x58 + 112 + 4 * 8, &end.to_le_bytes());
+    put(0x58 + 112 + 4 * 8 + 4, &64_u32.to_le_bytes());
+    kernel.extend(SIGNATURE);
+    let section = [&kernel, padding].concat();
+    (
+        TinyPe::uki()
+            .without(".linux")
+            .with(".linux", &section)
+            .build(),
+        kernel,
+    )
+}
+
+#[test]
+fn padding_behind_a_signature_is_not_the_kernels() {
+    for padding in [&[][..], &[0; 128]] {
+        let (file, kernel) = with_signed_kernel(padding);
+        assert_eq!(is_signed(&kernel), Some(true));
+        assert_eq!(uki(&file).kernel().unwrap().file, kernel);
+    }
+    // What is no padding stays.
+    let (file, kernel) = with_signed_kernel(b"\0more");
+    assert_eq!(uki(&file).kernel().unwrap().file.len(), kernel.len() + 5);
+}
+
+#[test]
+fn sections_that_overlap() {
+    let mut file = TinyPe::uki()
+        .with(".a", &[7; 0x1000])
+        .with(".b", &[7; 0x1000])
+        .build();
+    assert!(Uki::parse(&file).is_ok());
+    // Both begin where the first one does, and have all that follows.
+    let entry = |index: usize| TABLE + index * ENTRY;
+    let start = file[entry(8) + 20..entry(8) + 24].to_vec();
+    let first = file[entry(0) + 20..entry(0) + 24].to_vec();
+    assert_ne!(start, first);
+    let all =
+        u32::try_from(file.len()).unwrap() - u32::from_le_bytes(first.clone().try_into().unwrap());
+    for index in [8, 9] {
+        file[entry(index) + 8..entry(index) + 12].copy_from_slice(&all.to_le_bytes());
+        file[entry(index) + 16..entry(index) + 20].copy_from_slice(&all.to_le_bytes());
+        file[entry(index) + 20..entry(index) + 24].copy_from_slice(&first);
+    }
+    let error = Uki::parse(&file).unwrap_err().to_string();
+    assert!(error.contains("its sections overlap"), "{error}");
+}
+
+#[test]
+fn what_a_terminal_would_obey_is_not_in_names() {
+    let file = TinyPe::uki()
+        .without(".cmdline")
+        .with(".cmdline", "a\u{9b}31mb".as_bytes())
+        .with(".profile", b"ID=\x1b]0;x\x07\n")
+        .build();
+    let uki = uki(&file);
+    assert_eq!(uki.cmdline().unwrap().unwrap(), "a 31mb");
+    assert_eq!(uki.profiles[0].id.as_deref(), Some("?]0;x?"));
+}
+
 #[test]
 fn the_first_profile_is_taken_and_others_by_id_or_number() {
     let file = with_profiles().build();

@@ -38,8 +38,12 @@ const MAX_LOADS: usize = 8;
 const CMDLINE_SIZE: u32 = 2047;
 /// What a bzImage says when initrds may lie anywhere.
 const INITRD_ADDR_MAX: u32 = 0x7fff_ffff;
+/// NORMAL_VGA of arch/x86/boot/boot.h: no mode is asked for.
+const NORMAL_VGA: u16 = 0xffff;
 /// How the banner begins (`linux_banner` in init/version-timestamp.c).
 const BANNER: &[u8] = b"Linux version ";
+/// How often its words are looked at: a kernel has them a few times.
+const MAX_CANDIDATES: usize = 1000;
 /// Longest banner, bytes: `uname -r` and the words of compiler and builder.
 const MAX_BANNER: usize = 1024;
 /// Exported by kernels with CONFIG_X86_5LEVEL (and CONFIG_MODULES), and named
@@ -75,7 +79,9 @@ pub fn parse(file: &[u8]) -> Result<Option<LinuxKernel<'_>>, ImageError> {
     if !is_linux {
         return Ok(None);
     }
-    let Some(version) = parts.iter().find_map(|part| banner(part.bytes)) else {
+    // One with more parts is refused below.
+    let mut searched = parts.iter().take(MAX_LOADS);
+    let Some(version) = searched.find_map(|part| banner(part.bytes)) else {
         return Ok(None);
     };
     let span = check_geometry(&parts, header.e_entry)?;
@@ -159,8 +165,10 @@ fn banner(bytes: &[u8]) -> Option<&str> {
 }
 
 fn banners(bytes: &[u8]) -> impl Iterator<Item = &str> {
-    memmem::find_iter(bytes, BANNER).filter_map(|at| {
+    let candidates = memmem::find_iter(bytes, BANNER).take(MAX_CANDIDATES);
+    candidates.filter_map(|at| {
         let rest = bytes.get(at + BANNER.len()..)?;
+        rest.first().filter(|byte| byte.is_ascii_digit())?;
         let rest = rest.get(..MAX_BANNER).unwrap_or(rest);
         let end = rest.iter().position(|byte| matches!(byte, b'\n' | 0))?;
         let text = std::str::from_utf8(rest.get(..end)?).ok()?;
@@ -255,6 +263,11 @@ fn five_level(file: &[u8], series: Option<(u32, u32)>) -> bool {
 /// What a bzImage of the same kernel says, as far as a loader or the kernel reads it.
 fn setup_header(base: u64, span: u32, series: Option<(u32, u32)>, five_level: bool) -> SetupHeader {
     let mut header = SetupHeader::new_zeroed();
+    // The root file system is mounted read-only at first, unless the command line
+    // says otherwise, and the video mode is the one that is there: what a bzImage is
+    // built with (arch/x86/boot/header.S).
+    header.root_flags = 1.into();
+    header.vid_mode = NORMAL_VGA.into();
     header.boot_flag = 0xaa55.into();
     header.header = SETUP_HEADER_MAGIC.into();
     // boot.rst, "Details of Header Fields": the protocol by series.

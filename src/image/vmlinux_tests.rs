@@ -29,6 +29,26 @@ fn called(release: &str) -> Vec<u8> {
     })
 }
 
+/// Wherever the words are, the search for the banner ends.
+#[test]
+fn words_of_the_banner_without_end() {
+    let mut elf = tiny();
+    elf.loads[0].bytes = b"Linux version 6".repeat(0x10_0000);
+    elf.loads[0].size = 0x200_0000;
+    elf.loads.truncate(1);
+    assert!(parse(&elf.build()).unwrap().is_none());
+    // A real one behind too many others is not found, and one behind few is.
+    for (others, found) in [(900, true), (2000, false)] {
+        let mut elf = tiny();
+        let mut bytes = elf.loads[0].bytes.clone();
+        bytes.splice(0..0, b"Linux version x".repeat(others));
+        elf.loads[0].size = 0x10_0000;
+        elf.loads[0].bytes = bytes;
+        elf.loads.truncate(1);
+        assert_eq!(parse(&elf.build()).unwrap().is_some(), found, "{others}");
+    }
+}
+
 #[track_caller]
 fn kernel(file: &[u8]) -> LinuxKernel<'_> {
     parse(file).unwrap().unwrap()
@@ -53,6 +73,9 @@ fn a_good_image() {
     assert_eq!(image.header.pref_address.get(), 0x100_0000);
     assert_eq!(image.header.kernel_alignment.get(), 0x20_0000);
     assert_eq!(image.header.init_size.get(), 0x25_5000);
+    // Without these the root file system would be mounted read-write.
+    assert_eq!(image.header.root_flags.get(), 1);
+    assert_eq!(image.header.vid_mode.get(), 0xffff);
     assert!(
         image.has(
             xloadflags::KERNEL_64 | xloadflags::CAN_BE_LOADED_ABOVE_4G | xloadflags::EFI_KEXEC

@@ -42,7 +42,8 @@ impl<'a> Parts<'a> {
     /// As systemd-stub does it: the command lines of addons follow that of the
     /// UKI, their initrds its initrd; their microcode goes before its own, the
     /// last addon's first, and the last device tree counts. A command line or a
-    /// device tree that the request gives replaces that of the UKI.
+    /// device tree that the request gives replaces that of the UKI; the running
+    /// command line replaces those of the addons, too.
     ///
     /// # Errors
     /// When a part is damaged or made for another kernel.
@@ -76,21 +77,29 @@ impl<'a> Parts<'a> {
         let initrds = all().filter_map(|uki| uki.section(".initrd"));
         self.initrds.splice(..0, microcode.chain(initrds));
 
-        let mut lines = Vec::new();
-        for uki in all() {
-            lines.extend(uki.cmdline()?.filter(|line| !line.is_empty()));
-        }
-        match self.request.cmdline.base {
+        let line = |uki: &Uki<'_>| Ok(uki.cmdline()?.filter(|line| !line.is_empty()));
+        let own = line(uki)?;
+        let added: Vec<Option<String>> = addons().map(line).collect::<Result<_, ImageError>>()?;
+        let added: Vec<String> = added.into_iter().flatten().collect();
+        let cmdline = &mut self.request.cmdline;
+        let unused: Vec<String> = match &mut cmdline.base {
             CmdlineBase::Empty => {
-                self.request.cmdline.base = CmdlineBase::Given(lines.join(" "));
+                let lines: Vec<String> = own.into_iter().chain(added).collect();
+                cmdline.base = CmdlineBase::Given(lines.join(" "));
+                Vec::new()
             }
-            CmdlineBase::Given(_) | CmdlineBase::Running if !lines.is_empty() => {
-                self.warnings.push(format!(
-                    "the UKI's own command line is not used: {}",
-                    lines.join(" ")
-                ));
+            CmdlineBase::Given(_) => {
+                cmdline.append.splice(..0, added);
+                own.into_iter().collect()
             }
-            CmdlineBase::Given(_) | CmdlineBase::Running => {}
+            // It may be made of them.
+            CmdlineBase::Running => own.into_iter().chain(added).collect(),
+        };
+        if !unused.is_empty() {
+            self.warnings.push(format!(
+                "the UKI's own command line is not used: {}",
+                unused.join(" ")
+            ));
         }
 
         let dtb = all().filter_map(Uki::dtb).next_back();
@@ -112,11 +121,9 @@ impl<'a> Parts<'a> {
 fn same_kernel(uki: &Uki<'_>, addon: &Uki<'_>) -> Result<(), PartsError> {
     let name = |uki: &Uki<'_>| {
         let uname = uki.section(".uname")?;
-        Some(
-            String::from_utf8_lossy(uname)
-                .trim_end_matches(['\0', '\n'])
-                .to_owned(),
-        )
+        let name = String::from_utf8_lossy(uname);
+        let name = name.trim_end_matches(['\0', '\n']);
+        Some(name.replace(char::is_control, "?"))
     };
     match (name(uki), name(addon)) {
         (Some(uki), Some(addon)) if uki != addon => Err(PartsError::OtherKernel { addon, uki }),

@@ -117,6 +117,23 @@ fn options_go_before_the_uki_and_it_is_said() {
         let warning = "the UKI's own command line is not used: root=LABEL=x  quiet";
         assert_eq!(parts.warnings, [warning]);
     }
+    // Those of addons are added to a line that was given, before --append.
+    let addons = addons();
+    let mut request = wanting(CmdlineBase::Given("mine".to_owned()));
+    request.cmdline.append = vec!["last".to_owned()];
+    let with_addons = self::parts(&request, &contents, &addons).unwrap();
+    assert_eq!(line(&with_addons), Some("mine"));
+    assert_eq!(
+        with_addons.request.cmdline.append,
+        ["first", "second", "last"]
+    );
+    let warning = "the UKI's own command line is not used: root=LABEL=x  quiet";
+    assert_eq!(with_addons.warnings, [warning]);
+    // The running one may be made of them.
+    let running = self::parts(&wanting(CmdlineBase::Running), &contents, &addons).unwrap();
+    assert_eq!(running.request.cmdline.append, [""; 0]);
+    assert_eq!(running.warnings, [format!("{warning} first second")]);
+
     let mut request = LoadRequest::default();
     request.handover.dtb = Some(b"mine".to_vec());
     let parts = parts(&request, &contents, &[]).unwrap();

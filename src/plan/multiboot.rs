@@ -467,6 +467,7 @@ fn check_requests(
     let why = match (request.tag, &tables.no_rsdp) {
         (v2::tag::ACPI_OLD | v2::tag::ACPI_NEW, Some(why)) => why.clone(),
         (v2::tag::FRAMEBUFFER, _) => "the running kernel was told of no screen".to_owned(),
+        (v2::tag::ELF_SECTIONS, _) => "this loader loads no section headers".to_owned(),
         _ => "that is not known once the firmware has gone".to_owned(),
     };
     Err(PlanError::MultibootNeeds { what, why })

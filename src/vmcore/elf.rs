@@ -15,9 +15,9 @@ const HEADER: usize = 64;
 const PROGRAM_HEADER: u64 = 56;
 /// Program headers that are read at a time.
 const HEADERS_AT_ONCE: u64 = 1024;
-/// Most program headers: a machine with 4,096 CPUs and 100,000 ranges of memory
-/// has a tenth.
-const MAX_HEADERS: u64 = 1 << 20;
+/// Most program headers: a machine with 4,096 CPUs and 100,000 ranges of memory has
+/// fewer.
+const MAX_HEADERS: u64 = 1 << 17;
 /// e_phnum when the number does not fit in there: it is the sh_info of section 0.
 const PN_XNUM: u16 = 0xffff;
 /// Where sh_info lies in a section header.

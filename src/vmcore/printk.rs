@@ -30,6 +30,9 @@ const FINALIZED: u64 = 2;
 const EMPTY_LINE: u64 = 3;
 /// The ID before a block's text, bytes.
 const BLOCK_ID: u64 = 8;
+/// Most records that cannot be read; behind them nothing is looked for. The kernel's
+/// default log has 8,192 to 65,536 in all.
+const MAX_UNREADABLE: u32 = 1 << 16;
 /// Bytes of a ring that are read at a time: more than a block with the longest
 /// text (text_len is a u16).
 const WINDOW: usize = 1 << 17;
@@ -174,16 +177,16 @@ impl Ring {
         len: usize,
     ) -> Result<(), VmcoreError> {
         let rest = usize::try_from(self.size.saturating_sub(offset)).unwrap_or(WINDOW);
-        let mut window = std::mem::take(&mut self.window);
-        window.resize(rest.min(WINDOW).max(len), 0);
+        // What is held is gone, whether the next bytes can be read or not.
+        self.start = u64::MAX;
+        self.window.resize(rest.min(WINDOW).max(len), 0);
         let address = self.address.wrapping_add(offset);
         let mut got = 0;
         while got < len {
-            let rest = window.get_mut(got..).unwrap_or_default();
+            let rest = self.window.get_mut(got..).unwrap_or_default();
             got += memory.read_some(rest, address.wrapping_add(got as u64), self.what)?;
         }
-        window.truncate(got);
-        self.window = window;
+        self.window.truncate(got);
         self.start = offset;
         Ok(())
     }
@@ -207,6 +210,7 @@ pub struct Log<'a, R> {
     id: u64,
     left: u64,
     inconsistent: u64,
+    unreadable: u32,
 }
 
 impl<'a, R: ReadAt> Log<'a, R> {
@@ -271,6 +275,7 @@ impl<'a, R: ReadAt> Log<'a, R> {
             id: head.wrapping_sub(behind) & ID_MASK,
             left: behind + 1,
             inconsistent: 0,
+            unreadable: 0,
         })
     }
 
@@ -352,6 +357,10 @@ impl<R: ReadAt> Iterator for Log<'_, R> {
             self.left -= 1;
             self.id = id.wrapping_add(1) & ID_MASK;
             if let Some(record) = self.record(id).transpose() {
+                self.unreadable += u32::from(record.is_err());
+                if self.unreadable > MAX_UNREADABLE {
+                    self.left = 0;
+                }
                 return Some(record);
             }
         }

@@ -203,6 +203,23 @@ fn rings_that_cannot_be() {
         );
         assert_eq!(refused(&vmcore.build(), message), None);
     }
+    // As many descriptors as there can be, and none of them is in the dump: the
+    // search ends before each was looked for.
+    let mut vmcore = ring.vmcore();
+    for (field, value) in [
+        ("prb_desc_ring.count_bits", 26_u64),
+        ("prb_desc_ring.descs", 1 << 40),
+        ("prb_desc_ring.head_id", 1 << 27),
+    ] {
+        let at = in_prb(&ring, "desc_ring", field);
+        let bytes = value.to_le_bytes();
+        let size = if field.ends_with("bits") { 4 } else { 8 };
+        put(&mut vmcore.memory, at, &bytes[..size]);
+    }
+    let file = vmcore.build();
+    let vmcore = Vmcore::open(&file[..]).unwrap();
+    assert!(vmcore.log().unwrap().all(|record| record.is_err()));
+    assert_eq!(vmcore.log().unwrap().count(), (1 << 16) + 1);
     // Larger than the memory that was dumped: what lies in there is found.
     let mut vmcore = ring.vmcore();
     let text_bits = in_prb(&ring, "text_data_ring", "prb_data_ring.size_bits");

@@ -21,6 +21,8 @@ pub mod tag {
     pub const MEMORY_MAP: u32 = 6;
     /// Framebuffer info.
     pub const FRAMEBUFFER: u32 = 8;
+    /// ELF symbols.
+    pub const ELF_SECTIONS: u32 = 9;
     /// SMBIOS tables.
     pub const SMBIOS: u32 = 13;
     /// ACPI 1.0 RSDP.
