@@ -189,8 +189,7 @@ impl Machine for Arming<'_> {
     fn assess(&mut self) -> anyhow::Result<State> {
         let root = &self.context.root;
         let loaded = Loaded::read(root)?;
-        let hotplug = [loaded.crash_hotplug_cpu, loaded.crash_hotplug_memory];
-        if loaded.crash == Some(true) && hotplug == [Some(true); 2] {
+        if loaded.crash == Some(true) && loaded.kernel_updates() == Some(true) {
             return Ok(State::Fits(
                 "the kernel updates what is loaded itself".to_owned(),
             ));

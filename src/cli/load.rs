@@ -197,8 +197,13 @@ pub(super) fn carry_out<T>(
             context.warn(&format!("{error:#}; kexec_file_load is tried"));
             let mut host = planned.host.clone();
             host.security.kexec_load_refused = true;
-            with_plan(context, &host, planned.job, |planned| {
-                attempt(context, planned, LOADS, then)
+            with_plan(context, &host, planned.job, |other| {
+                let said = &planned.plan.warnings;
+                let more = other.plan.warnings.iter();
+                for warning in more.filter(|warning| !said.contains(warning)) {
+                    context.warn(warning);
+                }
+                attempt(context, other, LOADS, then)
             })
         }
         done => done,
@@ -275,7 +280,11 @@ fn call(context: &Context, planned: &Planned<'_>, record: &LoadRecord) -> anyhow
         files,
         ..
     } = planned;
-    crate::load::load(plan, host, image, initrds, files)?;
+    crate::load::load(plan, host, image, initrds, files).inspect_err(|error| {
+        if error.has_replaced() {
+            forget(context, plan.target());
+        }
+    })?;
     if let Err(error) = record.write(&context.root) {
         context.warn(&format!(
             "what was loaded is not recorded: {:#}",
@@ -302,12 +311,11 @@ fn rescue(
     before: Option<&LoadRecord>,
     error: &anyhow::Error,
 ) -> String {
-    let after = match error.downcast_ref() {
-        Some(LoadError::Changed { after, .. }) => Some(after),
-        _ => None,
-    };
-    if let Some(After::StillLoaded(_)) = after {
-        forget(context, Target::Crash);
+    if let Some(LoadError::Changed {
+        after: After::StillLoaded(_),
+        ..
+    }) = error.downcast_ref()
+    {
         return "load failed, and what a panic boots now is not to be trusted".to_owned();
     }
     match still_armed(context, host, before) {

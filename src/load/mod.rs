@@ -68,6 +68,18 @@ pub enum After {
 }
 
 impl LoadError {
+    /// Whether what was loaded before is gone for certain.
+    #[must_use]
+    pub const fn has_replaced(&self) -> bool {
+        matches!(
+            self,
+            Self::Changed {
+                after: After::Unloaded | After::StillLoaded(_),
+                ..
+            }
+        )
+    }
+
     /// A way out, where there is one.
     #[must_use]
     pub fn hint(&self) -> Option<&str> {
