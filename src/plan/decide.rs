@@ -1,7 +1,7 @@
 //! Which system call: decided from facts, before any call, and said aloud.
 
 use super::cmdline;
-use super::{LoadRequest, PlanError};
+use super::{Cmdline, LoadRequest, PlanError};
 use crate::arch::x86_64::boot_params::E820_MAX_ENTRIES_ZEROPAGE;
 use crate::crash::HotplugChoice;
 use crate::handover::Handover;
@@ -43,6 +43,7 @@ pub(super) fn decide(
     image: &LinuxKernel<'_>,
     map: &MemoryMap,
     handover: &Handover,
+    line: &Cmdline,
 ) -> Result<Decision, PlanError> {
     let decision = |name, reason: String| Ok(Decision { name, reason });
     let needs_load = needs_kexec_load(request, handover);
@@ -83,7 +84,8 @@ pub(super) fn decide(
                     .then(|| format!("leave {option} out: only kexec_load can do it"));
                 return Err(neither(format!("cannot do {option} ({reason})"), way_out));
             }
-            let mut harm = harm(request.target, host, map, &kernel_map(host)).into_iter();
+            let kernels = kernel_map(host);
+            let mut harm = harm(request.target, host, map, &kernels, line).into_iter();
             match harm.find(|harm| harm.severe) {
                 Some(harm) => Err(neither(
                     harm.what,
@@ -222,12 +224,14 @@ pub(super) struct Harm {
     pub severe: bool,
 }
 
-/// Compares the reconciled map with the one that kexec_file_load hands over.
+/// Compares the reconciled map with the one that kexec_file_load hands over to a
+/// kernel with the command line `line`.
 pub(super) fn harm(
     target: Target,
     host: &Host,
     map: &MemoryMap,
     kernels: &[(PhysRange, E820Type)],
+    line: &Cmdline,
 ) -> Vec<Harm> {
     let mut harm = Vec::new();
     let dropped = kernels.len().saturating_sub(E820_MAX_ENTRIES_ZEROPAGE);
@@ -239,13 +243,19 @@ pub(super) fn harm(
     if target == Target::Crash {
         return harm;
     }
-    let reserved_by_hand = cmdline::words(&host.cmdline).any(|word| word.starts_with("memmap="));
+    // What was set aside by hand the next kernel sets aside as well, by the same words.
+    let by_hand = |line: &str| -> Vec<String> {
+        let words = cmdline::words(line).filter(|word| word.starts_with("memmap="));
+        words.map(str::to_owned).collect()
+    };
+    let (here, next) = (by_hand(&host.cmdline), by_hand(line.as_str()));
+    let is_lost = here.iter().any(|word| !next.contains(word));
     let severe = |kind: &MemoryKind| match kind {
-        MemoryKind::DriverManaged(_)
-        | MemoryKind::PersistentMemory
-        | MemoryKind::PersistentMemoryLegacy
-        | MemoryKind::SoftReserved => true,
-        MemoryKind::Reserved => reserved_by_hand,
+        MemoryKind::DriverManaged(_) | MemoryKind::PersistentMemory | MemoryKind::SoftReserved => {
+            true
+        }
+        MemoryKind::PersistentMemoryLegacy => here.is_empty() || is_lost,
+        MemoryKind::Reserved => is_lost,
         _ => false,
     };
     for wanted in [true, false] {

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::host::efi::Efi;
 use crate::host::security::{Lockdown, Security};
+use crate::plan::{CmdlineBase, CmdlineRequest};
 use crate::testing::bzimage::{TinyBzImage, field};
 use crate::testing::host::{Says as _, host, range};
 
@@ -34,7 +35,8 @@ fn decided_for(
     let map = MemoryMap::reconcile(host, request.memory_map, &request.include_driver_managed);
     let image = crate::image::probe(kernel).unwrap();
     let image = image.linux().unwrap();
-    decide(request, host, image, &map, &Handover::default())
+    let line = Cmdline::make(&request.cmdline, &host.cmdline, 2047)?;
+    decide(request, host, image, &map, &Handover::default(), &line)
         .map(|decision| (decision.name, decision.reason))
 }
 
@@ -358,8 +360,18 @@ fn images_that_kexec_file_load_refuses() {
 
 /// What kexec_file_load does wrong on `host`, `!` in front of what is severe.
 fn harms(host: &Host) -> Vec<String> {
+    harms_with(host, "")
+}
+
+/// The same for a next kernel with that command line.
+fn harms_with(host: &Host, line: &str) -> Vec<String> {
     let map = MemoryMap::reconcile(host, MapPolicy::FixedUp, &BTreeSet::new());
-    harm(Target::Normal, host, &map, &kernel_map(host))
+    let request = CmdlineRequest {
+        base: CmdlineBase::Given(line.to_owned()),
+        ..CmdlineRequest::default()
+    };
+    let line = Cmdline::make(&request, "", 2047).unwrap();
+    harm(Target::Normal, host, &map, &kernel_map(host), &line)
         .into_iter()
         .map(|harm| format!("{}{}", if harm.severe { "!" } else { "" }, harm.what))
         .collect()
@@ -424,6 +436,25 @@ fn memory_that_is_no_ram_any_more() {
     assert_eq!(harms(&reserved), std::slice::from_ref(&expected));
     let by_hand = reserved.cmdline("quiet memmap=1G$0x40000000");
     assert_eq!(harms(&by_hand), [format!("!{expected}")]);
+    // The same words make the same reservation again, and less do not.
+    let again = |line: &str| harms_with(&by_hand, line);
+    assert!(again("x memmap=1G$0x40000000 y") == [&*expected]);
+    assert_eq!(again("memmap=1G$0x80000000"), [format!("!{expected}")]);
+    let pmem = self::host(
+        "00100000-3fffffff : System RAM\n40000000-7fffffff : Persistent Memory (legacy)\n",
+    )
+    .boot_e820([(0x10_0000, 0x7fff_ffff, 1)])
+    .cmdline("memmap=512M!1G memmap=512M!1536M");
+    let expected = what(
+        "0x40000000",
+        "40000000-7fffffff",
+        "persistent_memory_legacy",
+    );
+    assert!(harms_with(&pmem, "memmap=512M!1G memmap=512M!1536M") == [&*expected]);
+    assert_eq!(
+        harms_with(&pmem, "memmap=512M!1G"),
+        [format!("!{expected}")]
+    );
 }
 
 #[test]

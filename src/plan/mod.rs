@@ -342,7 +342,7 @@ pub fn plan<'a>(
                 .to_owned(),
         );
     }
-    let syscall = decide::decide(request, host, image, &memory_map, &handover)?;
+    let syscall = decide::decide(request, host, image, &memory_map, &handover, &cmdline)?;
     let crash = match request.target {
         Target::Normal => None,
         Target::Crash => {
@@ -402,7 +402,8 @@ pub fn plan<'a>(
             } else {
                 plan.e820 = kernel_map(host);
             }
-            let harm = decide::harm(request.target, host, &plan.memory_map, &plan.e820);
+            let line = &plan.cmdline;
+            let harm = decide::harm(request.target, host, &plan.memory_map, &plan.e820, line);
             let harm = harm
                 .into_iter()
                 .map(|harm| format!("kexec_file_load {}", harm.what));

@@ -214,8 +214,8 @@ const HOW: &[Opt] = &[
         "kexec-tools tries kexec_file_load and takes kexec_load after some errors. rkexec decides before \
          any call, by lockdown, Secure Boot, IMA, the image and the memory map; -d prints the choice \
          and its reason. kexec_file_load comes second: where kexec_load is forbidden or refused, unless \
-         it would hand reserved or a driver's memory over as RAM, which fails then; -s does it all the \
-         same.",
+         it would hand over as RAM what a driver has or what memmap= reserves and the new command line \
+         does not: that fails then, and -s does it all the same.",
     ),
     flag(
         Some(b'c'),
