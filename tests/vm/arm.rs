@@ -319,6 +319,13 @@ try other kexec -c -p /next/vmlinuz --initrd=/next/initrd --append=x
 try status rkexec status --output json
 arm replaced
 arm still
+# A record that cannot be written: the old one must not pass for it.
+mkdir /run/rkexec/crash.new
+echo >>/next/initrd
+arm unwritten
+try no-record rkexec status --output json
+rmdir /run/rkexec/crash.new
+arm recorded
 sed -i s/128M/300M/ /etc/rkexec.toml
 refused small rkexec arm
 record loaded </sys/kernel/kexec_crash_loaded
@@ -350,6 +357,11 @@ fn only_what_differs_is_loaded() -> Result<()> {
             json!("which crash kernel was loaded before is not recorded"),
         ),
         ("still", nothing),
+        ("unwritten", json!("the initrd is another one now")),
+        (
+            "recorded",
+            json!("which crash kernel was loaded before is not recorded"),
+        ),
     ] {
         let said: Value = serde_json::from_str(before.text(&format!("{change}.out"))?)?;
         let expected = json!({
@@ -361,9 +373,13 @@ fn only_what_differs_is_loaded() -> Result<()> {
         });
         assert_eq!(said, expected, "{change}");
     }
-    let status: Value = serde_json::from_str(before.text("status.out")?)?;
-    assert_eq!(status["armed"]["state"], "unknown", "{status}");
-    assert_eq!(status["crash_record"], Value::Null);
+    for status in ["status.out", "no-record.out"] {
+        let status: Value = serde_json::from_str(before.text(status)?)?;
+        assert_eq!(status["armed"]["state"], "unknown", "{status}");
+        assert_eq!(status["crash_record"], Value::Null);
+    }
+    let warned = before.text("unwritten.err")?;
+    assert!(warned.contains("is not recorded"), "{warned}");
     assert_eq!(before.text("small.status")?, "1");
     let small = before.text("small.err")?;
     assert!(
