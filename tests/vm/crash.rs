@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use goblin::elf::Elf;
 use goblin::elf::program_header::{PT_LOAD, PT_NOTE};
 
-use crate::formats::{Ukify, text, vmlinux};
+use crate::formats::{Ukify, vmlinux};
 use crate::initramfs::{self, Archive};
 use crate::lab::Kernel;
 use crate::memory::{PLUG_KMEM, PLUG_VIRTIO_MEM};
@@ -215,17 +215,7 @@ fn dump_is_whole(outcome: &Outcome, ram: &[Row], cpus: usize) -> Result<()> {
 fn told_of_its_own_memory_alone(outcome: &Outcome) -> Result<()> {
     let plan = Plan::of(outcome.stage_of_any_end(1)?)?;
     let told = outcome.stage(2)?.firmware_map()?;
-    let crash: Vec<Row> = outcome.stage_of_any_end(1)?.iomem()?;
-    let crash: Vec<Row> = crash
-        .into_iter()
-        .filter(|row| row.kind == "Crash kernel")
-        .collect();
-    for row in told.iter().filter(|row| row.kind == "System RAM") {
-        let own = crash
-            .iter()
-            .any(|own| own.start <= row.start && row.end <= own.end);
-        ensure!(own || row.end <= 1 << 20, "{row:x?} of {told:x?}");
-    }
+    its_own_ram(outcome, &told).context("told of it")?;
     if plan.json["syscall"]["name"] == "kexec_load" {
         plan.kept(outcome.stage(2)?)?;
     }
@@ -261,18 +251,22 @@ fn captured(outcome: &Outcome, cpus: usize) -> Result<()> {
     took_no_memory_of_the_dump(outcome)
 }
 
-/// What the capture kernel calls RAM, a driver's included, is its reservation and the
-/// low memory: hot-added memory that its own drivers find is the dump's.
+/// Hot-added memory that the capture kernel's own drivers find is the dump's.
 pub(crate) fn took_no_memory_of_the_dump(outcome: &Outcome) -> Result<()> {
+    let at_end = outcome.stage(2)?.rows("iomem-at-end")?;
+    its_own_ram(outcome, &at_end).context("took it")
+}
+
+/// What `map`, the capture kernel's, calls RAM, a driver's included, is the reservation
+/// and the low memory.
+fn its_own_ram(outcome: &Outcome, map: &[Row]) -> Result<()> {
     let before = outcome.stage_of_any_end(1)?.iomem()?;
-    let own = |ram: &Row| {
+    for ram in map.iter().filter(|row| row.kind.starts_with("System RAM")) {
         let mut reserved = before.iter().filter(|row| row.kind == "Crash kernel");
-        ram.end <= 1 << 20 || reserved.any(|own| own.start <= ram.start && ram.end <= own.end)
-    };
-    for ram in outcome.stage(2)?.rows("iomem-at-end")? {
+        let own = reserved.any(|own| own.start <= ram.start && ram.end <= own.end);
         ensure!(
-            !ram.kind.starts_with("System RAM") || own(&ram),
-            "the capture kernel took {ram:x?}"
+            own || ram.end <= 1 << 20,
+            "{ram:x?} is not the capture kernel's: {map:x?}"
         );
     }
     Ok(())
@@ -321,18 +315,7 @@ fn a_panic_captured_by_a_uki() -> Result<()> {
         ..Crash::of("crash-uki", "6.1")
     };
     let ukify = Ukify::new()?;
-    let file = ukify.build(
-        "uki",
-        "linuxx64.efi.stub",
-        &[
-            "--linux",
-            text(&kernel.image())?,
-            "--initrd",
-            text(&ukify.file("initrd", &crash.initrd()?)?)?,
-            "--cmdline",
-            CMDLINE,
-        ],
-    )?;
+    let file = ukify.uki("uki", &kernel.image(), &crash.initrd()?, CMDLINE, &[])?;
     let crash = Crash {
         image: Some(host_file(&file)?),
         ..crash

@@ -69,14 +69,30 @@ impl Ukify {
         Ok(Self(tempfile::tempdir()?))
     }
 
-    pub(crate) fn file(&self, name: &str, bytes: &[u8]) -> Result<PathBuf> {
+    fn file(&self, name: &str, bytes: &[u8]) -> Result<PathBuf> {
         let path = self.0.path().join(name);
         fs::write(&path, bytes)?;
         Ok(path)
     }
 
+    /// Builds the UKI `name` of a kernel, an initrd and a command line, and what `more`
+    /// says; where it is.
+    pub(crate) fn uki(
+        &self,
+        name: &str,
+        kernel: &Path,
+        initrd: &[u8],
+        line: &str,
+        more: &[&str],
+    ) -> Result<PathBuf> {
+        let initrd = self.file("initrd", initrd)?;
+        let (kernel, initrd) = (text(kernel)?, text(&initrd)?);
+        let parts = ["--linux", kernel, "--initrd", initrd, "--cmdline", line];
+        self.build(name, "linuxx64.efi.stub", &[&parts[..], more].concat())
+    }
+
     /// Builds `name` from these options, around `stub`; where it is.
-    pub(crate) fn build(&self, name: &str, stub: &str, options: &[&str]) -> Result<PathBuf> {
+    fn build(&self, name: &str, stub: &str, options: &[&str]) -> Result<PathBuf> {
         let ukify = lab::dir().join("ukify/usr");
         let path = self.0.path().join(name);
         lab::output(
@@ -94,7 +110,7 @@ impl Ukify {
     }
 }
 
-pub(crate) fn text(path: &Path) -> Result<&str> {
+fn text(path: &Path) -> Result<&str> {
     path.to_str().context("a path that is no text")
 }
 
@@ -323,22 +339,18 @@ fn a_uki_made_by_ukify_boots() -> Result<()> {
         "addonx64.efi.stub",
         &["--profile", "ID=other\nTITLE=Another", "--cmdline", &other],
     )?;
-    let file = ukify.build(
+    let file = ukify.uki(
         "uki",
-        "linuxx64.efi.stub",
+        &kernel.image(),
+        &initrd,
+        &line,
         &[
-            "--linux",
-            text(&kernel.image())?,
-            "--initrd",
-            text(&ukify.file("initrd", &initrd)?)?,
             "--microcode",
             text(&ukify.file("microcode", &microcode)?)?,
             "--uname",
             &kernel.release,
             "--os-release",
             "ID=test",
-            "--cmdline",
-            &line,
             "--profile",
             "ID=main",
             "--join-profile",
@@ -413,19 +425,9 @@ fn under_lockdown_the_signature_of_the_kernel_inside_counts() -> Result<()> {
     overlay.file("payload", 0o644, &trip::payload(&next));
     let initrd = initramfs::initrd(overlay)?;
     let line = trip::chain_cmdline("2");
-    let initrd_path = ukify.file("initrd", &initrd)?;
     let uki = |name: &str, kernel: &Path| -> Result<Vec<u8>> {
-        let options = [
-            "--linux",
-            text(kernel)?,
-            "--initrd",
-            text(&initrd_path)?,
-            "--cmdline",
-            &line,
-            "--uname",
-            &next.release,
-        ];
-        let file = ukify.build(name, "linuxx64.efi.stub", &options)?;
+        let uname = ["--uname", &next.release];
+        let file = ukify.uki(name, kernel, &initrd, &line, &uname)?;
         Ok(fs::read(signed(&ukify, &format!("{name}-signed"), &file)?)?)
     };
     let kernel = signed(&ukify, "kernel", &next.image())?;
