@@ -1,9 +1,8 @@
 //! What is loaded now: /sys/kernel/kexec*.
 
-use std::io;
 use std::time::Duration;
 
-use super::{HostError, Root, text};
+use super::{HostError, Root, busy, text};
 
 /// How often a file is read that the kernel answers EBUSY for, and what is waited
 /// in between: a load of an initrd takes some tenths of a second.
@@ -66,18 +65,10 @@ impl Loaded {
 
 /// Reads again while the kernel says EBUSY, at most [`BUSY_TRIES`] times.
 fn patiently<T>(
-    mut sleep: impl FnMut(Duration),
-    mut read: impl FnMut() -> Result<T, HostError>,
+    sleep: impl FnMut(Duration),
+    read: impl FnMut() -> Result<T, HostError>,
 ) -> Result<T, HostError> {
-    for _ in 1..BUSY_TRIES {
-        match read() {
-            Err(HostError::Read { source, .. }) if source.kind() == io::ErrorKind::ResourceBusy => {
-                sleep(BUSY_WAIT);
-            }
-            other => return other,
-        }
-    }
-    read()
+    busy::patiently(BUSY_TRIES, BUSY_WAIT, sleep, HostError::is_busy, read)
 }
 
 /// The first of two files below /sys/kernel that says something.
@@ -96,6 +87,7 @@ fn either<T>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io;
 
     #[test]
     fn who_updates_the_crash_image() {

@@ -4,6 +4,7 @@
 //! (`parse(&[u8])`) and a reader that names the file in every error.
 
 pub mod boot_params;
+pub(crate) mod busy;
 pub mod capture;
 pub mod cmdline;
 pub mod cpu;

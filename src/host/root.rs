@@ -68,6 +68,11 @@ impl HostError {
         matches!(self, Self::Read { source, .. } if source.kind() == io::ErrorKind::PermissionDenied)
     }
 
+    /// Whether the kernel is at work on what the file is about (EBUSY).
+    pub(super) fn is_busy(&self) -> bool {
+        matches!(self, Self::Read { source, .. } if source.kind() == io::ErrorKind::ResourceBusy)
+    }
+
     pub(crate) fn malformed(path: &str, what: impl Into<String>) -> Self {
         Self::Malformed {
             path: path.to_owned(),

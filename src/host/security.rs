@@ -161,9 +161,7 @@ fn cap_sys_boot(root: &Root) -> Result<Option<bool>, HostError> {
 fn ima_appraise_kexec(root: &Root) -> Result<Option<bool>, HostError> {
     match root.read_permitted(IMA_POLICY) {
         Ok(policy) => Ok(policy.map(|policy| appraises_kexec(&String::from_utf8_lossy(&policy)))),
-        Err(HostError::Read { source, .. }) if source.kind() == io::ErrorKind::ResourceBusy => {
-            Ok(None)
-        }
+        Err(error) if error.is_busy() => Ok(None),
         Err(error) => Err(error),
     }
 }

@@ -46,7 +46,7 @@ pub struct Section<'a> {
 /// What a section `.profile` says of its profile.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Profile {
-    /// `ID=`, a short word.
+    /// `ID=`, a short word; without control characters, as the title.
     pub id: Option<String>,
     /// `TITLE=`, for people.
     pub title: Option<String>,

@@ -244,10 +244,6 @@ pub(super) fn harm(
         return harm;
     }
     // What was set aside by hand the next kernel sets aside as well, by the same words.
-    let by_hand = |line: &str| -> Vec<String> {
-        let words = cmdline::words(line).filter(|word| word.starts_with("memmap="));
-        words.map(str::to_owned).collect()
-    };
     let (here, next) = (by_hand(&host.cmdline), by_hand(line.as_str()));
     let is_lost = here.iter().any(|word| !next.contains(word));
     let severe = |kind: &MemoryKind| match kind {
@@ -271,6 +267,12 @@ pub(super) fn harm(
         }
     }
     harm
+}
+
+/// The memory that `line` sets aside, word by word.
+fn by_hand(line: &str) -> Vec<&str> {
+    let words = cmdline::words(line);
+    words.filter(|word| word.starts_with("memmap=")).collect()
 }
 
 /// Says how much of `regions`, where it is not RAM, is RAM in `kernels`.

@@ -11,6 +11,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
 use super::Errno;
+use crate::host::busy;
 
 /// Most segments of one image, KEXEC_SEGMENT_MAX of include/linux/kexec.h.
 pub const SEGMENT_MAX: usize = 16;
@@ -264,20 +265,15 @@ fn word(value: u64) -> Result<usize, Errno> {
 /// Makes `call` again while the kernel is busy, at most [`BUSY_TRIES`] times.
 fn patiently(
     when_busy: WhenBusy,
-    mut sleep: impl FnMut(Duration),
-    mut call: impl FnMut() -> Result<(), Errno>,
+    sleep: impl FnMut(Duration),
+    call: impl FnMut() -> Result<(), Errno>,
 ) -> Result<(), Errno> {
     let tries = match when_busy {
         WhenBusy::Retry => BUSY_TRIES,
         WhenBusy::Fail => 1,
     };
-    for _ in 1..tries {
-        match call() {
-            Err(errno) if errno.number() == libc::EBUSY => sleep(BUSY_WAIT),
-            other => return other,
-        }
-    }
-    call()
+    let is_busy = |errno: &Errno| errno.number() == libc::EBUSY;
+    busy::patiently(tries, BUSY_WAIT, sleep, is_busy, call)
 }
 
 fn raw_kexec_load(entry: usize, segments: &[RawSegment], flags: c_int) -> Result<(), Errno> {

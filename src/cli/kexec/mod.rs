@@ -85,12 +85,10 @@ pub(super) fn main(context: &Context, arguments: &[OsString]) -> ExitCode {
         ..context.clone()
     };
     let code = carry_out(context, command).unwrap_or_else(|error| {
-        say(&format!(
-            "rkexec: {}",
-            words::of_kexec(&format!("{error:#}"))
-        ));
+        let words = context.words;
+        say(&format!("rkexec: {}", words(&format!("{error:#}"))));
         if let Some(hint) = hint(&error) {
-            say(&format!("hint: {}", words::of_kexec(&hint)));
+            say(&format!("hint: {}", words(&hint)));
         }
         exit::failure(&error, syscall)
     });

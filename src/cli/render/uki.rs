@@ -106,8 +106,7 @@ fn profile(uki: &Uki<'_>, number: usize) -> String {
     let title = profile
         .title
         .map_or_else(String::new, |title| format!(" ({title})"));
-    // A file's words: nothing that moves a terminal's cursor.
-    format!("{number}{id}{title}").replace(char::is_control, "?")
+    format!("{number}{id}{title}")
 }
 
 /// The text of a section, or its digest.

@@ -1,0 +1,21 @@
+//! What is asked again while the kernel is busy.
+
+use std::time::Duration;
+
+/// Makes `call` until it says something else than what `is_busy`, at most `tries`
+/// times, with `wait` in between.
+pub(crate) fn patiently<T, E>(
+    tries: u32,
+    wait: Duration,
+    mut sleep: impl FnMut(Duration),
+    is_busy: impl Fn(&E) -> bool,
+    mut call: impl FnMut() -> Result<T, E>,
+) -> Result<T, E> {
+    for _ in 1..tries {
+        match call() {
+            Err(error) if is_busy(&error) => sleep(wait),
+            other => return other,
+        }
+    }
+    call()
+}
