@@ -18,10 +18,11 @@ use rkexec::host::firmware_memmap::{self, FirmwareRegion};
 use rkexec::host::iomem::{self, Iomem, Resource};
 use rkexec::host::{Host, cpu, loaded, security};
 use rkexec::image::decompress::{self, DecompressError};
-use rkexec::image::ikconfig::{self, KernelConfig, Symbol};
+use rkexec::image::ikconfig;
 use rkexec::image::multiboot::{self, Multiboot};
 use rkexec::image::uki::{Addon, Uki};
 use rkexec::image::{self, Contents, Found, bzimage, vmlinux};
+use rkexec::kconfig::{KernelConfig, Symbol};
 use rkexec::memory::{MapPolicy, MemoryMap, Placement};
 use rkexec::vmcore::Vmcore;
 

@@ -9,6 +9,7 @@ pub mod crash;
 pub mod handover;
 pub mod host;
 pub mod image;
+pub mod kconfig;
 pub mod load;
 pub mod memory;
 pub mod plan;

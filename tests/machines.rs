@@ -148,7 +148,7 @@ fn facts_that_all_share() {
         assert_eq!(host.security.load_disabled, Some(false), "{name}");
         assert_eq!(host.security.cap_sys_boot, Some(true), "{name}");
         assert_eq!(host.security.ima_appraise_kexec, None, "{name}");
-        assert!(!host.security.kho, "{name}");
+        assert!(!host.security.kho.on, "{name}");
         let limit = (!host.release.starts_with("6.1.")).then_some(-1);
         assert_eq!(host.security.limit_reboot, limit, "{name}");
         assert_eq!(host.security.limit_panic, limit, "{name}");

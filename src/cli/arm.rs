@@ -12,6 +12,7 @@ use super::{Context, Output, Usage, render, write_out};
 use crate::arm::config::{Config, DEFAULT_PATH, WhenImpossible};
 use crate::arm::watch::{Kernel, Machine, State, watch};
 use crate::host::Host;
+use crate::host::environment::Environment;
 use crate::host::loaded::Loaded;
 use crate::load::record::{Job, LoadRecord};
 use crate::plan::LoadRequest;
@@ -131,7 +132,8 @@ impl Arming<'_> {
         then: impl FnOnce(&Planned<'_>, &LoadRecord, Option<String>) -> anyhow::Result<T>,
     ) -> anyhow::Result<T> {
         let root = &self.context.root;
-        possible(&self.config, &Loaded::read(root)?)?;
+        let environment = Environment::read(root)?;
+        possible(&self.config, environment, &Loaded::read(root)?)?;
         let host = Host::read_for_crash(root)?;
         let job = job(&self.config, &host.release)?;
         with_plan(self.context, &host, &job, |planned| {
@@ -230,7 +232,13 @@ fn job(config: &Config, release: &str) -> anyhow::Result<Job> {
 }
 
 /// Whether the machine can be armed at all.
-fn possible(config: &Config, loaded: &Loaded) -> Result<(), Impossible> {
+fn possible(config: &Config, environment: Environment, loaded: &Loaded) -> Result<(), Impossible> {
+    if let Some(refusal) = environment.refuses() {
+        return Err(Impossible {
+            why: refusal.why.to_owned(),
+            way_out: refusal.way_out,
+        });
+    }
     let minimum = config.minimum_reservation();
     let (why, way_out) = match (loaded.crash, loaded.crash_size) {
         (None, _) => (
@@ -273,7 +281,9 @@ mod tests {
                 crash_size,
                 ..Loaded::default()
             };
-            possible(&config, &loaded).err().map(|error| error.why)
+            possible(&config, Environment::Usual, &loaded)
+                .err()
+                .map(|error| error.why)
         };
         assert_eq!(why("0", Some(false), Some(64 << 20)), None);
         assert_eq!(why("64M", Some(true), Some(64 << 20)), None);
@@ -286,6 +296,10 @@ mod tests {
             small.contains("64 MiB") && small.contains("192 MiB"),
             "{small}"
         );
+        let dom0 = Environment::XenPv { dom0: Some(true) };
+        let none = Loaded::default();
+        let refused = possible(&config(""), dom0, &none).unwrap_err();
+        assert!(refused.way_out.contains("Xen's own command line"));
     }
 
     #[test]

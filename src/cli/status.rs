@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::{Context, render};
 use crate::crash::Reservation;
 use crate::crash::sizing::{MARGIN, Sizing};
+use crate::host::kho::Kho;
 use crate::host::loaded::Loaded;
 use crate::host::security::{Lockdown, Security};
 use crate::host::{Host, efi};
@@ -280,20 +281,49 @@ fn text(status: &Status) -> String {
     line("crash load limit:", &limit(security.limit_panic));
     line("CAP_SYS_BOOT:", yes_no(security.cap_sys_boot));
     line("IMA appraises kexec:", yes_no(security.ima_appraise_kexec));
-    line("Kexec Handover:", if security.kho { "on" } else { "off" });
+    line("Kexec Handover:", &handover(&security.kho));
+    if let Some(name) = security.environment.name() {
+        line("runs on:", name);
+    }
     line("CONFIG_KEXEC:", yes_no(security.config.kexec));
     line("CONFIG_KEXEC_FILE:", yes_no(security.config.kexec_file));
-    for (syscall, target, cause) in obstacles {
-        let _ = writeln!(
-            out,
-            "{syscall} of a {target} image would fail: {}",
-            cause.why
-        );
+    out + &of_obstacles(obstacles)
+}
+
+/// What forbids a load. One that forbids all four is said once.
+fn of_obstacles(obstacles: &[(Syscall, Target, Cause)]) -> String {
+    let mut out = String::new();
+    let mut say = |what: &str, cause: &Cause| {
+        let _ = writeln!(out, "{what} would fail: {}", cause.why);
         if let Some(hint) = &cause.hint {
             let _ = writeln!(out, "  hint: {hint}");
         }
+    };
+    match obstacles {
+        [(_, _, first), rest @ ..]
+            if rest.len() == 3 && rest.iter().all(|(_, _, c)| c == first) =>
+        {
+            say("every load", first);
+        }
+        _ => {
+            for (syscall, target, cause) in obstacles {
+                say(&format!("{syscall} of a {target} image"), cause);
+            }
+        }
     }
     out
+}
+
+/// Kexec Handover, why it is so, and what it preserves.
+fn handover(kho: &Kho) -> String {
+    let state = if kho.on { "on" } else { "off" };
+    let preserved = match kho.preserved.as_deref() {
+        _ if !kho.on => String::new(),
+        None => "; what it preserves is not visible".to_owned(),
+        Some([]) => "; it preserves nothing".to_owned(),
+        Some(names) => format!("; it preserves {}", names.join(" and ")),
+    };
+    format!("{state} ({}){preserved}", kho.why)
 }
 
 /// What a record is of.
@@ -360,7 +390,10 @@ fn to_json(status: &Status) -> Value {
         "kexec_load_limit_panic": security.limit_panic,
         "cap_sys_boot": security.cap_sys_boot,
         "ima_appraise_kexec": security.ima_appraise_kexec,
-        "kho": security.kho,
+        "kho": security.kho.on,
+        "kho_reason": security.kho.why,
+        "kho_preserved": security.kho.preserved,
+        "environment": security.environment.name(),
         "config_kexec": security.config.kexec,
         "config_kexec_file": security.config.kexec_file,
         "obstacles": obstacles,

@@ -94,7 +94,7 @@ mod tests {
         security.config.kexec_sig = Some(false);
         assert_eq!(syscall(&security, Some(true)), Syscall::KexecLoad);
         // What Kexec Handover preserves survives an unload.
-        security.kho = true;
+        security.kho.on = true;
         assert_eq!(syscall(&security, None), Syscall::KexecLoad);
         security.lockdown = Some(Lockdown::Integrity);
         assert_eq!(syscall(&security, None), Syscall::KexecFileLoad);

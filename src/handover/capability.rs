@@ -18,8 +18,9 @@ use crate::arch::x86_64::setup_data::SETUP_INDIRECT;
 use crate::host::Root;
 use crate::image::LinuxKernel;
 use crate::image::decompress::DecompressError;
-use crate::image::ikconfig::{self, KernelConfig, MAX_CONFIG, Symbol};
+use crate::image::ikconfig;
 use crate::image::linux::Format;
+use crate::kconfig::{KernelConfig, MAX_CONFIG};
 
 /// Written by drivers/of/base.c (`of_core_init`) and nothing else, since Linux
 /// 3.15: a kernel that has it has CONFIG_OF.
@@ -205,12 +206,9 @@ impl Found {
 
 /// What `config` says of a symbol that is no module.
 fn value(config: &KernelConfig, symbol: &str) -> Fact {
-    match config.get(symbol) {
-        Some(Symbol::Yes) => Fact::Yes,
-        Some(Symbol::NotSet) => Fact::No,
-        Some(Symbol::Module | Symbol::Value(_)) => Fact::Unknown,
-        // Kconfig leaves out what has dependencies that are not met.
-        None if config.is_complete() => Fact::No,
+    match config.built_in(symbol) {
+        Some(true) => Fact::Yes,
+        Some(false) => Fact::No,
         None => Fact::Unknown,
     }
 }

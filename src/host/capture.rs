@@ -170,7 +170,7 @@ mod tests {
         let host = Host::read_for_crash(&root).unwrap();
         assert_eq!(Host::read_for_crash(&Root::at(&dir)).unwrap(), host);
         assert_eq!(host.firmware_map, Some(Vec::new()));
-        assert!(host.efi.is_some() && host.security.kho);
+        assert!(host.efi.is_some() && host.security.kho.on);
         assert!(!dir.join("proc/uptime").exists());
         // And without them.
         let bare = self::machine();

@@ -91,6 +91,15 @@ pub fn unwritten(root: &Root) -> Option<u64> {
     Some(field("Dirty")? + field("Writeback")?)
 }
 
+/// Whether more CMA memory is free than all areas of CMA have together: the rest is
+/// scratch memory of Kexec Handover, which is in none of them.
+pub(super) fn has_unaccounted_cma(root: &Root) -> bool {
+    let meminfo = root.read(MEMINFO).unwrap_or_default();
+    let meminfo = String::from_utf8_lossy(&meminfo);
+    let field = |key| field(&meminfo, key).ok()?;
+    field("CmaFree") > field("CmaTotal")
+}
+
 /// The line `KEY:   N kB`, in bytes.
 fn field(meminfo: &str, key: &str) -> Result<Option<u64>, String> {
     for (index, line) in meminfo.lines().enumerate() {

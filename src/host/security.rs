@@ -1,12 +1,16 @@
-//! What may forbid a load: lockdown, sysctls, limits, capability, IMA, KHO.
+//! What may forbid a load: lockdown, sysctls, limits, capability, IMA, KHO, and where it runs.
 
 use std::io::{self, Read as _};
 
+use super::environment::Environment;
+use super::kho::Kho;
 use super::{HostError, Root, text};
+use crate::kconfig::KernelConfig;
 
 const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
 const STATUS: &str = "/proc/self/status";
 const IMA_POLICY: &str = "/sys/kernel/security/ima/policy";
+const UID_MAP: &str = "/proc/self/uid_map";
 const CONFIG_GZ: &str = "/proc/config.gz";
 
 /// Bit of CAP_SYS_BOOT (include/uapi/linux/capability.h).
@@ -40,13 +44,18 @@ pub struct Security {
     pub limit_panic: Option<i64>,
     /// CAP_SYS_BOOT is effective in this process.
     pub cap_sys_boot: Option<bool>,
+    /// This process runs in a user namespace of its own (a container): its
+    /// capabilities do not count for the machine.
+    pub user_namespace: Option<bool>,
     /// IMA appraises kexec images (a rule with func=KEXEC_KERNEL_CHECK and appraise).
     pub ima_appraise_kexec: Option<bool>,
     /// kexec_load was called, and the kernel refused it for a reason of its own.
     pub kexec_load_refused: bool,
-    /// Kexec Handover is on (`kho=on`).
-    pub kho: bool,
-    /// CONFIG_KEXEC / CONFIG_KEXEC_FILE / CONFIG_KEXEC_SIG_FORCE of the running kernel,
+    /// Kexec Handover.
+    pub kho: Kho,
+    /// What the kernel runs on.
+    pub environment: Environment,
+    /// What the running kernel is built with,
     /// from /proc/config.gz or /boot/config-RELEASE.
     pub config: RunningConfig,
 }
@@ -62,6 +71,12 @@ pub struct RunningConfig {
     pub kexec_sig: Option<bool>,
     /// CONFIG_KEXEC_SIG_FORCE.
     pub kexec_sig_force: Option<bool>,
+    /// CONFIG_KEXEC_HANDOVER.
+    pub kexec_handover: Option<bool>,
+    /// CONFIG_KEXEC_HANDOVER_ENABLE_DEFAULT.
+    pub kexec_handover_default: Option<bool>,
+    /// CONFIG_KEXEC_HANDOVER_DEBUGFS.
+    pub kexec_handover_debugfs: Option<bool>,
 }
 
 impl Security {
@@ -71,16 +86,19 @@ impl Security {
     /// When a file is there and malformed.
     pub fn read(root: &Root) -> Result<Self, HostError> {
         let sysctl = |name: &str| format!("/proc/sys/kernel/{name}");
+        let config = RunningConfig::read(root)?;
         Ok(Self {
             lockdown: lockdown(root)?,
             load_disabled: text::optional_bool(root, &sysctl("kexec_load_disabled"))?,
             limit_reboot: text::optional_decimal(root, &sysctl("kexec_load_limit_reboot"))?,
             limit_panic: text::optional_decimal(root, &sysctl("kexec_load_limit_panic"))?,
             cap_sys_boot: cap_sys_boot(root)?,
+            user_namespace: user_namespace(root)?,
             ima_appraise_kexec: ima_appraise_kexec(root)?,
             kexec_load_refused: false,
-            kho: kho(root)?,
-            config: RunningConfig::read(root)?,
+            kho: Kho::read(root, &config)?,
+            environment: Environment::read(root)?,
+            config,
         })
     }
 
@@ -173,32 +191,18 @@ fn appraises_kexec(policy: &str) -> bool {
     })
 }
 
-/// On by the command line, or by the kernel's default: then only its directory tells.
-fn kho(root: &Root) -> Result<bool, HostError> {
-    let cmdline = super::cmdline::read(root)?;
-    let asked = cmdline
-        .split_ascii_whitespace()
-        .filter_map(|word| kstrtobool(word.strip_prefix("kho=")?))
-        .next_back();
-    match asked {
-        Some(on) => Ok(on),
-        None => Ok(root.list_permitted("/sys/kernel/debug/kho")?.is_some()),
-    }
-}
-
-/// lib/kstrtox.c: only the first letter counts, or the first two of `on` and `off`.
-fn kstrtobool(word: &str) -> Option<bool> {
-    let mut letters = word.bytes().map(|letter| letter.to_ascii_lowercase());
-    match letters.next()? {
-        b'e' | b'y' | b't' | b'1' => Some(true),
-        b'd' | b'n' | b'f' | b'0' => Some(false),
-        b'o' => match letters.next()? {
-            b'n' => Some(true),
-            b'f' => Some(false),
-            _ => None,
-        },
-        _ => None,
-    }
+/// The first user namespace maps every number to itself, and no other one can map
+/// all of them so unless the one above it does (user_namespaces(7)).
+fn user_namespace(root: &Root) -> Result<Option<bool>, HostError> {
+    let Some(bytes) = root.read_permitted(UID_MAP)? else {
+        return Ok(None);
+    };
+    let map = String::from_utf8_lossy(&bytes);
+    let mut numbers = map.split_ascii_whitespace();
+    let whole = ["0", "0", "4294967295"];
+    let is_first = whole.iter().all(|number| numbers.next() == Some(number));
+    // One that maps all is taken for the first: the call itself tells.
+    Ok(Some(!is_first))
 }
 
 impl RunningConfig {
@@ -225,22 +229,20 @@ impl RunningConfig {
         Ok(Self::default())
     }
 
-    /// The options in the text of a kernel's `.config`. An option without a line
-    /// is off: its dependencies are not met, or the kernel does not know it.
+    /// The options in the text of a kernel's `.config`, as far as it tells.
     #[must_use]
     pub fn parse(config: &[u8]) -> Self {
-        let option = |name: &str| {
-            let on = config.split(|&b| b == b'\n').any(|line| {
-                let value = line.strip_prefix(name.as_bytes());
-                matches!(value, Some(b"=y" | b"=m"))
-            });
-            Some(on)
+        let Some(config) = KernelConfig::parse(config) else {
+            return Self::default();
         };
         Self {
-            kexec: option("CONFIG_KEXEC"),
-            kexec_file: option("CONFIG_KEXEC_FILE"),
-            kexec_sig: option("CONFIG_KEXEC_SIG"),
-            kexec_sig_force: option("CONFIG_KEXEC_SIG_FORCE"),
+            kexec: config.built_in("CONFIG_KEXEC"),
+            kexec_file: config.built_in("CONFIG_KEXEC_FILE"),
+            kexec_sig: config.built_in("CONFIG_KEXEC_SIG"),
+            kexec_sig_force: config.built_in("CONFIG_KEXEC_SIG_FORCE"),
+            kexec_handover: config.built_in("CONFIG_KEXEC_HANDOVER"),
+            kexec_handover_default: config.built_in("CONFIG_KEXEC_HANDOVER_ENABLE_DEFAULT"),
+            kexec_handover_debugfs: config.built_in("CONFIG_KEXEC_HANDOVER_DEBUGFS"),
         }
     }
 }
@@ -289,7 +291,10 @@ mod tests {
 
     #[test]
     fn a_kernel_that_says_nothing() {
-        assert_eq!(read(&[]), Security::default());
+        let read = read(&[]);
+        assert!(!read.kho.on);
+        let kho = Kho::default();
+        assert_eq!(Security { kho, ..read }, Security::default());
     }
 
     #[test]
@@ -358,35 +363,40 @@ mod tests {
     }
 
     #[test]
-    fn kho_by_command_line_or_directory() {
-        let kho = |cmdline: &str| read(&[("/proc/cmdline", cmdline.as_bytes())]).kho;
-        for on in ["kho=on", "quiet kho=1\n", "kho=y", "kho=off kho=on"] {
-            assert!(kho(on), "{on}");
-        }
-        for off in [
-            "",
-            "kho=off",
-            "kho=0",
-            "kho=on kho=n",
-            "kho",
-            "kho_scratch=1",
-            "xkho=on",
-        ] {
-            assert!(!kho(off), "{off}");
-        }
-        let (dir, root) = machine(&[]);
-        std::fs::create_dir_all(dir.path().join("sys/kernel/debug/kho")).unwrap();
-        assert!(Security::read(&root).unwrap().kho);
+    fn a_user_namespace() {
+        let map = |map: &str| read(&[(UID_MAP, map.as_bytes())]).user_namespace;
+        assert_eq!(map("         0          0 4294967295\n"), Some(false));
+        assert_eq!(map("         0       1000          1\n"), Some(true));
+        assert_eq!(map("0 100000 65536\n65536 0 1\n"), Some(true));
+        assert_eq!(map(""), Some(true));
+    }
+
+    #[test]
+    fn a_fragment_of_a_configuration_says_no_more_than_it_does() {
+        let fragment = read(&[("/boot/config-6.12.0", b"CONFIG_KEXEC_FILE=y\n")]);
+        let expected = RunningConfig {
+            kexec_file: Some(true),
+            ..RunningConfig::default()
+        };
+        assert_eq!(fragment.config, expected);
+        assert_eq!(fragment.forbids_kexec_load(None), None);
+        assert_eq!(
+            read(&[("/boot/config-6.12.0", b"junk\n")]).config,
+            RunningConfig::default()
+        );
     }
 
     #[test]
     fn configuration_from_either_file() {
-        let text = b"# CONFIG_KEXEC is not set\nCONFIG_KEXEC_CORE=y\nCONFIG_KEXEC_FILE=y\nCONFIG_KEXEC_SIG=y\n";
+        let text = b"CONFIG_X86_64=y\n# CONFIG_KEXEC is not set\nCONFIG_KEXEC_CORE=y\nCONFIG_KEXEC_FILE=y\nCONFIG_KEXEC_SIG=y\n";
         let expected = RunningConfig {
             kexec: Some(false),
             kexec_file: Some(true),
             kexec_sig: Some(true),
             kexec_sig_force: Some(false),
+            kexec_handover: Some(false),
+            kexec_handover_default: Some(false),
+            kexec_handover_debugfs: Some(false),
         };
         assert_eq!(read(&[("/boot/config-6.12.0", text)]).config, expected);
         assert_eq!(

@@ -16,7 +16,7 @@ use memchr::memmem;
 use zerocopy::FromZeros;
 
 use super::ImageError;
-use super::ikconfig::{self, Symbol};
+use super::ikconfig;
 use super::linux::{Format, LinuxKernel, Load, xloadflags};
 use crate::arch::x86_64::boot_params::{SETUP_HEADER_MAGIC, SetupHeader};
 use crate::arch::x86_64::setup_data::SETUP_INDIRECT;
@@ -256,7 +256,7 @@ fn five_level(file: &[u8], series: Option<(u32, u32)>) -> bool {
     series >= Some((7, 0))
         || memmem::find(file, FIVE_LEVEL_ONLY).is_some()
         || ikconfig::find(file).is_ok_and(|config| {
-            config.is_some_and(|config| config.get("CONFIG_X86_5LEVEL") == Some(&Symbol::Yes))
+            config.is_some_and(|config| config.built_in("CONFIG_X86_5LEVEL") == Some(true))
         })
 }
 

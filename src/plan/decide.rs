@@ -68,7 +68,7 @@ pub(super) fn decide(
                 return decision(Syscall::KexecLoad, because);
             };
             let neither = |harm: String, way_out: Option<String>| PlanError::NoSyscall {
-                forbidden: forbidden.to_owned(),
+                forbidden: forbidden.clone(),
                 harm,
                 way_out,
             };
@@ -91,7 +91,7 @@ pub(super) fn decide(
                     harm.what,
                     Some("--syscall kexec_file_load loads all the same".to_owned()),
                 )),
-                None => decision(Syscall::KexecFileLoad, forbidden.to_owned()),
+                None => decision(Syscall::KexecFileLoad, forbidden),
             }
         }
     }
@@ -114,7 +114,7 @@ pub(super) fn for_multiboot(request: &LoadRequest, host: &Host) -> Result<Decisi
         SyscallChoice::Only(Syscall::KexecFileLoad) => Err(PlanError::FileLoadRefuses { reason }),
         SyscallChoice::Auto => match forbids_kexec_load(request, host) {
             Some(forbidden) => Err(PlanError::NoSyscall {
-                forbidden: forbidden.to_owned(),
+                forbidden,
                 harm: format!("refuses this image: {reason}"),
                 way_out: None,
             }),
@@ -187,12 +187,13 @@ fn needs_kexec_load(
 }
 
 /// Why kexec_load cannot or must not be used here.
-fn forbids_kexec_load(request: &LoadRequest, host: &Host) -> Option<&'static str> {
+fn forbids_kexec_load(request: &LoadRequest, host: &Host) -> Option<String> {
     let secure_boot = host.efi.as_ref().and_then(|efi| efi.secure_boot);
-    host.security.forbids_kexec_load(secure_boot).or_else(|| {
-        let kho = "Kexec Handover (KHO) is on, and kexec_load would drop what it preserves";
+    let forbidden = host.security.forbids_kexec_load(secure_boot);
+    forbidden.map(str::to_owned).or_else(|| {
         // A crash kernel takes nothing over.
-        (host.security.kho && request.target == Target::Normal).then_some(kho)
+        let takes_over = request.target == Target::Normal;
+        takes_over.then(|| host.security.kho.forbids_kexec_load())?
     })
 }
 

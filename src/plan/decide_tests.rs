@@ -84,8 +84,11 @@ fn forbidden() -> [(Fact, &'static str); 7] {
             "Secure Boot is on, and only kexec_file_load checks a signature",
         ),
         (
-            |host| host.security.kho = true,
-            "Kexec Handover (KHO) is on, and kexec_load would drop what it preserves",
+            |host| {
+                host.security.kho.on = true;
+                host.security.kho.preserved = Some(vec!["LUO".to_owned()]);
+            },
+            "Kexec Handover (KHO) preserves LUO, and kexec_load would drop it",
         ),
         (
             |host| host.security.config.kexec = Some(false),
@@ -200,11 +203,11 @@ fn what_is_asked_for_is_taken() {
 fn kexec_load_under_kexec_handover_is_warned_of() {
     let warns = |request: &LoadRequest, kho| {
         let mut host = plain();
-        host.security.kho = kho;
+        host.security.kho.on = kho;
         let map = MemoryMap::reconcile(&host, request.memory_map, &BTreeSet::new());
         crate::plan::general_warnings(request, &host, &map)
             .iter()
-            .any(|warning| warning == "Kexec Handover is on: kexec_load drops what it preserves")
+            .any(|warning| warning.contains("kexec_load would drop what it preserves"))
     };
     assert!(warns(&forced(Syscall::KexecLoad), true));
     assert!(!warns(&forced(Syscall::KexecLoad), false));

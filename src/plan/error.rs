@@ -3,11 +3,15 @@
 use super::Violation;
 use crate::crash::CrashError;
 use crate::handover::HandoverError;
+use crate::host::environment::Refusal;
 use crate::memory::{NoHole, PhysRange};
 
 /// Why there is no plan.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
+    /// No kernel can be loaded on this machine, whatever is asked for.
+    #[error("{}", .0.why)]
+    Environment(Refusal),
     /// A character that no command line may hold.
     #[error("the command line holds {what} at byte {at}")]
     CmdlineCharacter {
@@ -168,6 +172,7 @@ impl PlanError {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
+            Self::Environment(refusal) => Some(refusal.way_out.to_owned()),
             Self::NoSyscall { way_out, .. } => way_out.clone(),
             Self::FileLoadRefuses { .. } => {
                 Some("without --syscall, rkexec takes kexec_load where it may".to_owned())

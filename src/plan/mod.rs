@@ -319,6 +319,9 @@ pub fn plan<'a>(
     initrds: &[&'a [u8]],
     target: impl FnOnce() -> Capability,
 ) -> Result<Plan<'a>, PlanError> {
+    if let Some(refusal) = host.security.environment.refuses() {
+        return Err(PlanError::Environment(refusal));
+    }
     let image = match image {
         Image::Linux(image) => image,
         Image::Multiboot(image) => return multiboot::plan(request, host, image, initrds),
@@ -494,9 +497,11 @@ fn general_warnings(request: &LoadRequest, host: &Host, map: &MemoryMap) -> Vec<
         ));
     }
     // Unasked, kexec_load is not taken there.
-    if host.security.kho && request.syscall == SyscallChoice::Only(Syscall::KexecLoad) {
-        warnings.push("Kexec Handover is on: kexec_load drops what it preserves".to_owned());
+    let is_forced = request.syscall == SyscallChoice::Only(Syscall::KexecLoad);
+    if is_forced && request.target == Target::Normal {
+        warnings.extend(host.security.kho.forbids_kexec_load());
     }
+    warnings.extend(host.security.environment.warning().map(str::to_owned));
     if let Some(flag) = host.cpu.confidential {
         warnings.push(format!(
             "this is a confidential guest ({flag}): few kernels survive a kexec there"

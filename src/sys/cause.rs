@@ -334,6 +334,7 @@ pub fn explain_reboot(security: &Security, loaded: &Loaded, errno: Errno) -> Cau
 /// each that must fail.
 fn checks(attempt: &Attempt<'_>) -> Vec<(i32, Cause)> {
     let mut found = Vec::new();
+    found.extend(refused::environment(attempt).map(|cause| (libc::EOPNOTSUPP, cause)));
     found.extend(refused::crash_support(attempt).map(|cause| (libc::EADDRNOTAVAIL, cause)));
     found.extend(refused::not_built(attempt).map(|cause| (libc::ENOSYS, cause)));
     found.extend(refused::denied(attempt).map(|cause| (libc::EPERM, cause)));
@@ -532,7 +533,7 @@ fn no_address(attempt: &Attempt<'_>) -> Cause {
         (Syscall::KexecLoad, Target::Normal, _) => Cause::ours(
             "a segment is not aligned to pages or lies beyond the memory this kernel can address",
         ),
-        (Syscall::KexecFileLoad, Target::Normal, _) if attempt.security.kho => Cause::new(
+        (Syscall::KexecFileLoad, Target::Normal, _) if attempt.security.kho.on => Cause::new(
             "the image does not fit into the scratch memory of Kexec Handover, the only place \
              where the kernel may put it",
         )

@@ -172,7 +172,7 @@ fn load(context: &Context, load: &Load, then: Then, run: &Run) -> anyhow::Result
     // As plan() decides by itself, with the same facts.
     let secure_boot = efi::secure_boot(&context.root);
     let file_load_only = security.forbids_kexec_load(secure_boot).is_some()
-        || (security.kho && load.target == Target::Normal);
+        || (load.target == Target::Normal && security.kho.forbids_kexec_load().is_some());
     let (args, notes) = translate::load_args(load, file_load_only);
     for note in &notes {
         context.warn(note);

@@ -13,6 +13,12 @@ pub(super) const fn limit_name(target: Target) -> &'static str {
     }
 }
 
+/// Where the kernel runs, no load can end well. An unload does no harm.
+pub(super) fn environment(attempt: &Attempt<'_>) -> Option<Cause> {
+    let refusal = attempt.security.environment.refuses()?;
+    (!attempt.unload).then(|| Cause::new(refusal.why).hint(refusal.way_out))
+}
+
 /// A kernel without CONFIG_CRASH_DUMP knows the flag for the crash kernel and,
 /// since Linux 6.9, ignores it: the call would replace or unload the normal
 /// image.
@@ -92,6 +98,15 @@ pub(super) fn denied(attempt: &Attempt<'_>) -> Option<Cause> {
     let security = attempt.security;
     if security.cap_sys_boot == Some(false) {
         return Some(no_capability());
+    }
+    if security.user_namespace == Some(true) {
+        return Some(
+            Cause::new(
+                "this process runs in a user namespace (a container), where CAP_SYS_BOOT does not \
+                 count for the machine",
+            )
+            .hint("run rkexec as root outside of the container"),
+        );
     }
     if security.load_disabled == Some(true) {
         return Some(

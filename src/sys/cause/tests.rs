@@ -18,14 +18,14 @@ fn open_machine() -> (Security, Loaded) {
         limit_panic: Some(-1),
         cap_sys_boot: Some(true),
         ima_appraise_kexec: Some(false),
-        kexec_load_refused: false,
-        kho: false,
         config: RunningConfig {
             kexec: Some(true),
             kexec_file: Some(true),
             kexec_sig: Some(true),
             kexec_sig_force: Some(false),
+            ..RunningConfig::default()
         },
+        ..Security::default()
     };
     let loaded = Loaded {
         normal: Some(false),
@@ -372,7 +372,7 @@ fn memory_busy_and_handover_follow_the_facts() {
         "{hint}"
     );
 
-    let kho = |s: &mut Security, _: &mut Loaded| s.kho = true;
+    let kho = |s: &mut Security, _: &mut Loaded| s.kho.on = true;
     let cause = with(Syscall::KexecFileLoad, Target::Normal, kho, |attempt| {
         explain(&attempt, Errno::new(libc::EADDRNOTAVAIL))
     });
