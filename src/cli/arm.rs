@@ -134,11 +134,15 @@ impl Arming<'_> {
         let root = &self.context.root;
         let environment = Environment::read(root)?;
         possible(&self.config, environment, &Loaded::read(root)?)?;
-        let host = Host::read_for_crash(root)?;
+        let mut host = Host::read_for_crash(root)?;
         let job = job(&self.config, &host.release)?;
+        let record = LoadRecord::of_loaded(root, Target::Crash, &host.loaded)?;
+        if let Some(record) = &record {
+            record.teach(job.request.syscall, &mut host.security);
+        }
         with_plan(self.context, &host, &job, |planned| {
             let wanted = planned.record(root)?;
-            let differs = match LoadRecord::of_loaded(root, Target::Crash, &host.loaded)? {
+            let differs = match &record {
                 Some(record) => record.differs(&wanted),
                 None if host.loaded.crash == Some(true) => {
                     Some("which crash kernel was loaded before is not recorded".to_owned())
@@ -241,6 +245,8 @@ fn possible(config: &Config, environment: Environment, loaded: &Loaded) -> Resul
     }
     let minimum = config.minimum_reservation();
     let (why, way_out) = match (loaded.crash, loaded.crash_size) {
+        // What is reserved shows when the other load is done.
+        _ if loaded.busy => return Ok(()),
         (None, _) => (
             "the running kernel knows no crash kernels".to_owned(),
             "boot a kernel with CONFIG_CRASH_DUMP",

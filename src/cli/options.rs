@@ -9,7 +9,7 @@ use crate::handover::{HandoverRequest, Pool, Protection};
 use crate::host::firmware_tables::FirmwareTables;
 use crate::memory::{MapPolicy, parse_size};
 use crate::plan::{CmdlineBase, CmdlineRequest, LoadRequest, SyscallChoice};
-use crate::sys::{Syscall, Target};
+use crate::sys::{FileFlags, Syscall, Target};
 
 /// What is loaded, and how.
 #[derive(Debug, Clone, Default, Args)]
@@ -106,6 +106,9 @@ pub(super) struct LoadArgs {
     /// Take the next kernel to understand pools, although its configuration is unknown.
     #[arg(help_heading = "Hand-over options", long)]
     assume_pmpool: bool,
+    /// Flags for kexec_file_load; options of `rkexec kexec`.
+    #[arg(skip)]
+    pub(super) file_flags: FileFlags,
 }
 
 /// A port's number, without the suffixes of sizes.
@@ -207,6 +210,7 @@ impl LoadArgs {
                 assume_pmpool: self.assume_pmpool,
             },
             time,
+            file_flags: self.file_flags,
             firmware_tables: FirmwareTables::default(),
             target: if self.panic {
                 Target::Crash

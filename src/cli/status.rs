@@ -8,8 +8,8 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::{Context, render};
-use crate::crash::Reservation;
 use crate::crash::sizing::{MARGIN, Sizing};
+use crate::crash::{CrashError, Reservation};
 use crate::host::kho::Kho;
 use crate::host::loaded::Loaded;
 use crate::host::security::{Lockdown, Security};
@@ -116,6 +116,9 @@ impl Status {
         };
         let crash = record(Target::Crash)?;
         let host = match (loaded.crash, Host::read_for_crash(root)) {
+            (Some(true), _) if check && loaded.busy => {
+                return Err(CrashError::Busy).context("check failed");
+            }
             (Some(true), Err(error)) if check => return Err(error).context("check failed"),
             (Some(true), host) => host.map_err(|error| format!("{:#}", anyhow::Error::from(error))),
             _ => Err(String::new()),
@@ -155,6 +158,7 @@ fn armed(
         return unknown("there is no record of it: another tool loaded it");
     };
     match host.map(|host| fit.now(host)) {
+        Ok(Err(error @ CrashError::Busy)) => Armed::Unknown(error.to_string()),
         Ok(Ok(now)) => fit.differs(&now).map_or(Armed::Yes, Armed::Stale),
         Ok(Err(error)) => Armed::Stale(error.to_string()),
         Err(error) => Armed::Unknown(error.clone()),
@@ -236,7 +240,6 @@ fn text(status: &Status) -> String {
         Some(_) => "none".to_owned(),
         None => "not supported".to_owned(),
     };
-    let size = |bytes: Option<u64>| bytes.map_or_else(|| "unknown".to_owned(), render::human);
     let lockdown = match security.lockdown {
         Some(Lockdown::None) => "none",
         Some(Lockdown::Integrity) => "integrity",
@@ -265,7 +268,7 @@ fn text(status: &Status) -> String {
     if let Some(sizing) = &status.sizing {
         line("  memory to run in:", &sum(sizing));
     }
-    line("crash reservation:", &size(loaded.crash_size));
+    line("crash reservation:", &reservation(loaded));
     line(
         "elfcorehdr hotplug:",
         if loaded.crash_elfcorehdr_size.is_some() {
@@ -288,6 +291,15 @@ fn text(status: &Status) -> String {
     line("CONFIG_KEXEC:", yes_no(security.config.kexec));
     line("CONFIG_KEXEC_FILE:", yes_no(security.config.kexec_file));
     out + &of_obstacles(obstacles)
+}
+
+/// The size of the reservation, which the kernel does not tell during a load.
+fn reservation(loaded: &Loaded) -> String {
+    match loaded.crash_size {
+        _ if loaded.busy => "not told: a load is under way".to_owned(),
+        None => "unknown".to_owned(),
+        Some(size) => render::human(size),
+    }
 }
 
 /// What forbids a load. One that forbids all four is said once.
@@ -382,6 +394,7 @@ fn to_json(status: &Status) -> Value {
         "crash_hotplug_cpu": loaded.crash_hotplug_cpu,
         "crash_hotplug_memory": loaded.crash_hotplug_memory,
         "crash_size": loaded.crash_size,
+        "load_under_way": loaded.busy,
         "crash_elfcorehdr_size": loaded.crash_elfcorehdr_size,
         "lockdown": security.lockdown,
         "secure_boot": secure_boot,
@@ -398,4 +411,44 @@ fn to_json(status: &Status) -> Value {
         "config_kexec_file": security.config.kexec_file,
         "obstacles": obstacles,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_load_that_is_under_way_hides_one_line() {
+        let said = |busy, crash_size| {
+            reservation(&Loaded {
+                busy,
+                crash_size,
+                ..Loaded::default()
+            })
+        };
+        assert_eq!(said(true, None), "not told: a load is under way");
+        assert_eq!(said(false, None), "unknown");
+        assert_eq!(said(false, Some(256 << 20)), "256 MiB");
+    }
+
+    #[test]
+    fn what_forbids_everything_is_said_once() {
+        let cause = |why: &str| Cause {
+            why: why.to_owned(),
+            hint: Some("h".to_owned()),
+        };
+        let calls = [Syscall::KexecLoad, Syscall::KexecFileLoad];
+        let all = calls.map(|call| (call, Target::Normal, cause("x")));
+        let all = [
+            &all[..],
+            &calls.map(|call| (call, Target::Crash, cause("x"))),
+        ]
+        .concat();
+        assert_eq!(of_obstacles(&all), "every load would fail: x\n  hint: h\n");
+        assert_eq!(
+            of_obstacles(&all[..1]),
+            "kexec_load of a normal image would fail: x\n  hint: h\n"
+        );
+        assert_eq!(of_obstacles(&[]), "");
+    }
 }

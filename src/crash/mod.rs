@@ -41,6 +41,11 @@ pub enum CrashError {
     /// No `crashkernel=`, or no room for it.
     #[error("no memory is reserved for a crash kernel")]
     NoReservation,
+    /// The kernel does not tell its size now.
+    #[error(
+        "a load is under way, and the kernel does not tell the size of the reservation meanwhile"
+    )]
+    Busy,
     /// The reservation is tiny.
     #[error(
         "the reservation for a crash kernel has {size:#x} bytes, and the running kernel itself takes {room:#x} of it"
@@ -75,9 +80,10 @@ impl CrashError {
             Self::NoReservation | Self::Tiny { .. } => {
                 Some("boot with crashkernel=512M (or more) on the kernel's command line")
             }
-            Self::Untold { .. } => {
-                Some("run as root; --syscall kexec_file_load leaves the description to the kernel")
-            }
+            Self::Busy => Some("try again when the other load is done"),
+            Self::Untold { .. } => Some(
+                "run as root, or leave the description to the kernel: --syscall kexec_file_load",
+            ),
             Self::TooManyHeaders(_) => {
                 Some("memory in so many pieces cannot be dumped whole: plug it in larger blocks")
             }
@@ -102,8 +108,11 @@ impl Reservation {
     /// The one of `host`.
     ///
     /// # Errors
-    /// When there is none.
+    /// When there is none, or the kernel does not tell which one it is now.
     pub fn of(host: &Host) -> Result<Self, CrashError> {
+        if host.loaded.busy {
+            return Err(CrashError::Busy);
+        }
         let reserved = host.iomem.crash_kernel();
         // kexec_crash_size is that of crashk_res; of equal ones the higher it is.
         let target = reserved

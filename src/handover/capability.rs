@@ -86,8 +86,8 @@ pub struct Capability {
 
 impl Capability {
     /// Reads the configuration of `image`: the one inside it, else
-    /// config-RELEASE beside it, else /boot/config-RELEASE and
-    /// /lib/modules/RELEASE/config below `root`.
+    /// config-RELEASE beside it (in a directory RELEASE also `config`), else
+    /// /boot/config-RELEASE and RELEASE/config in /lib/modules or /usr/lib/modules below `root`.
     ///
     /// Nothing here fails: what cannot be read is a note, and a fact unknown.
     #[must_use]
@@ -281,14 +281,21 @@ fn file(
     let name = format!("config-{release}");
     // A bare file name has the parent "", which is the current directory.
     let beside = image_path.parent().map(|dir| dir.join(&name));
+    // /usr/lib/modules/RELEASE holds the kernel as `vmlinuz` and this as `config`.
+    let own = image_path
+        .parent()
+        .filter(|dir| dir.file_name().is_some_and(|name| name == release))
+        .map(|dir| dir.join("config"));
     let at_root = [
         format!("/boot/{name}"),
         format!("/lib/modules/{release}/config"),
+        format!("/usr/lib/modules/{release}/config"),
     ]
     .map(|path| (root.path(&path), path));
     beside
         .map(|path| (path, format!("{name} beside the image")))
         .into_iter()
+        .chain(own.map(|path| (path, "config beside the image".to_owned())))
         .chain(at_root)
         .find_map(|(path, from)| match read(&path) {
             Ok(None) => None,

@@ -14,6 +14,9 @@ use crate::memory::PhysRange;
 const CPUS: &str = "/sys/devices/system/cpu";
 const VMCOREINFO: &str = "/sys/kernel/vmcoreinfo";
 const KCORE: &str = "/proc/kcore";
+/// Keys of the disks that a dump goes to (Linux 6.16, CONFIG_CRASH_DM_CRYPT): a directory
+/// for each, and files about all of them.
+pub const DM_CRYPT_KEYS: &str = "/sys/kernel/config/crash_dm_crypt_keys";
 const CMA_RANGES: [&str; 2] = [
     "/sys/kernel/kexec/crash_cma_ranges",
     "/sys/kernel/kexec_crash_cma_ranges",
@@ -59,6 +62,9 @@ pub struct CrashFacts {
     pub mapping: Option<KernelMapping>,
     /// Memory of `crashkernel=…,cma`: the capture kernel's, used by user space until then.
     pub cma: Vec<PhysRange>,
+    /// Names of the dm-crypt keys that the capture kernel shall get. The keys themselves
+    /// are in the kernel's keyring.
+    pub dm_crypt_keys: Vec<String>,
 }
 
 impl CrashFacts {
@@ -73,6 +79,7 @@ impl CrashFacts {
             vmcoreinfo: vmcoreinfo(root)?,
             mapping: mapping(root)?,
             cma: cma(root)?,
+            dm_crypt_keys: dm_crypt_keys(root)?,
         })
     }
 }
@@ -158,6 +165,19 @@ fn cma(root: &Root) -> Result<Vec<PhysRange>, HostError> {
             .collect();
     }
     Ok(Vec::new())
+}
+
+/// Each key is a directory with the file `description`, the key's name in the keyring.
+fn dm_crypt_keys(root: &Root) -> Result<Vec<String>, HostError> {
+    let names = root.list_permitted(DM_CRYPT_KEYS)?.unwrap_or_default();
+    let mut keys = Vec::new();
+    for name in names {
+        let description = format!("{DM_CRYPT_KEYS}/{name}/description");
+        if root.read_permitted(&description)?.is_some() {
+            keys.push(name);
+        }
+    }
+    Ok(keys)
 }
 
 /// The program headers of /proc/kcore; of all memory only they are read.

@@ -18,6 +18,8 @@ pub struct Loaded {
     pub crash: Option<bool>,
     /// Size of the crash kernel's reservation in bytes.
     pub crash_size: Option<u64>,
+    /// The kernel did not tell that size, for a load is under way.
+    pub busy: bool,
     /// crash_elfcorehdr_size: the kernel can update elfcorehdr itself.
     pub crash_elfcorehdr_size: Option<u64>,
     /// The kernel updates the loaded crash image when CPUs come or go
@@ -40,7 +42,7 @@ impl Loaded {
     /// Reads the states below `root`: /sys/kernel/kexec/ (6.19 and later) or the older names.
     ///
     /// # Errors
-    /// When a file is there and malformed.
+    /// When a file is there and malformed. A kernel that is busy is a fact, not an error.
     pub fn read(root: &Root) -> Result<Self, HostError> {
         let hotplug = |subsystem: &str| {
             let path = format!("/sys/devices/system/{subsystem}/crash_hotplug");
@@ -48,18 +50,27 @@ impl Loaded {
         };
         let flag = |names| either(names, |path| text::optional_bool(root, path));
         let size = |names| either(names, |path| text::optional_decimal(root, path));
-        // EBUSY while a load or an update is under way (`crash_get_memory_size`).
-        let crash_size = patiently(std::thread::sleep, || {
+        let (crash_size, busy) = unless_busy(patiently(std::thread::sleep, || {
             size(["kexec/crash_size", "kexec_crash_size"])
-        })?;
+        }))?;
         Ok(Self {
             normal: flag(["kexec/loaded", "kexec_loaded"])?,
             crash: flag(["kexec/crash_loaded", "kexec_crash_loaded"])?,
             crash_size,
+            busy,
             crash_elfcorehdr_size: size(["kexec/crash_elfcorehdr_size", "crash_elfcorehdr_size"])?,
             crash_hotplug_cpu: hotplug("cpu")?,
             crash_hotplug_memory: hotplug("memory")?,
         })
+    }
+}
+
+/// EBUSY is what the kernel answers while a load or an update after hotplug is under
+/// way (`crash_get_memory_size`).
+fn unless_busy(size: Result<Option<u64>, HostError>) -> Result<(Option<u64>, bool), HostError> {
+    match size {
+        Err(error) if error.is_busy() => Ok((None, true)),
+        size => size.map(|size| (size, false)),
     }
 }
 
@@ -131,6 +142,19 @@ mod tests {
     }
 
     #[test]
+    fn a_kernel_that_stays_busy_is_a_fact() {
+        let failed = |error: i32| {
+            unless_busy(Err(HostError::Read {
+                path: "x".to_owned(),
+                source: io::Error::from_raw_os_error(error),
+            }))
+        };
+        assert_eq!(failed(libc::EBUSY).unwrap(), (None, true));
+        assert!(failed(libc::EIO).is_err());
+        assert_eq!(unless_busy(Ok(Some(7))).unwrap(), (Some(7), false));
+    }
+
+    #[test]
     fn new_names_go_before_old_ones() {
         let dir = tempfile::tempdir().unwrap();
         let root = Root::at(dir.path());
@@ -167,6 +191,7 @@ mod tests {
                 normal: Some(false),
                 crash: Some(true),
                 crash_size: Some(0),
+                busy: false,
                 crash_elfcorehdr_size: Some(917_616),
                 crash_hotplug_cpu: Some(true),
                 crash_hotplug_memory: Some(false),

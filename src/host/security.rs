@@ -221,6 +221,7 @@ impl RunningConfig {
         for path in [
             format!("/boot/config-{release}"),
             format!("/lib/modules/{release}/config"),
+            format!("/usr/lib/modules/{release}/config"),
         ] {
             if let Some(bytes) = root.read_permitted(&path)? {
                 return Ok(Self::parse(&bytes));

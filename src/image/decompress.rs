@@ -80,7 +80,7 @@ impl Compression {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecompressError {
     /// No format that is known.
-    #[error("not packed in a known format: it begins with{}", hex(.0))]
+    #[error("{}", unknown(.0))]
     Unknown(Vec<u8>),
     /// A format that is known by its name only.
     #[error("{} not supported", .0.name())]
@@ -113,11 +113,12 @@ pub enum DecompressError {
     },
 }
 
-fn hex(bytes: &[u8]) -> String {
-    match bytes {
-        [] => " nothing".to_owned(),
-        _ => bytes.iter().map(|byte| format!(" {byte:02x}")).collect(),
+fn unknown(start: &[u8]) -> String {
+    if start.is_empty() {
+        return "there are no bytes to unpack".to_owned();
     }
+    let hex: String = start.iter().map(|byte| format!(" {byte:02x}")).collect();
+    format!("not packed in a known format: the first bytes are{hex}")
 }
 
 /// The format of `bytes`, by its magic.

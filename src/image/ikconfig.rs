@@ -53,6 +53,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::kconfig::Symbol;
 
     const TEXT: &str = "\
 #

@@ -170,8 +170,5 @@ pub fn probe(file: &[u8]) -> Result<Image<'_>, ImageError> {
     if let Some(image) = vmlinux::parse(file)? {
         return Ok(Image::Linux(image));
     }
-    if let Some(what) = multiboot::near_miss(file) {
-        return Err(ImageError::NotAKernel(what));
-    }
     Err(near::miss(file))
 }

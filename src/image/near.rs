@@ -47,6 +47,9 @@ const OTHERS: [(usize, &[u8], &str); 5] = [
     (0x04, b"zimg", "an EFI zboot image"),
 ];
 
+/// Size of what a bzImage begins with, bytes: the boot sector and the setup header.
+const BOOT_SECTOR: usize = 0x268;
+
 /// Sections that only UKIs and their addons have.
 const UKI_SECTIONS: [&str; 4] = [".cmdline", ".initrd", ".ucode", ".dtb"];
 
@@ -61,9 +64,6 @@ pub(super) fn miss(file: &[u8]) -> ImageError {
         let what = format!("{name}: this program loads x86_64 kernels");
         return ImageError::Unsupported(what);
     }
-    if file.starts_with(b"\x7fELF") {
-        return is(&elf(file));
-    }
     if file.starts_with(b"MZ") {
         return is(&pe(file));
     }
@@ -76,10 +76,35 @@ pub(super) fn miss(file: &[u8]) -> ImageError {
     if file.get(510..512) == Some(b"\x55\xaa") {
         return is("a boot sector, or a whole disk, without \"HdrS\" at 0x202");
     }
-    not(format!(
-        "no boot sector with \"HdrS\" in its {} bytes",
-        file.len()
-    ))
+    // What has a name is called by it: boot loaders and disks hold this magic as well.
+    if let Some(what) = super::multiboot::near_miss(file) {
+        return not(what);
+    }
+    if file.starts_with(b"\x7fELF") {
+        return is(&elf(file));
+    }
+    not(unnamed(file))
+}
+
+/// What is said of a file that nothing gives a name.
+fn unnamed(file: &[u8]) -> String {
+    let start = file.get(..0x1000.min(file.len())).unwrap_or_default();
+    if file.is_empty() {
+        "the file is empty".to_owned()
+    } else if file.iter().all(|byte| *byte == 0) {
+        format!("all of its {} bytes are zero", file.len())
+    } else if std::str::from_utf8(start).is_ok_and(|text| !text.contains('\0')) {
+        "this is a text file".to_owned()
+    } else if file.len() < BOOT_SECTOR {
+        format!(
+            "this is a file of {} bytes, too short for the boot sector of a bzImage",
+            file.len()
+        )
+    } else {
+        "this is a file of an unknown format: it has no boot sector with \"HdrS\", and is neither an \
+         ELF nor a PE file"
+            .to_owned()
+    }
 }
 
 /// What an ELF file is that is no kernel.
@@ -95,7 +120,7 @@ fn elf(file: &[u8]) -> String {
         );
     }
     match header.e_type {
-        ET_REL => return "an ELF object file (a module?), not a kernel".to_owned(),
+        ET_REL => return "an ELF object file (a module of a kernel?)".to_owned(),
         ET_CORE => return "an ELF core file (a dump of a kernel?)".to_owned(),
         ET_EXEC | ET_DYN => {}
         other => return format!("an ELF file of type {other:#x}"),

@@ -64,12 +64,51 @@ fn files_are_called_by_their_magic() {
     ] {
         named(&with(0x1000, at, magic), &format!("{name}{others}"));
     }
-    for size in [0, 10] {
-        named(
-            &vec![b'x'; size],
-            &format!("not a kernel image: no boot sector with \"HdrS\" in its {size} bytes"),
-        );
-    }
+    let unnamed = |file: &[u8], message: &str| {
+        named(file, &format!("not a kernel image: {message}"));
+    };
+    unnamed(b"", "the file is empty");
+    unnamed(&[0; 5000], "all of its 5000 bytes are zero");
+    unnamed(b"xxxxxxxxxx", "this is a text file");
+    unnamed(
+        b"x\0xxxxxxxx",
+        "this is a file of 10 bytes, too short for the boot sector of a bzImage",
+    );
+    unnamed(
+        &[0xf1; 5000],
+        "this is a file of an unknown format: it has no boot sector with \"HdrS\", and is neither \
+         an ELF nor a PE file",
+    );
+}
+
+/// GRUB holds the magic of multiboot, and so does a disk that it boots.
+#[test]
+fn what_has_a_name_is_not_called_by_the_magic_of_multiboot() {
+    let grub = |mut file: Vec<u8>| {
+        file[0x1042..0x1046].copy_from_slice(&0x1bad_b002_u32.to_le_bytes());
+        file
+    };
+    named(
+        &grub(with(0x2000, 510, b"\x55\xaa")),
+        "a boot sector, or a whole disk, without \"HdrS\" at 0x202",
+    );
+    named(
+        &grub(with(0x2000, 0x438, b"\x53\xef")),
+        "an ext2, ext3 or ext4 file system",
+    );
+    named(
+        &grub(with(
+            0x2000,
+            0,
+            &TinyPe::new([(".text", &b"x"[..])]).build(),
+        )),
+        "a PE file for x86_64 without a Linux boot sector and without a section .linux",
+    );
+    named(
+        &grub(vec![0xf1; 0x2000]),
+        "not a kernel image: this is no multiboot 1 kernel, although the magic of its header is at \
+         0x1042: that is no multiple of 4",
+    );
 }
 
 #[test]
@@ -96,7 +135,7 @@ fn elf_files_are_told_apart() {
         ),
         (
             changed(|image| image.kind = 1),
-            "an ELF object file (a module?), not a kernel",
+            "an ELF object file (a module of a kernel?)",
         ),
         (
             changed(|image| image.kind = 4),

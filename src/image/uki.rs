@@ -224,9 +224,9 @@ impl<'a> Addon<'a> {
     /// # Errors
     /// When it is none, or damaged, or made for another kind of machine.
     pub fn parse(file: &'a [u8]) -> Result<Self, ImageError> {
-        let not = |why: &str| ImageError::NotAKernel(format!("no addon for a UKI: {why}"));
+        let not = |why: &str| ImageError::Unsupported(format!("this is no addon for a UKI: {why}"));
         let pe = Pe::parse(file).map_err(malformed)?;
-        let pe = pe.ok_or_else(|| not("not a PE file"))?;
+        let pe = pe.ok_or_else(|| not("it is no PE file"))?;
         if pe.has(".linux") {
             return Err(not("it has a kernel (.linux) of its own"));
         }

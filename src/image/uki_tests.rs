@@ -307,10 +307,10 @@ fn addons_have_parts_and_no_kernel() {
     let refused = |file: &[u8]| Addon::parse(file).unwrap_err().to_string();
     assert_eq!(
         refused(&TinyPe::uki().build()),
-        "not a kernel image: no addon for a UKI: it has a kernel (.linux) of its own"
+        "this is no addon for a UKI: it has a kernel (.linux) of its own"
     );
     assert!(refused(&TinyPe::new([(".text", &b"x"[..])]).build()).contains("it has none of"));
-    assert!(refused(b"text").contains("not a PE file"));
+    assert!(refused(b"text").contains("it is no PE file"));
 }
 
 #[test]

@@ -205,6 +205,7 @@ fn file_load(
         initrd.or(single.map(MappedFile::fd)),
         &cmdline,
         attempt.target,
+        plan.file_flags,
         when_busy,
     )
     .map_err(|errno| SysError::failed(attempt, errno).into())

@@ -14,10 +14,11 @@ use serde::{Deserialize, Serialize};
 use crate::crash::HotplugChoice;
 use crate::crash::fit::Fit;
 use crate::host::loaded::Loaded;
+use crate::host::security::Security;
 use crate::host::{Host, HostError, Root};
 use crate::image::Image;
 use crate::plan::{Blobs, CmdlineBase, CmdlineRequest, LoadRequest, Plan, SyscallChoice};
-use crate::sys::{Syscall, Target};
+use crate::sys::{FileFlags, Syscall, Target};
 
 /// Where the records are; a tmpfs, so that a boot does not see those of another.
 const DIR: &str = "/run/rkexec";
@@ -73,6 +74,13 @@ pub struct LoadRecord {
     pub mem_max: Option<u64>,
     /// Memory that the kernel takes to start, bytes.
     pub init_size: u64,
+    /// kexec_load was tried first, and the kernel refused it for a reason that no fact
+    /// tells (a security module, a filter).
+    #[serde(default)]
+    pub kexec_load_refused: bool,
+    /// `--no-cma` and `--force-dtb`, where the kernel takes them.
+    #[serde(default)]
+    pub file_flags: FileFlags,
     /// What the crash kernel was loaded for; `None` for `exec`.
     pub fit: Option<Fit>,
 }
@@ -163,6 +171,8 @@ impl LoadRecord {
             mem_min: job.request.mem_min,
             mem_max: job.request.mem_max,
             init_size: image.memory_size(),
+            kexec_load_refused: host.security.kexec_load_refused,
+            file_flags: plan.file_flags,
             fit: plan.crash.as_ref().map(|crash| Fit::of(plan, crash, host)),
         })
     }
@@ -271,8 +281,18 @@ impl LoadRecord {
                 time,
                 target: self.target,
                 hotplug: self.hotplug,
+                file_flags: self.file_flags,
                 ..LoadRequest::default()
             },
+        }
+    }
+
+    /// Tells `security` what was found out by this load: that the kernel refuses
+    /// kexec_load, although no fact says so. Where the choice is free, the same call is
+    /// then planned again, and nothing differs.
+    pub fn teach(&self, choice: SyscallChoice, security: &mut Security) {
+        if self.kexec_load_refused && choice == SyscallChoice::Auto {
+            security.kexec_load_refused = true;
         }
     }
 
@@ -311,5 +331,47 @@ impl LoadRecord {
             (None, None) => None,
             _ => Some("the target is another one now".to_owned()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(more: &serde_json::Value) -> LoadRecord {
+        let mut record = serde_json::json!({
+            "schema": SCHEMA, "boot_id": "", "rkexec": "", "loaded_at": 0, "target": "crash",
+            "syscall": "kexec_file_load", "kernel": "/k", "release": null, "initrds": [],
+            "blobs": { "kernel": { "size": 1, "digest": "00" }, "initrd": [] }, "cmdline": "",
+            "digest": true, "no_efi": false, "serial_port": null, "hotplug": HotplugChoice::Auto,
+            "mem_min": null, "mem_max": null, "init_size": 0, "fit": null,
+        });
+        for (field, value) in more.as_object().unwrap() {
+            record[field] = value.clone();
+        }
+        serde_json::from_value(record).unwrap()
+    }
+
+    #[test]
+    fn a_refusal_that_no_fact_tells_is_remembered() {
+        let taught = |refused: bool, choice| {
+            let mut security = Security::default();
+            let refused = serde_json::json!({ "kexec_load_refused": refused });
+            record(&refused).teach(choice, &mut security);
+            security.forbids_kexec_load(None).is_some()
+        };
+        assert!(taught(true, SyscallChoice::Auto));
+        assert!(!taught(false, SyscallChoice::Auto));
+        // Who names a call gets it.
+        assert!(!taught(true, SyscallChoice::Only(Syscall::KexecLoad)));
+        // A record of an earlier version says nothing of it.
+        assert!(!record(&serde_json::json!({})).kexec_load_refused);
+    }
+
+    #[test]
+    fn flags_of_the_call_are_asked_for_again() {
+        let flags = serde_json::json!({ "file_flags": { "no_cma": true, "force_dtb": false } });
+        let job = record(&flags).job(None, 0);
+        assert!(job.request.file_flags.no_cma && !job.request.file_flags.force_dtb);
     }
 }

@@ -25,6 +25,11 @@ const ONE_BOOT_ONLY: [&str; 6] = [
 /// reserve what it runs in, with `mem` its reservation may lie too high.
 const NOT_FOR_CRASH: [&str; 4] = ["crashkernel", "mem", "memmap", "pmpool"];
 
+/// Keeps the capture kernel's ACPI driver from adding the machine's DIMMs to its
+/// memory, as it would without being told: they are in the dump, and it would write
+/// into them (drivers/acpi/acpi_memhotplug.c).
+pub(super) const NO_MEMHOTPLUG: &str = "acpi_no_memhotplug";
+
 /// How the command line is made.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CmdlineRequest {
@@ -127,9 +132,29 @@ impl Cmdline {
 fn reusable(running: &str) -> String {
     let mut parameters = words(running).take_while(|word| *word != "--");
     let crash_map = parameters.any(|word| word == "memmap=exactmap");
-    without(running, |name, _| {
+    let line = without(running, |name, _| {
         ONE_BOOT_ONLY.contains(&name) || (crash_map && name == "memmap")
-    })
+    });
+    match has(running, "elfcorehdr") {
+        true => without_last(&line, NO_MEMHOTPLUG),
+        false => line,
+    }
+}
+
+/// `line` without `word` when it is the last one of the kernel's own: there a crash load
+/// puts what it adds. Elsewhere it is the operator's.
+fn without_last(line: &str, word: &str) -> String {
+    let (kernels, inits) = split_at_init(line);
+    match kernels.trim_end().strip_suffix(word) {
+        Some(rest) if rest.is_empty() || rest.ends_with(' ') => {
+            let parts = [rest.trim_end(), inits].into_iter();
+            parts
+                .filter(|part| !part.is_empty())
+                .collect::<Vec<_>>()
+                .join(" ")
+        }
+        _ => line.to_owned(),
+    }
 }
 
 /// The running line for a crash kernel.
@@ -231,6 +256,27 @@ mod tests {
         assert_eq!(make(&request, crash), "quiet -- memmap=x");
         let set_aside = "memmap=64M$0x20000000 memmap=1G!4G -- memmap=exactmap";
         assert_eq!(make(&request, set_aside), set_aside);
+    }
+
+    #[test]
+    fn reuse_drops_the_word_that_a_crash_load_added() {
+        let request = CmdlineRequest {
+            base: CmdlineBase::Running,
+            ..Default::default()
+        };
+        let line = "quiet acpi_no_memhotplug elfcorehdr=0x1 -- acpi_no_memhotplug";
+        assert_eq!(make(&request, line), "quiet -- acpi_no_memhotplug");
+        let by_the_kernel = "elfcorehdr=0x1 quiet acpi_no_memhotplug";
+        assert_eq!(make(&request, by_the_kernel), "quiet");
+        assert_eq!(make(&request, "acpi_no_memhotplug elfcorehdr=0x1"), "");
+        // The operator's own.
+        for own in ["quiet acpi_no_memhotplug", "acpi_no_memhotplug quiet"] {
+            assert_eq!(make(&request, own), own);
+        }
+        let own = "acpi_no_memhotplug quiet elfcorehdr=0x1";
+        assert_eq!(make(&request, own), "acpi_no_memhotplug quiet");
+        let other = "xacpi_no_memhotplug elfcorehdr=0x1";
+        assert_eq!(make(&request, other), "xacpi_no_memhotplug");
     }
 
     #[test]

@@ -3,9 +3,10 @@
 use super::cmdline;
 use super::{Cmdline, LoadRequest, PlanError};
 use crate::arch::x86_64::boot_params::E820_MAX_ENTRIES_ZEROPAGE;
-use crate::crash::HotplugChoice;
+use crate::crash::{self, HotplugChoice};
 use crate::handover::Handover;
 use crate::host::Host;
+use crate::host::crash::DM_CRYPT_KEYS;
 use crate::image::LinuxKernel;
 use crate::image::linux::{Format, xloadflags};
 use crate::memory::{
@@ -58,6 +59,15 @@ pub(super) fn decide(
         },
         SyscallChoice::Auto => {
             let Some(forbidden) = forbids_kexec_load(request, host) else {
+                let is_able = refuses.is_none()
+                    && needs_load.is_none()
+                    && host.security.config.kexec_file != Some(false)
+                    && !harm(request.target, host, map, &kernel_map(host), line)
+                        .iter()
+                        .any(|harm| harm.severe);
+                if let Some(because) = favours_file_load(request, host).filter(|_| is_able) {
+                    return decision(Syscall::KexecFileLoad, because);
+                }
                 let because = needs_load.map_or_else(
                     || {
                         "the fixed-up memory map, placement by this plan, and a digest that names what is damaged"
@@ -95,6 +105,24 @@ pub(super) fn decide(
             }
         }
     }
+}
+
+/// What a crash kernel gets from kexec_file_load alone on this machine.
+fn favours_file_load(request: &LoadRequest, host: &Host) -> Option<String> {
+    if request.target != Target::Crash {
+        return None;
+    }
+    let keys = host.crash.dm_crypt_keys.len();
+    if keys > 0 {
+        return Some(format!(
+            "only kexec_file_load passes on the {keys} dm-crypt keys of {DM_CRYPT_KEYS}, with which \
+             the capture kernel opens the encrypted disk for the dump"
+        ));
+    }
+    let untold = crash::contents(host, &[]).err()?;
+    Some(format!(
+        "{untold}; with kexec_file_load the kernel describes itself"
+    ))
 }
 
 /// Decides for a kernel that is no Linux.

@@ -7,6 +7,7 @@ mod chain;
 pub mod cmdline;
 mod decide;
 mod error;
+mod file_flags;
 mod initrd;
 mod multiboot;
 mod place;
@@ -27,12 +28,13 @@ use crate::crash::{self, HotplugChoice, Reservation};
 use crate::handover::record::Blob;
 use crate::handover::{Capability, Handover, HandoverRequest, Pool, Protection};
 use crate::host::Host;
+use crate::host::crash::DM_CRYPT_KEYS;
 use crate::host::firmware_tables::FirmwareTables;
 use crate::image::linux::Format;
 use crate::image::{Image, LinuxKernel};
 use crate::memory::{E820Type, MapPolicy, MemoryKind, MemoryMap, PhysRange};
 use crate::purgatory::{self, Digest};
-use crate::sys::{Hotplug, Syscall, Target};
+use crate::sys::{FileFlags, Hotplug, Syscall, Target};
 
 /// What the operator asks for.
 #[derive(Debug, Clone, Default)]
@@ -65,6 +67,8 @@ pub struct LoadRequest {
     pub target: Target,
     /// Whether the kernel shall update elfcorehdr itself.
     pub hotplug: HotplugChoice,
+    /// Flags for kexec_file_load.
+    pub file_flags: FileFlags,
     /// The firmware's root pointers, for a multiboot kernel.
     pub firmware_tables: FirmwareTables,
 }
@@ -174,6 +178,8 @@ pub struct Plan<'a> {
     /// Digests of what is loaded from files; `None` without `--panic` when
     /// nobody needs them (kexec_file_load, `--no-digest`).
     pub blobs: Option<Blobs>,
+    /// Flags for kexec_file_load that were asked for and that the kernel takes.
+    pub file_flags: FileFlags,
     /// What the operator should know.
     pub warnings: Vec<String>,
 }
@@ -281,6 +287,7 @@ impl Plan<'_> {
             pools: Vec::new(),
             crash: None,
             blobs: None,
+            file_flags: FileFlags::default(),
             warnings,
         }
     }
@@ -350,8 +357,8 @@ pub fn plan<'a>(
         Target::Normal => None,
         Target::Crash => {
             let asked = cmdline.as_str().to_owned();
-            if !cmdline::has(&asked, NO_MEMHOTPLUG) {
-                cmdline = cmdline.with(NO_MEMHOTPLUG, limit)?;
+            if !cmdline::has(&asked, cmdline::NO_MEMHOTPLUG) {
+                cmdline = cmdline.with(cmdline::NO_MEMHOTPLUG, limit)?;
             }
             Some(crash_plan(
                 request,
@@ -370,9 +377,10 @@ pub fn plan<'a>(
         crash,
         ..Plan::new(syscall, cmdline, memory_map, warnings)
     };
+    plan.take_file_flags(request, host);
     if let Some(crash) = &plan.crash {
-        plan.warnings
-            .extend(crash_warnings(host, crash, plan.cmdline.as_str()));
+        let warnings = crash_warnings(host, crash, plan.syscall.name, plan.cmdline.as_str());
+        plan.warnings.extend(warnings);
     }
     match plan.syscall.name {
         Syscall::KexecLoad => {
@@ -412,7 +420,8 @@ pub fn plan<'a>(
                 .map(|harm| format!("kexec_file_load {}", harm.what));
             plan.warnings.extend(harm);
             plan.e820.truncate(E820_MAX_ENTRIES_ZEROPAGE);
-            if handover.tree.is_some() {
+            let keeps_tree = request.handover.uki_dtb.is_none() && plan.keeps_the_running_tree();
+            if handover.tree.is_some() && !keeps_tree {
                 let whose = match request.handover.uki_dtb {
                     Some(_) => "the UKI",
                     None => "the running kernel",
@@ -426,11 +435,6 @@ pub fn plan<'a>(
     validate::validate(&plan, host)?;
     Ok(plan)
 }
-
-/// Keeps the capture kernel's ACPI driver from adding the machine's DIMMs to its
-/// memory, as it would without being told: they are in the dump, and it would write
-/// into them (drivers/acpi/acpi_memhotplug.c).
-const NO_MEMHOTPLUG: &str = "acpi_no_memhotplug";
 
 /// What a crash kernel needs besides a kernel.
 fn crash_plan(
@@ -520,8 +524,15 @@ fn general_warnings(request: &LoadRequest, host: &Host, map: &MemoryMap) -> Vec<
     warnings
 }
 
-fn crash_warnings(host: &Host, crash: &CrashPlan, cmdline: &str) -> Vec<String> {
+fn crash_warnings(host: &Host, crash: &CrashPlan, syscall: Syscall, cmdline: &str) -> Vec<String> {
     let mut warnings = Vec::new();
+    let keys = host.crash.dm_crypt_keys.len();
+    if keys > 0 && syscall == Syscall::KexecLoad {
+        warnings.push(format!(
+            "the capture kernel gets none of the {keys} dm-crypt keys in {DM_CRYPT_KEYS}, and cannot \
+             open the encrypted disk that the dump is for: only kexec_file_load passes them on"
+        ));
+    }
     if !cmdline::has(cmdline, "reset_devices") {
         warnings.push(
             "the command line has no reset_devices: drivers of the capture kernel may trust devices in a state \

@@ -47,6 +47,7 @@ pub(super) fn plan<'a>(
     check_names(image)?;
     let syscall = decide::for_multiboot(request, host)?;
     let mut plan = Plan::new(syscall, cmdline, memory_map, warnings);
+    plan.take_file_flags(request, host);
     reserve_pools(&handover, &mut plan);
     plan.e820 = plan.memory_map.e820();
     plan.excluded = super::excluded(host, &plan);

@@ -21,6 +21,11 @@ const KEXEC_UPDATE_ELFCOREHDR: c_int = 0x4;
 /// KEXEC_CRASH_HOTPLUG_SUPPORT of include/uapi/linux/kexec.h, Linux 6.10.
 const KEXEC_CRASH_HOTPLUG_SUPPORT: c_int = 0x8;
 
+/// KEXEC_FILE_NO_CMA of include/uapi/linux/kexec.h, Linux 6.17.
+const KEXEC_FILE_NO_CMA: c_int = 0x10;
+/// KEXEC_FILE_FORCE_DTB of include/uapi/linux/kexec.h, Linux 6.18.
+const KEXEC_FILE_FORCE_DTB: c_int = 0x20;
+
 /// How often a call is made that finds kexec busy, and how long is waited
 /// between two calls: 2 seconds in all. A load of 200 MiB holds the kernel's
 /// lock for about a tenth of that.
@@ -110,6 +115,38 @@ impl fmt::Display for Hotplug {
     }
 }
 
+/// Flags of kexec_file_load that a user may ask for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct FileFlags {
+    /// KEXEC_FILE_NO_CMA: the kernel puts no segment into CMA memory.
+    pub no_cma: bool,
+    /// KEXEC_FILE_FORCE_DTB: the kernel hands over the device tree it was booted with.
+    pub force_dtb: bool,
+}
+
+impl FileFlags {
+    const fn bits(self) -> c_int {
+        let no_cma = if self.no_cma { KEXEC_FILE_NO_CMA } else { 0 };
+        let force_dtb = if self.force_dtb {
+            KEXEC_FILE_FORCE_DTB
+        } else {
+            0
+        };
+        no_cma | force_dtb
+    }
+
+    /// The names of those that are set.
+    #[must_use]
+    pub fn names(self) -> Vec<&'static str> {
+        let flags = [
+            (self.no_cma, "KEXEC_FILE_NO_CMA"),
+            (self.force_dtb, "KEXEC_FILE_FORCE_DTB"),
+        ];
+        let set = flags.into_iter().filter(|(set, _)| *set);
+        set.map(|(_, name)| name).collect()
+    }
+}
+
 /// What a call does when the kernel says EBUSY: another load, an update after
 /// hotplug or a crash in progress.
 ///
@@ -187,9 +224,10 @@ pub fn kexec_file_load(
     initrd: Option<BorrowedFd<'_>>,
     cmdline: &CStr,
     target: Target,
+    asked: FileFlags,
     when_busy: WhenBusy,
 ) -> Result<(), Errno> {
-    let mut flags = file_flags(target);
+    let mut flags = file_flags(target) | asked.bits();
     if initrd.is_none() {
         flags |= libc::KEXEC_FILE_NO_INITRAMFS;
     }
@@ -412,6 +450,14 @@ mod tests {
             9
         );
         assert_eq!(file_flags(Target::Crash), 2);
+        let (no_cma, force_dtb) = (true, true);
+        assert_eq!(FileFlags::default().bits(), 0);
+        let flags = FileFlags {
+            no_cma,
+            ..FileFlags::default()
+        };
+        assert_eq!(flags.bits(), 0x10);
+        assert_eq!(FileFlags { no_cma, force_dtb }.bits(), 0x30);
         assert_eq!(libc::KEXEC_FILE_UNLOAD, 1);
         assert_eq!(libc::KEXEC_FILE_NO_INITRAMFS, 4);
     }

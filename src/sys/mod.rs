@@ -15,6 +15,6 @@ pub mod uevent;
 
 pub use cause::{Attempt, Cause, SysError, explain, explain_reboot, forbidden};
 pub use errno::Errno;
-pub use kexec::{Hotplug, KexecSegment, SEGMENT_MAX, Syscall, Target};
+pub use kexec::{FileFlags, Hotplug, KexecSegment, SEGMENT_MAX, Syscall, Target};
 pub use mapped::{Changed, MappedFile, OpenError};
 pub use sync::sync_within;

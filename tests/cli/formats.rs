@@ -112,7 +112,7 @@ fn a_uki_brings_initrd_and_command_line() {
     assert_eq!(added["cmdline"], "root=LABEL=x  quiet extra");
     let root = captured("bios-512m");
     let error = lab.fails(1, &["plan", "--root", &root, "uki", "--addon", "vmlinuz"]);
-    let why = "not a kernel image: no addon for a UKI: not a PE file";
+    let why = "this is no addon for a UKI: it is no PE file";
     assert_eq!(error, format!("rkexec: reading vmlinuz failed: {why}\n"));
     let error = lab.fails(1, &["plan", "--root", &root, "vmlinuz", "--addon", "addon"]);
     assert!(error.contains("--addon goes with a UKI"), "{error}");

@@ -18,6 +18,7 @@ mod handover;
 mod kexec;
 mod multiboot;
 mod output;
+mod refuse;
 mod report;
 mod usage;
 mod vmcore_dmesg;

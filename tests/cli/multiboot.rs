@@ -156,7 +156,7 @@ fn a_header_that_is_not_quite_one_is_told() {
     lab.write("near", [&[0; 12], &header[..], &[0; 9000]].concat());
     let error = lab.fails(1, &["inspect", "near"]);
     assert!(
-        error.contains("what looks like a multiboot 1 header at 0xc has a wrong checksum"),
+        error.contains("this is no multiboot 1 kernel, although the magic of its header is at 0xc: its checksum is wrong"),
         "{error}"
     );
 }

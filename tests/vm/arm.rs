@@ -24,7 +24,7 @@ const PLUGGED: u64 = 512 << 20;
 const EVENTS: u64 = 50;
 
 /// A capture kernel that breaks down says where on the console.
-const CONFIG: &str = "
+pub(crate) const CONFIG: &str = "
 kernel = '/next/vmlinuz'
 initrd = ['/next/initrd']
 minimum_reservation = '128M'

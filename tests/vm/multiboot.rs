@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
+use crate::initramfs::Archive;
 use crate::lab::{self, Kernel};
 use crate::qemu::{End, Guest, Outcome};
 use crate::trip::{self, Plan, Trip};
@@ -315,13 +316,20 @@ fn a_multiboot_2_kernel_on_an_efi_machine() -> Result<()> {
 
 /// The lab's Xen, and what follows `rkexec load` to boot it with `next` as dom0.
 fn xen(guest: Guest, trip: &Trip, options: &str, dom0: &str) -> Result<(Guest, String)> {
+    // dom0 has a kernel of its own to try.
+    let mut kernel = Archive::new();
+    kernel.file(
+        "next/vmlinuz",
+        0o644,
+        &trip::host_file(&trip.next().image())?,
+    );
     let guest = guest
         .file(
             "next/xen.gz",
             &trip::host_file(&lab::dir().join("xen/xen.gz"))?,
         )
         .file("next/vmlinuz", &trip::host_file(&trip.next().image())?)
-        .file("next/initrd", &trip.initrd()?)
+        .file("next/initrd", &[trip.initrd()?, kernel.finish()].concat())
         .timeout(PATIENCE);
     let request = format!(
         "/next/xen.gz --cmdline 'console=com1 com1=115200,8n1 loglvl=all noreboot {options}' \
@@ -337,7 +345,15 @@ fn xen_boots_with_a_debian_dom0() -> Result<()> {
     let trip = Trip::to(&dom0).after(
         "record hypervisor </sys/hypervisor/type
          record xen-version </sys/hypervisor/version/major
-         record xen-memory </proc/meminfo",
+         record xen-memory </proc/meminfo
+         load='/next/vmlinuz --cmdline x'
+         refused plan rkexec plan $load
+         refused load rkexec load $load
+         refused file rkexec load $load --syscall kexec_file_load
+         refused panic rkexec load $load --panic
+         refused segments rkexec kexec -c -l /next/vmlinuz --append=x
+         rkexec status | record xen-status
+         refused unload rkexec unload",
     );
     let cmdline = "console=hvc0 panic=-1 rkexec.stage=2";
     // Before 9.1, QEMU's emulation does not allow IRET in user mode with SMAP, and a
@@ -359,6 +375,34 @@ fn xen_boots_with_a_debian_dom0() -> Result<()> {
         after.digest("payload-digest")?,
         trip::sha256(&trip::payload(&dom0)),
         "the initrd's payload is damaged"
+    );
+    // Its kernel would oops, and keep the lock of kexec: nothing is called.
+    for (name, code) in [
+        ("plan", "1"),
+        ("load", "1"),
+        ("file", "1"),
+        ("panic", "1"),
+        ("segments", "255"),
+    ] {
+        let said = after.text(&format!("{name}.err"))?;
+        ensure!(
+            said.contains("this is dom0 of Xen, a paravirtual (PV) guest"),
+            "{name}: {said}"
+        );
+        ensure!(said.contains("Xen's own command line"), "{name}: {said}");
+        assert_eq!(after.text(&format!("{name}.status"))?, code, "{name}");
+    }
+    let status = after.text("xen-status")?;
+    ensure!(
+        status.contains("every load would fail: this is dom0 of Xen"),
+        "{status}"
+    );
+    // The lock is free, and an unload does no harm.
+    assert_eq!(
+        after.text("unload.status")?,
+        "0",
+        "{}",
+        after.text("unload.err")?
     );
     // Xen took the map that it was given.
     let plan = Plan::of(outcome.stage(1)?)?;

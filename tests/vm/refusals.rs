@@ -250,6 +250,10 @@ fn what_refuses_kexec_load_leaves_the_other_call() -> Result<()> {
              refused only-{errno} deny {errno} rkexec load {request} --syscall kexec_load
              try arm-{errno} deny {errno} rkexec load --panic {request}
              record armed-{errno} </sys/kernel/kexec_crash_loaded
+             rkexec unload --panic
+             try arms-{errno} deny {errno} rkexec arm --output json
+             try again-{errno} deny {errno} rkexec arm --output json
+             try checked-{errno} rkexec status --check
              rkexec unload --panic\n"
         );
     }
@@ -258,6 +262,7 @@ fn what_refuses_kexec_load_leaves_the_other_call() -> Result<()> {
     let outcome = trip
         .prepare(Guest::new("refused-kexec_load", &kernel), &initrd)?
         .executable("bin/deny", &trip::compiled("deny")?)
+        .file("etc/rkexec.toml", crate::arm::CONFIG.as_bytes())
         .append("crashkernel=256M")
         .script(&script)
         .run()?;
@@ -272,6 +277,14 @@ fn what_refuses_kexec_load_leaves_the_other_call() -> Result<()> {
         assert_eq!(plan["syscall"], because);
         assert_eq!((text("loaded")?, text("unloaded")?), ("1", "0"));
         assert_eq!(text("armed")?, "1");
+        // The second time the choice is known: it is not tried again, and nothing is loaded.
+        for (name, loads) in [("arms", true), ("again", false)] {
+            let said: Value = serde_json::from_str(stage.text(&format!("{name}-{errno}.out"))?)?;
+            assert_eq!(said["loaded"], loads, "{name}-{errno}: {said}");
+        }
+        let said = stage.text(&format!("again-{errno}.err"))?;
+        ensure!(!said.contains("kexec_load"), "{said}");
+        assert_eq!(stage.text(&format!("checked-{errno}.status"))?, "0");
         refused(stage, &format!("only-{errno}"), "1", "kexec_load failed")?;
     }
     assert_eq!(outcome.stage(2)?.text("cmdline")?, trip.cmdline());

@@ -54,6 +54,8 @@ pub(super) enum Does {
     Serial,
     SerialBaud,
     Hotplug,
+    NoCma,
+    ForceDtb,
     /// It asks for what happens anyway.
     Anyway,
     /// It is taken and has no effect, and a line says why.
@@ -345,6 +347,22 @@ const LOAD: &[Opt] = &[
         "With -p: fail unless the running kernel can keep what the crash kernel knows of memory and CPUs up to date.",
         "Without it rkexec has the kernel do that as well, where it can.",
     ),
+    flag(
+        None,
+        &["no-cma"],
+        Does::NoCma,
+        "With kexec_file_load: put nothing into CMA memory (KEXEC_FILE_NO_CMA).",
+        "With kexec_load, and with a running kernel before Linux 6.18, which does not take the flag, a \
+         line says that it has no effect. kexec-tools tries kexec_load there without a word.",
+    ),
+    flag(
+        None,
+        &["force-dtb"],
+        Does::ForceDtb,
+        "With kexec_file_load: hand over the device tree that the running kernel was booted with \
+         (KEXEC_FILE_FORCE_DTB).",
+        "As --no-cma. With kexec_load, --dtb hands over a tree.",
+    ),
     with(
         &["serial"],
         "PORT",
@@ -404,20 +422,6 @@ const DROPPED: &[Opt] = &[
         Does::Ignored("the crash kernel gets its memory map in boot_params, without a limit"),
         "The crash kernel's memory map as memmap= on its command line.",
         "It would cut the map where the command line ends.",
-    ),
-    flag(
-        None,
-        &["no-cma"],
-        Does::Ignored("rkexec places the segments in plain memory"),
-        "Have kexec_file_load allocate nothing from CMA.",
-        "",
-    ),
-    flag(
-        None,
-        &["force-dtb"],
-        Does::Ignored("no x86_64 kernel takes the flag; --dtb hands over a tree"),
-        "Have kexec_file_load hand over the running kernel's device tree.",
-        "",
     ),
     flag(
         None,

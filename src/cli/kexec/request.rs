@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use super::getopt::{self, BadOption, Item};
 use super::options::{Does, Opt};
 use crate::memory::{parse_digits, parse_size};
-use crate::sys::{Syscall, Target};
+use crate::sys::{FileFlags, Syscall, Target};
 
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,6 +103,7 @@ pub(super) struct LoadOptions {
     pub(super) no_efi: bool,
     pub(super) serial: Option<u16>,
     pub(super) hotplug: bool,
+    pub(super) file_flags: FileFlags,
 }
 
 /// What `--type` may say.
@@ -243,6 +244,8 @@ impl Reader {
                 );
             }
             Does::Hotplug => self.options.hotplug = true,
+            Does::NoCma => self.options.file_flags.no_cma = true,
+            Does::ForceDtb => self.options.file_flags.force_dtb = true,
             Does::Anyway => {}
             Does::Ignored(why) => self.note(option, why),
             Does::Refused(why) => {

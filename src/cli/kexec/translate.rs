@@ -43,6 +43,7 @@ pub(super) fn load_args(load: &Load, file_load_only: bool) -> (LoadArgs, Vec<Str
     args.no_efi = options.no_efi;
     args.serial_port = options.serial;
     args.dtb = options.device_tree;
+    args.file_flags = options.file_flags;
     args.panic = load.target == Target::Crash;
     args.hotplug = match options.hotplug {
         true => HotplugArg::On,

@@ -233,13 +233,15 @@ pub fn near_miss(file: &[u8]) -> Option<String> {
             let at = memchr::memmem::find(window, &magic)?;
             let (name, alignment) = (version.name(), version.alignment());
             let why = if at % alignment != 0 {
-                format!("lies at {at:#x}, which is no multiple of {alignment}")
+                format!("that is no multiple of {alignment}")
             } else if at + 12 > version.window() {
-                format!("does not lie within the first {} bytes", version.window())
+                format!("that is not within the first {} bytes", version.window())
             } else {
-                "has a wrong checksum".to_owned()
+                "its checksum is wrong".to_owned()
             };
-            Some(format!("what looks like a {name} header at {at:#x} {why}"))
+            Some(format!(
+                "this is no {name} kernel, although the magic of its header is at {at:#x}: {why}"
+            ))
         })
 }
 

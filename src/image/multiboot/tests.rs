@@ -378,23 +378,23 @@ fn a_file_without_a_header_is_none_and_may_nearly_have_one() {
     for (file, expected) in [
         (
             with(&wrong, 8),
-            "what looks like a multiboot 1 header at 0x8 has a wrong checksum",
+            "this is no multiboot 1 kernel, although the magic of its header is at 0x8: its checksum is wrong",
         ),
         (
             with(&header_v1(0, &[]), 9),
-            "what looks like a multiboot 1 header at 0x9 lies at 0x9, which is no multiple of 4",
+            "this is no multiboot 1 kernel, although the magic of its header is at 0x9: that is no multiple of 4",
         ),
         (
             with(&header_v2(0, &[]), 12),
-            "what looks like a multiboot 2 header at 0xc lies at 0xc, which is no multiple of 8",
+            "this is no multiboot 2 kernel, although the magic of its header is at 0xc: that is no multiple of 8",
         ),
         (
             with(&header_v1(0, &[]), 8184),
-            "what looks like a multiboot 1 header at 0x1ff8 does not lie within the first 8192 bytes",
+            "this is no multiboot 1 kernel, although the magic of its header is at 0x1ff8: that is not within the first 8192 bytes",
         ),
         (
             with(&header_v2(0, &[]), 32_768),
-            "what looks like a multiboot 2 header at 0x8000 does not lie within the first 32768 bytes",
+            "this is no multiboot 2 kernel, although the magic of its header is at 0x8000: that is not within the first 32768 bytes",
         ),
     ] {
         assert!(Multiboot::parse(&file).unwrap().is_none(), "{expected}");

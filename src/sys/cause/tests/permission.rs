@@ -6,7 +6,13 @@ use super::*;
 /// is known before the call.
 #[test]
 fn each_eperm_situation_has_its_own_cause() {
-    let situations: [(Syscall, Target, Change, &str); 9] = [
+    let situations: [(Syscall, Target, Change, &str); 10] = [
+        (
+            Syscall::KexecFileLoad,
+            Target::Normal,
+            |s, _| s.user_namespace = Some(true),
+            "a user namespace (a container)",
+        ),
         (
             Syscall::KexecLoad,
             Target::Normal,
