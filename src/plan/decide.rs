@@ -189,11 +189,13 @@ fn needs_kexec_load(
 /// Why kexec_load cannot or must not be used here.
 fn forbids_kexec_load(request: &LoadRequest, host: &Host) -> Option<&'static str> {
     let secure_boot = host.efi.as_ref().and_then(|efi| efi.secure_boot);
-    host.security.forbids_kexec_load(secure_boot).or_else(|| {
-        let kho = "Kexec Handover (KHO) is on, and kexec_load would drop what it preserves";
-        // A crash kernel takes nothing over.
-        (host.security.kho && request.target == Target::Normal).then_some(kho)
-    })
+    host.security
+        .forbids_kexec_load(secure_boot)
+        .or_else(|| {
+            let kho = "Kexec Handover (KHO) is on, and kexec_load would drop what it preserves";
+            // A crash kernel takes nothing over.
+            (host.security.kho && request.target == Target::Normal).then_some(kho)
+        })
 }
 
 /// The map that the running kernel hands over in kexec_file_load: the e820 it
@@ -254,17 +256,33 @@ pub(super) fn harm(
         MemoryKind::Reserved => is_lost,
         _ => false,
     };
+    let (tables, others): (Vec<&Region>, Vec<&Region>) = map
+        .regions()
+        .iter()
+        .partition(|region| region.kind == MemoryKind::EfiTables);
     for wanted in [true, false] {
-        let regions = map
-            .regions()
+        let regions = others
             .iter()
-            .filter(|region| severe(&region.kind) == wanted);
-        if let Some(what) = handed_over_as_ram(regions, kernels) {
+            .filter(|region| severe(&region.kind) == wanted)
+            .copied();
+        if let Some((bytes, first, kind)) = handed_over_as_ram(regions, kernels) {
             harm.push(Harm {
-                what,
+                what: format!(
+                    "hands over {bytes:#x} bytes as RAM that are not, first {first} ({kind})"
+                ),
                 severe: wanted,
             });
         }
+    }
+    // Not severe: every EFI machine has some, and no kernel dies of it.
+    if let Some((bytes, first, _)) = handed_over_as_ram(tables.into_iter(), kernels) {
+        harm.push(Harm {
+            what: format!(
+                "takes {bytes:#x} bytes that hold tables of EFI for free RAM, first {first}: they may be overwritten, \
+                 and the next kernel does without them"
+            ),
+            severe: false,
+        });
     }
     harm
 }
@@ -275,11 +293,12 @@ fn by_hand(line: &str) -> Vec<&str> {
     words.filter(|word| word.starts_with("memmap=")).collect()
 }
 
-/// Says how much of `regions`, where it is not RAM, is RAM in `kernels`.
+/// How many bytes of `regions`, where it is not RAM, are RAM in `kernels`; the first of
+/// them, and what they are.
 fn handed_over_as_ram<'a>(
     regions: impl Iterator<Item = &'a Region>,
     kernels: &[(PhysRange, E820Type)],
-) -> Option<String> {
+) -> Option<(u64, PhysRange, &'static str)> {
     let mut first = None;
     let mut bytes = 0;
     for region in regions.filter(|region| region.e820 != Some(E820Type::RAM)) {
@@ -297,9 +316,7 @@ fn handed_over_as_ram<'a>(
             first = first.or(part.map(|part| (part, region.kind.name())));
         }
     }
-    first.map(|(range, kind)| {
-        format!("hands over {bytes:#x} bytes as RAM that are not, first {range} ({kind})")
-    })
+    first.map(|(range, kind)| (bytes, range, kind))
 }
 
 #[cfg(test)]

@@ -561,11 +561,13 @@ fn excluded(host: &Host, plan: &Plan<'_>) -> Vec<Excluded> {
             | MemoryKind::PersistentMemoryLegacy
             | MemoryKind::SoftReserved
             | MemoryKind::Withheld
+            | MemoryKind::EfiTables
             | MemoryKind::Pool(_) => true,
             _ => was_ram,
         };
         let name = match &region.kind {
             MemoryKind::Pool(name) => format!("pool {name}"),
+            MemoryKind::EfiTables => "EFI runtime map".to_owned(),
             kind => region
                 .sources
                 .iomem
