@@ -126,7 +126,7 @@ pub(super) fn for_multiboot(request: &LoadRequest, host: &Host) -> Result<Decisi
 /// Why kexec_file_load answers ENOEXEC to an image that kexec_load can start
 /// (`bzImage64_probe` of arch/x86/kernel/kexec-bzimage64.c).
 fn file_load_refuses(host: &Host, image: &LinuxKernel<'_>) -> Option<&'static str> {
-    let efi32 = host.efi.as_ref().is_some_and(|efi| efi.platform_bits == 32);
+    let efi32 = host.efi_bits() == Some(32);
     if image.format == Format::Vmlinux {
         Some("it is a vmlinux, and on x86 kexec_file_load takes bzImages only")
     } else if !image.has(xloadflags::CAN_BE_LOADED_ABOVE_4G) {
@@ -188,9 +188,8 @@ fn needs_kexec_load(
 
 /// Why kexec_load cannot or must not be used here.
 fn forbids_kexec_load(request: &LoadRequest, host: &Host) -> Option<&'static str> {
-    let secure_boot = host.efi.as_ref().and_then(|efi| efi.secure_boot);
     host.security
-        .forbids_kexec_load(secure_boot)
+        .forbids_kexec_load(host.secure_boot())
         .or_else(|| {
             let kho = "Kexec Handover (KHO) is on, and kexec_load would drop what it preserves";
             // A crash kernel takes nothing over.

@@ -7,6 +7,7 @@ mod chain;
 pub mod cmdline;
 mod decide;
 mod error;
+mod firmware;
 mod initrd;
 mod multiboot;
 mod place;
@@ -19,6 +20,7 @@ use std::collections::BTreeSet;
 pub use cmdline::{Cmdline, CmdlineBase, CmdlineRequest};
 pub use decide::{Decision, SyscallChoice, kernel_map};
 pub use error::PlanError;
+pub use firmware::{EMPTY_INITRD, FirmwareError};
 pub use initrd::{INITRD_PAD, stream_size};
 pub use validate::Violation;
 
@@ -174,6 +176,8 @@ pub struct Plan<'a> {
     /// Digests of what is loaded from files; `None` without `--panic` when
     /// nobody needs them (kexec_file_load, `--no-digest`).
     pub blobs: Option<Blobs>,
+    /// Why [`EMPTY_INITRD`] is handed over; `None` when it is not.
+    pub empty_initrd: Option<&'static str>,
     /// What the operator should know.
     pub warnings: Vec<String>,
 }
@@ -281,6 +285,7 @@ impl Plan<'_> {
             pools: Vec::new(),
             crash: None,
             blobs: None,
+            empty_initrd: None,
             warnings,
         }
     }
@@ -335,7 +340,7 @@ pub fn plan<'a>(
     };
     handover.check_places(&memory_map, &host.iomem.crash_kernel())?;
 
-    let mut warnings = general_warnings(request, host, &memory_map);
+    let mut warnings = general_warnings(request, host);
     if image.format == Format::Vmlinux {
         warnings.push(
             "a vmlinux is not randomized (KASLR): only the unpacker of a bzImage does that"
@@ -368,9 +373,18 @@ pub fn plan<'a>(
         ..Plan::new(syscall, cmdline, memory_map, warnings)
     };
     if let Some(crash) = &plan.crash {
-        plan.warnings
-            .extend(crash_warnings(host, crash, plan.cmdline.as_str()));
+        plan.warnings.extend(crash_warnings(host, crash, &plan));
     }
+    let told = firmware::told(request, host, image, &plan)?;
+    plan.warnings.extend(told.warning);
+    if initrd::stream_size(initrds) == 0 {
+        plan.empty_initrd = told.empty_initrd;
+    }
+    let empty = [EMPTY_INITRD];
+    let initrds = match plan.empty_initrd {
+        Some(_) => &empty[..],
+        None => initrds,
+    };
     match plan.syscall.name {
         Syscall::KexecLoad => {
             if handover.has_pools() {
@@ -387,7 +401,15 @@ pub fn plan<'a>(
             }
             plan.e820 = plan.memory_map.e820();
             plan.excluded = excluded(host, &plan);
-            let placed = place::place(request, host, image, initrds, &handover, &mut plan);
+            let placed = place::place(
+                request,
+                host,
+                image,
+                initrds,
+                &handover,
+                told.efi.as_ref(),
+                &mut plan,
+            );
             placed.map_err(|error| match request.target {
                 Target::Normal => error,
                 Target::Crash => error.of_crash(),
@@ -401,6 +423,13 @@ pub fn plan<'a>(
                 plan.blobs = Some(Blobs::of_files(image, initrds));
             } else {
                 plan.e820 = kernel_map(host);
+                if plan.e820.is_empty() {
+                    plan.warnings.push(
+                        "the memory map that the running kernel hands over is not known: neither \
+                         /sys/kernel/boot_params nor /sys/firmware/memmap is there"
+                            .to_owned(),
+                    );
+                }
             }
             let line = &plan.cmdline;
             let harm = decide::harm(request.target, host, &plan.memory_map, &plan.e820, line);
@@ -420,6 +449,8 @@ pub fn plan<'a>(
             }
         }
     }
+    let about_map = map_warnings(request, &plan);
+    plan.warnings.extend(about_map);
     validate::validate(&plan, host)?;
     Ok(plan)
 }
@@ -477,7 +508,7 @@ fn check_drivers(drivers: &BTreeSet<String>) -> Result<(), PlanError> {
     }
 }
 
-fn general_warnings(request: &LoadRequest, host: &Host, map: &MemoryMap) -> Vec<String> {
+fn general_warnings(request: &LoadRequest, host: &Host) -> Vec<String> {
     let mut warnings = Vec::new();
     let CmdlineRequest { base, append, .. } = &request.cmdline;
     if *base == CmdlineBase::Empty && append.is_empty() {
@@ -486,15 +517,11 @@ fn general_warnings(request: &LoadRequest, host: &Host, map: &MemoryMap) -> Vec<
                 .to_owned(),
         );
     }
-    let withheld: u64 = sum(map, |kind| *kind == MemoryKind::Withheld);
-    if withheld > 0 && request.memory_map == MapPolicy::FixedUp {
-        warnings.push(format!(
-            "{withheld:#x} bytes are RAM by the firmware and not used by the running kernel (mem=?): they are \
-             withheld; --memory-map firmware hands them over"
-        ));
-    }
-    // Unasked, kexec_load is not taken there.
-    if host.security.kho && request.syscall == SyscallChoice::Only(Syscall::KexecLoad) {
+    // Unasked, kexec_load is not taken there; a crash kernel takes nothing over.
+    if host.security.kho
+        && request.target == Target::Normal
+        && request.syscall == SyscallChoice::Only(Syscall::KexecLoad)
+    {
         warnings.push("Kexec Handover is on: kexec_load drops what it preserves".to_owned());
     }
     if let Some(flag) = host.cpu.confidential {
@@ -502,10 +529,36 @@ fn general_warnings(request: &LoadRequest, host: &Host, map: &MemoryMap) -> Vec<
             "this is a confidential guest ({flag}): few kernels survive a kexec there"
         ));
     }
-    if !map
-        .e820()
+    warnings
+}
+
+/// What is to be known of the map that `plan` hands over.
+fn map_warnings(request: &LoadRequest, plan: &Plan<'_>) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let withheld: u64 = plan
+        .memory_map
+        .regions()
         .iter()
-        .any(|(range, kind)| kind.is_ram() && range.start() < 0xa_0000)
+        .filter(|region| region.kind == MemoryKind::Withheld && region.e820.is_none())
+        .map(|region| region.range.size())
+        .sum();
+    // kexec_file_load hands them over, and that is another warning. A crash kernel gets
+    // no RAM but its own.
+    if withheld > 0
+        && plan.syscall.name == Syscall::KexecLoad
+        && request.target == Target::Normal
+        && request.memory_map == MapPolicy::FixedUp
+    {
+        warnings.push(format!(
+            "{withheld:#x} bytes are RAM by the firmware and not used by the running kernel (mem=?): they are \
+             withheld; --memory-map firmware hands them over"
+        ));
+    }
+    if !plan.e820.is_empty()
+        && !plan
+            .e820
+            .iter()
+            .any(|(range, kind)| kind.is_ram() && range.start() < 0xa_0000)
     {
         warnings.push(
             "no RAM below 640 KiB: the next kernel cannot start other CPUs or switch paging levels"
@@ -515,9 +568,10 @@ fn general_warnings(request: &LoadRequest, host: &Host, map: &MemoryMap) -> Vec<
     warnings
 }
 
-fn crash_warnings(host: &Host, crash: &CrashPlan, cmdline: &str) -> Vec<String> {
+fn crash_warnings(host: &Host, crash: &CrashPlan, plan: &Plan<'_>) -> Vec<String> {
     let mut warnings = Vec::new();
-    if !cmdline::has(cmdline, "reset_devices") {
+    let by_kernel = plan.syscall.name == Syscall::KexecFileLoad;
+    if !cmdline::has(plan.cmdline.as_str(), "reset_devices") {
         warnings.push(
             "the command line has no reset_devices: drivers of the capture kernel may trust devices in a state \
              that a panic left (Documentation/admin-guide/kdump/kdump.rst)"
@@ -526,28 +580,24 @@ fn crash_warnings(host: &Host, crash: &CrashPlan, cmdline: &str) -> Vec<String> 
     }
     let present = host.crash.cpus.len() as u64;
     let possible = host.crash.possible_cpus.unwrap_or(present);
-    if possible > present && crash.hotplug.is_none() && host.loaded.crash_elfcorehdr_size.is_none()
-    {
+    let updates = match by_kernel {
+        true => host.loaded.crash_elfcorehdr_size.is_some(),
+        false => crash.hotplug.is_some(),
+    };
+    if possible > present && !updates {
         warnings.push(format!(
             "{present} of {possible} possible CPUs are there: the registers of one that comes later are in the \
              dump only when the crash kernel is loaded again (rkexec arm --watch)"
         ));
     }
-    if crash::version(&host.release).is_some_and(|version| version < (5, 5)) {
+    // The running kernel sets a copy of it aside for what it loads itself.
+    if !by_kernel && crash::version(&host.release).is_some_and(|version| version < (5, 5)) {
         warnings.push(
             "the running kernel may use memory below 1 MiB (Linux before 5.5), and the dump does not hold it"
                 .to_owned(),
         );
     }
     warnings
-}
-
-fn sum(map: &MemoryMap, of: impl Fn(&MemoryKind) -> bool) -> u64 {
-    map.regions()
-        .iter()
-        .filter(|region| of(&region.kind))
-        .map(|region| region.range.size())
-        .sum()
 }
 
 /// What is memory, and yet no place for segments.
