@@ -68,7 +68,7 @@ pub(super) struct LoadArgs {
     /// Purgatory does not verify the segments before it enters the kernel.
     #[arg(long)]
     pub(super) no_digest: bool,
-    /// Tell the next kernel nothing of EFI; ACPI is handed over all the same.
+    /// Tell the next kernel nothing of EFI. On an EFI machine the address of the ACPI root pointer must be known then.
     #[arg(long)]
     pub(super) no_efi: bool,
     /// The serial port on which purgatory reports damage, the number of an I/O port: 0x or

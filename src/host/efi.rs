@@ -3,6 +3,7 @@
 //! Format: drivers/firmware/efi/efi.c, arch/x86/platform/efi/{efi,runtime-map}.c.
 
 use super::{HostError, Root, text};
+use crate::memory::{PAGE_SIZE, PhysRange};
 
 const DIR: &str = "/sys/firmware/efi";
 const SYSTAB: &str = "/sys/firmware/efi/systab";
@@ -25,6 +26,17 @@ pub struct EfiDescriptor {
     pub pages: u64,
     /// EFI_MEMORY_* attributes.
     pub attributes: u64,
+}
+
+impl EfiDescriptor {
+    /// The addresses; what reaches beyond the last one is cut, and `None` when there are none.
+    #[must_use]
+    pub fn range(&self) -> Option<PhysRange> {
+        let end = self
+            .physical
+            .saturating_add(self.pages.saturating_mul(PAGE_SIZE));
+        PhysRange::from_bounds(self.physical, end).ok()
+    }
 }
 
 /// Facts of an EFI boot; addresses are physical, 0 means not stated.

@@ -98,6 +98,37 @@ impl Host {
             ..Self::read(root)?
         })
     }
+
+    /// 32 or 64 on a machine that was booted through EFI, by its firmware; 0 when
+    /// only the number is not known. /sys/firmware/efi tells, and where that is masked
+    /// (in a container) or not mounted, boot_params do.
+    #[must_use]
+    pub fn efi_bits(&self) -> Option<u32> {
+        let running = self.boot_params.as_ref();
+        let told = self.efi.as_ref().map(|efi| efi.platform_bits);
+        told.filter(|bits| *bits != 0)
+            .or_else(|| running.and_then(|running| running.params.efi_bits()))
+            .or(told)
+    }
+
+    /// Whether Secure Boot is on: the variable tells, and where efivarfs is not mounted
+    /// or not readable, what the boot loader left in boot_params (`enum
+    /// efi_secureboot_mode` of include/linux/efi.h). `None` when nobody tells.
+    #[must_use]
+    pub fn secure_boot(&self) -> Option<bool> {
+        let variable = self.efi.as_ref().and_then(|efi| efi.secure_boot);
+        variable.or_else(|| match self.boot_params.as_ref()?.params.secure_boot {
+            2 => Some(false),
+            3 => Some(true),
+            _ => None,
+        })
+    }
+
+    /// Whether the machine was booted through EFI.
+    #[must_use]
+    pub fn is_efi(&self) -> bool {
+        self.efi_bits().is_some()
+    }
 }
 
 /// `uname -r`: read as a file, so that a captured machine has it as well.

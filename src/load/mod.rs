@@ -121,6 +121,11 @@ pub fn load(
     initrds: &[&[u8]],
     files: &Files,
 ) -> Result<(), LoadError> {
+    let empty = [plan::EMPTY_INITRD];
+    let initrds = match plan.empty_initrd {
+        Some(_) => &empty[..],
+        None => initrds,
+    };
     let attempt = attempt(plan, host, image, initrds);
     if let Some(error) = SysError::forbidden(&attempt) {
         return Err(error.into());
@@ -252,7 +257,7 @@ fn attempt<'a>(
     };
     Attempt {
         signed,
-        efi_secure_boot: host.efi.as_ref().and_then(|efi| efi.secure_boot),
+        efi_secure_boot: host.secure_boot(),
         cmdline_size: plan.cmdline.as_str().len() as u64 + 1,
         cmdline_limit: image.linux().map(|linux| linux.cmdline_limit() as u64),
         segments: plan.segments.len(),

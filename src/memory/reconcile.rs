@@ -1,13 +1,15 @@
 //! One map out of three sources that each tell a part of the truth.
 //!
 //! The table of rules is in ARCHITECTURE.md, "Memory rules"; every row of it
-//! is one arm of [`judge`].
+//! is one arm of [`judge`], but for that of EFI's tables, which may begin and end
+//! inside a range of all the others: it is [`MemoryMap::keep_for_efi`].
 
 use std::collections::BTreeSet;
 
 use super::layer::{Layer, join, sweep};
 use super::{E820Type, PhysRange};
 use crate::host::Host;
+use crate::host::efi::EfiDescriptor;
 use crate::host::iomem::Resource;
 
 /// What a range is, after all sources were heard.
@@ -37,6 +39,8 @@ pub enum MemoryKind {
     Unknown,
     /// RAM for the firmware, and nothing for the kernel (`mem=`).
     Withheld,
+    /// RAM in which EFI or the kernel keeps a table that the next kernel reads.
+    EfiTables,
     /// A persistent memory pool, by name.
     Pool(String),
 }
@@ -58,6 +62,7 @@ impl MemoryKind {
             Self::SoftReserved => "soft_reserved",
             Self::Unknown => "unknown",
             Self::Withheld => "withheld",
+            Self::EfiTables => "efi_tables",
             Self::Pool(_) => "pool",
         }
     }
@@ -118,6 +123,8 @@ pub struct Sources {
     pub firmware: Option<E820Type>,
     /// Type in the e820 table the running kernel was booted with.
     pub boot_e820: Option<E820Type>,
+    /// Whether /sys/firmware/efi/runtime-map lists it, where that decides.
+    pub efi: bool,
 }
 
 impl Sources {
@@ -127,7 +134,8 @@ impl Sources {
         let iomem = self.iomem.as_ref().map(|name| format!("iomem: {name}"));
         let firmware = self.firmware.map(|kind| format!("firmware map: {kind}"));
         let boot = self.boot_e820.map(|kind| format!("boot e820: {kind}"));
-        [iomem, firmware, boot].into_iter().flatten().collect()
+        let efi = self.efi.then(|| "EFI runtime map".to_owned());
+        [iomem, firmware, boot, efi].into_iter().flatten().collect()
     }
 }
 
@@ -192,6 +200,7 @@ impl MemoryMap {
                 iomem: iomem.as_ref().map(Class::name),
                 firmware,
                 boot_e820: boot,
+                efi: false,
             };
             let ram = |kind: Option<E820Type>| kind.is_some_and(E820Type::is_ram);
             let added =
@@ -223,7 +232,34 @@ impl MemoryMap {
                 reason,
             });
         });
+        let kept = host.efi.iter().flat_map(|efi| &efi.runtime_map);
+        for range in kept.filter_map(EfiDescriptor::range) {
+            map.keep_for_efi(range);
+        }
         map
+    }
+
+    /// The rule for what lies in `range`, which /sys/firmware/efi/runtime-map lists: the
+    /// kernel that runs now keeps tables there that the next one reads (the memory
+    /// attributes table), and /proc/iomem calls that System RAM.
+    fn keep_for_efi(&mut self, range: PhysRange) {
+        let first = self
+            .regions
+            .partition_point(|r| r.range.end() <= range.start());
+        let near = self.regions.iter().skip(first);
+        let near = near.take_while(|r| r.range.start() < range.end());
+        let ram = near.filter(|r| r.e820 == Some(E820Type::RAM) || r.kind == MemoryKind::Withheld);
+        let parts: Vec<PhysRange> = ram.filter_map(|r| r.range.intersection(range)).collect();
+        for part in parts {
+            self.change(part, |region| {
+                region.kind = MemoryKind::EfiTables;
+                region.e820 = Some(E820Type::RESERVED);
+                region.placement = Placement::Never;
+                region.sources.efi = true;
+                region.reason =
+                    "a table of EFI that the next kernel reads (/sys/firmware/efi/runtime-map)";
+            });
+        }
     }
 
     fn push(&mut self, region: Region) {

@@ -576,3 +576,73 @@ fn no_limit_on_the_number_of_entries() {
     assert_eq!(map.e820().len(), 1000);
     assert_eq!(map.ranges(Placement::Allowed).count(), 1000);
 }
+
+/// `machine("")` whose EFI runtime map has these descriptors: address, pages.
+fn with_efi(machine: Host, descriptors: &[(u64, u64)]) -> Host {
+    let descriptor = |(physical, pages): &(u64, u64)| crate::host::efi::EfiDescriptor {
+        kind: 4,
+        physical: *physical,
+        virtual_: 0,
+        pages: *pages,
+        attributes: 1 << 63,
+    };
+    Host {
+        efi: Some(crate::host::efi::Efi {
+            runtime_map: descriptors.iter().map(descriptor).collect(),
+            ..Default::default()
+        }),
+        ..machine
+    }
+}
+
+#[test]
+fn tables_of_efi_in_system_ram() {
+    // In the middle of RAM, across its end, without a page, and beyond everything.
+    let descriptors = [
+        (0x3fff_f000, 4),
+        (0x2000_0000, 2),
+        (0x1000_0000, 0),
+        (u64::MAX - 0xfff, u64::MAX),
+    ];
+    let reserved = "40000000-400fffff : Reserved\n";
+    let host = with_efi(typed(reserved, 0x400f_ffff, "Reserved", 2), &descriptors);
+    let rows = [
+        "00100000-1fffffff ram 0x1 yes dump",
+        "20000000-20001fff efi_tables 0x2 no dump",
+        "20002000-3fffefff ram 0x1 yes dump",
+        "3ffff000-3fffffff efi_tables 0x2 no dump",
+        "40000000-400fffff reserved 0x2 no",
+    ];
+    assert_eq!(show(&map(&host)), rows);
+    let firmware = MemoryMap::reconcile(&host, MapPolicy::Firmware, &BTreeSet::new());
+    assert_eq!(show(&firmware), rows);
+    let sources = map(&host).regions()[1].sources.lines();
+    assert_eq!(sources.last().unwrap(), "EFI runtime map");
+}
+
+#[test]
+fn tables_of_efi_in_memory_that_is_withheld_or_no_ram() {
+    // mem=512M: RAM for the firmware alone.
+    let host = host("00100000-1fffffff : System RAM\n")
+        .firmware([(0x10_0000, 0x3fff_ffff, RAM)])
+        .boot_e820([(0x10_0000, 0x3fff_ffff, 1)]);
+    let host = with_efi(host, &[(0x3000_0000, 1)]);
+    assert_eq!(
+        show(&map(&host)),
+        [
+            "00100000-1fffffff ram 0x1 yes dump",
+            "20000000-2fffffff withheld absent no",
+            "30000000-30000fff efi_tables 0x2 no",
+            "30001000-3fffffff withheld absent no",
+        ]
+    );
+    let acpi = "40000000-400fffff : ACPI Tables\n";
+    let host = with_efi(
+        typed(acpi, 0x400f_ffff, "ACPI Tables", 3),
+        &[(0x4000_0000, 1)],
+    );
+    assert_eq!(
+        show(&map(&host)),
+        [BOOT_RAM, "40000000-400fffff acpi_tables 0x3 no"]
+    );
+}

@@ -154,7 +154,7 @@ pub(super) fn for_multiboot(request: &LoadRequest, host: &Host) -> Result<Decisi
 /// Why kexec_file_load answers ENOEXEC to an image that kexec_load can start
 /// (`bzImage64_probe` of arch/x86/kernel/kexec-bzimage64.c).
 fn file_load_refuses(host: &Host, image: &LinuxKernel<'_>) -> Option<&'static str> {
-    let efi32 = host.efi.as_ref().is_some_and(|efi| efi.platform_bits == 32);
+    let efi32 = host.efi_bits() == Some(32);
     if image.format == Format::Vmlinux {
         Some("it is a vmlinux, and on x86 kexec_file_load takes bzImages only")
     } else if !image.has(xloadflags::CAN_BE_LOADED_ABOVE_4G) {
@@ -216,8 +216,7 @@ fn needs_kexec_load(
 
 /// Why kexec_load cannot or must not be used here.
 fn forbids_kexec_load(request: &LoadRequest, host: &Host) -> Option<String> {
-    let secure_boot = host.efi.as_ref().and_then(|efi| efi.secure_boot);
-    let forbidden = host.security.forbids_kexec_load(secure_boot);
+    let forbidden = host.security.forbids_kexec_load(host.secure_boot());
     forbidden.map(str::to_owned).or_else(|| {
         // A crash kernel takes nothing over.
         let takes_over = request.target == Target::Normal;
@@ -283,17 +282,33 @@ pub(super) fn harm(
         MemoryKind::Reserved => is_lost,
         _ => false,
     };
+    let (tables, others): (Vec<&Region>, Vec<&Region>) = map
+        .regions()
+        .iter()
+        .partition(|region| region.kind == MemoryKind::EfiTables);
     for wanted in [true, false] {
-        let regions = map
-            .regions()
+        let regions = others
             .iter()
-            .filter(|region| severe(&region.kind) == wanted);
-        if let Some(what) = handed_over_as_ram(regions, kernels) {
+            .filter(|region| severe(&region.kind) == wanted)
+            .copied();
+        if let Some((bytes, first, kind)) = handed_over_as_ram(regions, kernels) {
             harm.push(Harm {
-                what,
+                what: format!(
+                    "hands over {bytes:#x} bytes as RAM that are not, first {first} ({kind})"
+                ),
                 severe: wanted,
             });
         }
+    }
+    // Not severe: every EFI machine has some, and no kernel dies of it.
+    if let Some((bytes, first, _)) = handed_over_as_ram(tables.into_iter(), kernels) {
+        harm.push(Harm {
+            what: format!(
+                "takes {bytes:#x} bytes that hold tables of EFI for free RAM, first {first}: they may be overwritten, \
+                 and the next kernel does without them"
+            ),
+            severe: false,
+        });
     }
     harm
 }
@@ -304,11 +319,12 @@ fn by_hand(line: &str) -> Vec<&str> {
     words.filter(|word| word.starts_with("memmap=")).collect()
 }
 
-/// Says how much of `regions`, where it is not RAM, is RAM in `kernels`.
+/// How many bytes of `regions`, where it is not RAM, are RAM in `kernels`; the first of
+/// them, and what they are.
 fn handed_over_as_ram<'a>(
     regions: impl Iterator<Item = &'a Region>,
     kernels: &[(PhysRange, E820Type)],
-) -> Option<String> {
+) -> Option<(u64, PhysRange, &'static str)> {
     let mut first = None;
     let mut bytes = 0;
     for region in regions.filter(|region| region.e820 != Some(E820Type::RAM)) {
@@ -326,9 +342,7 @@ fn handed_over_as_ram<'a>(
             first = first.or(part.map(|part| (part, region.kind.name())));
         }
     }
-    first.map(|(range, kind)| {
-        format!("hands over {bytes:#x} bytes as RAM that are not, first {range} ({kind})")
-    })
+    first.map(|(range, kind)| (bytes, range, kind))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Why there is no plan, and what to do about it.
 
-use super::Violation;
+use super::{FirmwareError, Violation};
 use crate::crash::CrashError;
 use crate::handover::HandoverError;
 use crate::host::environment::Refusal;
@@ -28,6 +28,9 @@ pub enum PlanError {
         /// The image's limit in bytes.
         limit: usize,
     },
+    /// The next kernel would not find its firmware.
+    #[error(transparent)]
+    Firmware(#[from] FirmwareError),
     /// Nothing fits.
     #[error(transparent)]
     NoHole(#[from] NoHole),
@@ -174,6 +177,7 @@ impl PlanError {
         match self {
             Self::Environment(refusal) => Some(refusal.way_out.to_owned()),
             Self::NoSyscall { way_out, .. } => way_out.clone(),
+            Self::Firmware(error) => Some(error.hint().to_owned()),
             Self::FileLoadRefuses { .. } => {
                 Some("without --syscall, rkexec takes kexec_load where it may".to_owned())
             }

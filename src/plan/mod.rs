@@ -8,6 +8,7 @@ pub mod cmdline;
 mod decide;
 mod error;
 mod file_flags;
+mod firmware;
 mod initrd;
 mod multiboot;
 mod place;
@@ -20,6 +21,7 @@ use std::collections::BTreeSet;
 pub use cmdline::{Cmdline, CmdlineBase, CmdlineRequest};
 pub use decide::{Decision, SyscallChoice, kernel_map};
 pub use error::PlanError;
+pub use firmware::{EMPTY_INITRD, FirmwareError};
 pub use initrd::{INITRD_PAD, stream_size};
 pub use validate::Violation;
 
@@ -180,6 +182,8 @@ pub struct Plan<'a> {
     pub blobs: Option<Blobs>,
     /// Flags for kexec_file_load that were asked for and that the kernel takes.
     pub file_flags: FileFlags,
+    /// Why [`EMPTY_INITRD`] is handed over; `None` when it is not.
+    pub empty_initrd: Option<&'static str>,
     /// What the operator should know.
     pub warnings: Vec<String>,
 }
@@ -288,6 +292,7 @@ impl Plan<'_> {
             crash: None,
             blobs: None,
             file_flags: FileFlags::default(),
+            empty_initrd: None,
             warnings,
         }
     }
@@ -345,7 +350,7 @@ pub fn plan<'a>(
     };
     handover.check_places(&memory_map, &host.iomem.crash_kernel())?;
 
-    let mut warnings = general_warnings(request, host, &memory_map);
+    let mut warnings = general_warnings(request, host);
     if image.format == Format::Vmlinux {
         warnings.push(
             "a vmlinux is not randomized (KASLR): only the unpacker of a bzImage does that"
@@ -379,9 +384,18 @@ pub fn plan<'a>(
     };
     plan.take_file_flags(request, host);
     if let Some(crash) = &plan.crash {
-        let warnings = crash_warnings(host, crash, plan.syscall.name, plan.cmdline.as_str());
-        plan.warnings.extend(warnings);
+        plan.warnings.extend(crash_warnings(host, crash, &plan));
     }
+    let told = firmware::told(request, host, image, &plan)?;
+    plan.warnings.extend(told.warning);
+    if initrd::stream_size(initrds) == 0 {
+        plan.empty_initrd = told.empty_initrd;
+    }
+    let empty = [EMPTY_INITRD];
+    let initrds = match plan.empty_initrd {
+        Some(_) => &empty[..],
+        None => initrds,
+    };
     match plan.syscall.name {
         Syscall::KexecLoad => {
             if handover.has_pools() {
@@ -398,7 +412,15 @@ pub fn plan<'a>(
             }
             plan.e820 = plan.memory_map.e820();
             plan.excluded = excluded(host, &plan);
-            let placed = place::place(request, host, image, initrds, &handover, &mut plan);
+            let placed = place::place(
+                request,
+                host,
+                image,
+                initrds,
+                &handover,
+                told.efi.as_ref(),
+                &mut plan,
+            );
             placed.map_err(|error| match request.target {
                 Target::Normal => error,
                 Target::Crash => error.of_crash(),
@@ -412,6 +434,13 @@ pub fn plan<'a>(
                 plan.blobs = Some(Blobs::of_files(image, initrds));
             } else {
                 plan.e820 = kernel_map(host);
+                if plan.e820.is_empty() {
+                    plan.warnings.push(
+                        "the memory map that the running kernel hands over is not known: neither \
+                         /sys/kernel/boot_params nor /sys/firmware/memmap is there"
+                            .to_owned(),
+                    );
+                }
             }
             let line = &plan.cmdline;
             let harm = decide::harm(request.target, host, &plan.memory_map, &plan.e820, line);
@@ -432,6 +461,8 @@ pub fn plan<'a>(
             }
         }
     }
+    let about_map = map_warnings(request, &plan);
+    plan.warnings.extend(about_map);
     validate::validate(&plan, host)?;
     Ok(plan)
 }
@@ -484,7 +515,7 @@ fn check_drivers(drivers: &BTreeSet<String>) -> Result<(), PlanError> {
     }
 }
 
-fn general_warnings(request: &LoadRequest, host: &Host, map: &MemoryMap) -> Vec<String> {
+fn general_warnings(request: &LoadRequest, host: &Host) -> Vec<String> {
     let mut warnings = Vec::new();
     let CmdlineRequest { base, append, .. } = &request.cmdline;
     if *base == CmdlineBase::Empty && append.is_empty() {
@@ -493,14 +524,7 @@ fn general_warnings(request: &LoadRequest, host: &Host, map: &MemoryMap) -> Vec<
                 .to_owned(),
         );
     }
-    let withheld: u64 = sum(map, |kind| *kind == MemoryKind::Withheld);
-    if withheld > 0 && request.memory_map == MapPolicy::FixedUp {
-        warnings.push(format!(
-            "{withheld:#x} bytes are RAM by the firmware and not used by the running kernel (mem=?): they are \
-             withheld; --memory-map firmware hands them over"
-        ));
-    }
-    // Unasked, kexec_load is not taken there.
+    // Unasked, kexec_load is not taken there; a crash kernel takes nothing over.
     let is_forced = request.syscall == SyscallChoice::Only(Syscall::KexecLoad);
     if is_forced && request.target == Target::Normal {
         warnings.extend(host.security.kho.forbids_kexec_load());
@@ -511,10 +535,36 @@ fn general_warnings(request: &LoadRequest, host: &Host, map: &MemoryMap) -> Vec<
             "this is a confidential guest ({flag}): few kernels survive a kexec there"
         ));
     }
-    if !map
-        .e820()
+    warnings
+}
+
+/// What is to be known of the map that `plan` hands over.
+fn map_warnings(request: &LoadRequest, plan: &Plan<'_>) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let withheld: u64 = plan
+        .memory_map
+        .regions()
         .iter()
-        .any(|(range, kind)| kind.is_ram() && range.start() < 0xa_0000)
+        .filter(|region| region.kind == MemoryKind::Withheld && region.e820.is_none())
+        .map(|region| region.range.size())
+        .sum();
+    // kexec_file_load hands them over, and that is another warning. A crash kernel gets
+    // no RAM but its own.
+    if withheld > 0
+        && plan.syscall.name == Syscall::KexecLoad
+        && request.target == Target::Normal
+        && request.memory_map == MapPolicy::FixedUp
+    {
+        warnings.push(format!(
+            "{withheld:#x} bytes are RAM by the firmware and not used by the running kernel (mem=?): they are \
+             withheld; --memory-map firmware hands them over"
+        ));
+    }
+    if !plan.e820.is_empty()
+        && !plan
+            .e820
+            .iter()
+            .any(|(range, kind)| kind.is_ram() && range.start() < 0xa_0000)
     {
         warnings.push(
             "no RAM below 640 KiB: the next kernel cannot start other CPUs or switch paging levels"
@@ -524,16 +574,17 @@ fn general_warnings(request: &LoadRequest, host: &Host, map: &MemoryMap) -> Vec<
     warnings
 }
 
-fn crash_warnings(host: &Host, crash: &CrashPlan, syscall: Syscall, cmdline: &str) -> Vec<String> {
+fn crash_warnings(host: &Host, crash: &CrashPlan, plan: &Plan<'_>) -> Vec<String> {
     let mut warnings = Vec::new();
+    let by_kernel = plan.syscall.name == Syscall::KexecFileLoad;
     let keys = host.crash.dm_crypt_keys.len();
-    if keys > 0 && syscall == Syscall::KexecLoad {
+    if keys > 0 && !by_kernel {
         warnings.push(format!(
             "the capture kernel gets none of the {keys} dm-crypt keys in {DM_CRYPT_KEYS}, and cannot \
              open the encrypted disk that the dump is for: only kexec_file_load passes them on"
         ));
     }
-    if !cmdline::has(cmdline, "reset_devices") {
+    if !cmdline::has(plan.cmdline.as_str(), "reset_devices") {
         warnings.push(
             "the command line has no reset_devices: drivers of the capture kernel may trust devices in a state \
              that a panic left (Documentation/admin-guide/kdump/kdump.rst)"
@@ -542,28 +593,24 @@ fn crash_warnings(host: &Host, crash: &CrashPlan, syscall: Syscall, cmdline: &st
     }
     let present = host.crash.cpus.len() as u64;
     let possible = host.crash.possible_cpus.unwrap_or(present);
-    if possible > present && crash.hotplug.is_none() && host.loaded.crash_elfcorehdr_size.is_none()
-    {
+    let updates = match by_kernel {
+        true => host.loaded.crash_elfcorehdr_size.is_some(),
+        false => crash.hotplug.is_some(),
+    };
+    if possible > present && !updates {
         warnings.push(format!(
             "{present} of {possible} possible CPUs are there: the registers of one that comes later are in the \
              dump only when the crash kernel is loaded again (rkexec arm --watch)"
         ));
     }
-    if crash::version(&host.release).is_some_and(|version| version < (5, 5)) {
+    // The running kernel sets a copy of it aside for what it loads itself.
+    if !by_kernel && crash::version(&host.release).is_some_and(|version| version < (5, 5)) {
         warnings.push(
             "the running kernel may use memory below 1 MiB (Linux before 5.5), and the dump does not hold it"
                 .to_owned(),
         );
     }
     warnings
-}
-
-fn sum(map: &MemoryMap, of: impl Fn(&MemoryKind) -> bool) -> u64 {
-    map.regions()
-        .iter()
-        .filter(|region| of(&region.kind))
-        .map(|region| region.range.size())
-        .sum()
 }
 
 /// What is memory, and yet no place for segments.
@@ -577,11 +624,13 @@ fn excluded(host: &Host, plan: &Plan<'_>) -> Vec<Excluded> {
             | MemoryKind::PersistentMemoryLegacy
             | MemoryKind::SoftReserved
             | MemoryKind::Withheld
+            | MemoryKind::EfiTables
             | MemoryKind::Pool(_) => true,
             _ => was_ram,
         };
         let name = match &region.kind {
             MemoryKind::Pool(name) => format!("pool {name}"),
+            MemoryKind::EfiTables => "EFI runtime map".to_owned(),
             kind => region
                 .sources
                 .iomem

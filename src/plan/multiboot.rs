@@ -43,7 +43,7 @@ pub(super) fn plan<'a>(
         MemoryMap::reconcile(host, request.memory_map, &request.include_driver_managed);
     let handover = Handover::gather(&request.handover, host)?;
     handover.check_places(&memory_map, &host.iomem.crash_kernel())?;
-    let warnings = super::general_warnings(request, host, &memory_map);
+    let warnings = super::general_warnings(request, host);
     check_names(image)?;
     let syscall = decide::for_multiboot(request, host)?;
     let mut plan = Plan::new(syscall, cmdline, memory_map, warnings);
@@ -53,6 +53,8 @@ pub(super) fn plan<'a>(
     plan.excluded = super::excluded(host, &plan);
     warn(host, image, &handover, &request.firmware_tables, &mut plan);
     place(request, host, image, &mut plan)?;
+    let about_map = super::map_warnings(request, &plan);
+    plan.warnings.extend(about_map);
     validate::validate(&plan, host)?;
     Ok(plan)
 }
@@ -161,7 +163,7 @@ fn warn(
                 .to_owned(),
         );
     }
-    if host.efi.is_some() {
+    if host.is_efi() {
         warn("the kernel is told nothing of EFI, whose boot services have ended and whose runtime services already have their addresses".to_owned());
     }
     if let (Version::Two, Some(why)) = (image.version, &tables.no_rsdp) {
@@ -170,7 +172,7 @@ fn warn(
         ));
     }
     // Seen with 4.17: it looks for room by what a BIOS left at 0x40e, and faults.
-    if image.asks_bios && host.efi.is_some() {
+    if image.asks_bios && host.is_efi() {
         warn("Xen starts on an EFI machine through EFI's boot services only, and they have ended: it will most likely reset the machine".to_owned());
     }
     if image.asks_bios && !cmdline::has(plan.cmdline.as_str(), "no-real-mode") {

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::arch::x86_64::boot_params::join;
 use crate::arch::x86_64::setup_data;
-use crate::arch::x86_64::zero_page::{self, Addresses};
+use crate::arch::x86_64::zero_page::{self, Addresses, EfiHandover};
 use crate::crash::{self, CrashError, elfcorehdr};
 use crate::handover::Handover;
 use crate::host::Host;
@@ -47,6 +47,7 @@ pub(super) fn place<'a>(
     image: &LinuxKernel<'a>,
     initrds: &[&'a [u8]],
     handover: &Handover,
+    efi: Option<&EfiHandover>,
     plan: &mut Plan<'a>,
 ) -> Result<(), PlanError> {
     let mut places = Places::new(request, host, reach(host, image), plan)?;
@@ -62,7 +63,7 @@ pub(super) fn place<'a>(
     segments.extend(
         initrd
             .into_iter()
-            .flat_map(|place| initrd_segments(initrds, place, left)),
+            .flat_map(|place| initrd_segments(initrds, place, left, plan.empty_initrd)),
     );
     // Before anything is digested, which takes its time.
     validate::half_of_ram(segments.iter().map(|s| s.mem.size()).sum(), host)?;
@@ -73,16 +74,7 @@ pub(super) fn place<'a>(
     plan.blobs = Blobs::of(&segments, &file_digests);
     let elfcorehdr = places.elfcorehdr(host, plan)?;
 
-    let efi = match request.no_efi {
-        true => None,
-        false => zero_page::efi_handover(host, image).unwrap_or_else(|reason| {
-            plan.warnings.push(format!(
-                "the next kernel gets no EFI: {reason}; ACPI is handed over all the same"
-            ));
-            None
-        }),
-    };
-    let mut chain = chain::build(request, host, handover, efi.as_ref(), plan)?;
+    let mut chain = chain::build(request, host, handover, efi, plan)?;
     let record = chain::record(request.time, host, image, plan, &chain);
     chain.push(setup_data::SETUP_NONE, record.payload());
 
@@ -98,7 +90,7 @@ pub(super) fn place<'a>(
         initrd_size,
         setup_data: setup_data.start(),
     };
-    let zero_page = zero_page::build(image, host, efi.as_ref(), &plan.e820, &chain, &addresses);
+    let zero_page = zero_page::build(image, host, efi, &plan.e820, &chain, &addresses);
     let tables = vec![
         Segment {
             role: Role::BootParams,
@@ -217,15 +209,24 @@ fn kernel_segments<'a>(image: &LinuxKernel<'a>, place: PhysRange) -> Vec<Segment
     cut.collect()
 }
 
-/// The initrd's place cut into its parts, no more than `limit`.
-fn initrd_segments<'a>(initrds: &[&'a [u8]], place: PhysRange, limit: usize) -> Vec<Segment<'a>> {
+/// The initrd's place cut into its parts, no more than `limit`; `empty` says why it
+/// is an empty one.
+fn initrd_segments<'a>(
+    initrds: &[&'a [u8]],
+    place: PhysRange,
+    limit: usize,
+    empty: Option<&str>,
+) -> Vec<Segment<'a>> {
     let parts = initrd::parts(initrds, limit);
     let mut start = place.start();
     let mut segments = Vec::with_capacity(parts.len());
     for part in parts {
         let size = (part.len() as u64).next_multiple_of(PAGE_SIZE);
         if let Ok(mem) = PhysRange::new(start, size) {
-            let rule = "highest place left by the kernel".to_owned();
+            let mut rule = "highest place left by the kernel".to_owned();
+            if let Some(why) = empty {
+                rule = format!("{rule}; an empty initrd, because {why}");
+            }
             segments.push(Segment {
                 role: Role::Initrd,
                 buf: part,

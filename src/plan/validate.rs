@@ -3,6 +3,7 @@
 
 use super::{Plan, PlanError, Role};
 use crate::host::Host;
+use crate::host::efi::EfiDescriptor;
 use crate::memory::{Holes, PAGE_SIZE, PhysRange, Placement};
 use crate::sys::{SEGMENT_MAX, Syscall};
 
@@ -52,6 +53,7 @@ pub(super) fn validate(plan: &Plan<'_>, host: &Host) -> Result<(), PlanError> {
         return Ok(()); // the running kernel places and checks
     }
     rules(plan)?;
+    off_efi(plan, host)?;
     half_of_ram(plan.total_size(), host)
 }
 
@@ -103,6 +105,22 @@ fn rules(plan: &Plan<'_>) -> Result<(), Violation> {
         Some(entry) if inside(entry) => Ok(()),
         entry => Err(Violation::Entry(entry.unwrap_or(0))),
     }
+}
+
+/// No segment lies in what /sys/firmware/efi/runtime-map lists.
+fn off_efi(plan: &Plan<'_>, host: &Host) -> Result<(), Violation> {
+    let kept = host.efi.iter().flat_map(|efi| &efi.runtime_map);
+    for kept in kept.filter_map(EfiDescriptor::range) {
+        let mut segments = plan.segments.iter();
+        if let Some(segment) = segments.find(|segment| segment.mem.overlaps(kept)) {
+            return Err(Violation::InExcluded {
+                role: segment.role.name(),
+                range: segment.mem,
+                name: format!("the EFI runtime map ({kept})"),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// kexec_core.c: neither one segment nor all together may exceed half of the RAM

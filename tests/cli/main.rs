@@ -13,6 +13,7 @@ mod bad_input;
 mod blob;
 #[path = "../common/mod.rs"]
 mod common;
+mod firmware;
 mod formats;
 mod handover;
 mod kexec;

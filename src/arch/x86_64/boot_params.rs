@@ -15,6 +15,8 @@ pub const E820_MAX_ENTRIES_ZEROPAGE: usize = 128;
 pub const SETUP_HEADER_MAGIC: u32 = u32::from_le_bytes(*b"HdrS");
 /// `EL64`: efi_info describes a 64-bit firmware (EFI64_LOADER_SIGNATURE).
 pub const EFI64_LOADER_SIGNATURE: u32 = u32::from_le_bytes(*b"EL64");
+/// `EL32`: efi_info describes a 32-bit firmware (EFI32_LOADER_SIGNATURE).
+pub const EFI32_LOADER_SIGNATURE: u32 = u32::from_le_bytes(*b"EL32");
 
 /// One entry of the e820 table: packed, 20 bytes.
 #[derive(
@@ -34,7 +36,7 @@ pub struct E820Entry {
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct EfiInfo {
-    /// [`EFI64_LOADER_SIGNATURE`], `EL32`, or 0 without EFI.
+    /// [`EFI64_LOADER_SIGNATURE`], [`EFI32_LOADER_SIGNATURE`], or 0 without EFI.
     pub loader_signature: U32,
     /// Low half of the EFI system table's address.
     pub systab: U32,
@@ -193,6 +195,16 @@ impl BootParams {
     pub fn e820(&self) -> &[E820Entry] {
         let used = usize::from(self.e820_entries).min(E820_MAX_ENTRIES_ZEROPAGE);
         self.e820_table.get(..used).unwrap_or(&[])
+    }
+
+    /// 32 or 64, by the firmware, if this is an EFI boot.
+    #[must_use]
+    pub fn efi_bits(&self) -> Option<u32> {
+        match self.efi_info.loader_signature.get() {
+            EFI64_LOADER_SIGNATURE => Some(64),
+            EFI32_LOADER_SIGNATURE => Some(32),
+            _ => None,
+        }
     }
 
     /// Physical address of the EFI system table, if this is a 64-bit EFI boot.

@@ -79,6 +79,7 @@ pub(in crate::cli) fn plan(plan: &Plan<'_>, image: &Image<'_>, kernel: &Path) ->
         "memory_map": memory_map(&plan.memory_map),
         "e820": e820,
         "excluded": excluded,
+        "empty_initrd": plan.empty_initrd,
         "setup_data": plan.setup_data,
         "pools": pools,
         "warnings": plan.warnings,

@@ -88,6 +88,9 @@ pub(in crate::cli) fn plan(
         }
         None => out.push_str("segments:  placed by the running kernel\n"),
     }
+    if let Some(why) = plan.empty_initrd {
+        let _ = writeln!(out, "initrd:    an empty one, because: {why}");
+    }
     if !plan.setup_data.is_empty() {
         let nodes: Vec<String> = plan
             .setup_data

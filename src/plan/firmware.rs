@@ -1,0 +1,162 @@
+//! What the next kernel learns of the firmware: EFI, the ACPI root pointer, and
+//! the empty initrd that an EFI machine needs.
+
+use super::cmdline;
+use super::{LoadRequest, Plan};
+use crate::arch::x86_64::zero_page::{self, EfiHandover};
+use crate::host::Host;
+use crate::image::LinuxKernel;
+use crate::sys::Syscall;
+
+/// An initrd with nothing in it: the kernel skips zeroes between archives.
+pub const EMPTY_INITRD: &[u8] = &[0; 4];
+
+/// Why an empty initrd is handed over.
+///
+/// Source: `reserve_initrd` of arch/x86/kernel/setup.c and `efi_config_parse_tables`
+/// of drivers/firmware/efi/efi.c, Linux 6.12.
+const WHY_EMPTY: &str = "no initrd was given, and EFI is handed over: without an initrd, Linux 6.12 and later \
+     takes the one that the EFI stub of an earlier boot left behind (LINUX_EFI_INITRD_MEDIA), whose memory is \
+     free by now";
+
+/// The next kernel would not find its firmware.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FirmwareError {
+    /// The files about EFI are not there.
+    #[error(
+        "this machine was booted through EFI (the running kernel's boot_params say so), and /sys/firmware/efi is \
+         missing: the next kernel would get no EFI{}",
+        if *rsdp { "" } else { " and no ACPI root pointer (RSDP), and could not even switch off" }
+    )]
+    EfiHidden {
+        /// Whether the RSDP is known all the same.
+        rsdp: bool,
+    },
+    /// EFI is not handed over, and the RSDP is not known.
+    #[error(
+        "the next kernel would find no ACPI: it gets no EFI ({why}), and where the ACPI root pointer (RSDP) lies is \
+         not known"
+    )]
+    NoRsdp {
+        /// Why it gets no EFI.
+        why: String,
+    },
+}
+
+impl FirmwareError {
+    /// The way out.
+    #[must_use]
+    pub const fn hint(&self) -> &'static str {
+        match self {
+            Self::EfiHidden { rsdp: true } => {
+                "mount sysfs where its firmware directory is not masked (containers mask it: run on the host), \
+                 or hand over ACPI alone with --no-efi"
+            }
+            Self::EfiHidden { rsdp: false } => {
+                "mount sysfs where its firmware directory is not masked (containers mask it: run on the host), \
+                 or give --no-efi and acpi_rsdp=ADDRESS on the next kernel's command line (the running kernel's log \
+                 has it: ACPI: RSDP 0x...)"
+            }
+            Self::NoRsdp { .. } => {
+                "give acpi_rsdp=ADDRESS on the next kernel's command line (the running kernel's log has it: \
+                 ACPI: RSDP 0x...), or acpi=off"
+            }
+        }
+    }
+}
+
+/// What is handed over.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    /// EFI, where this plan hands it over.
+    pub efi: Option<EfiHandover>,
+    /// What the operator should know.
+    pub warning: Option<String>,
+    /// Why an empty initrd goes with it when none is given.
+    pub empty_initrd: Option<&'static str>,
+}
+
+/// Decides for a Linux kernel.
+///
+/// # Errors
+/// When the machine was booted through EFI, and the next kernel would find neither
+/// that nor its ACPI tables.
+pub(super) fn told(
+    request: &LoadRequest,
+    host: &Host,
+    image: &LinuxKernel<'_>,
+    plan: &Plan<'_>,
+) -> Result<Told, FirmwareError> {
+    let with_efi = |efi| Told {
+        efi,
+        warning: None,
+        empty_initrd: Some(WHY_EMPTY),
+    };
+    match (plan.syscall.name, host.is_efi()) {
+        // The running kernel hands over what it knows itself.
+        (Syscall::KexecFileLoad, true) => Ok(with_efi(None)),
+        (Syscall::KexecFileLoad, false) => Ok(Told::default()),
+        (Syscall::KexecLoad, false) => Ok(Told {
+            warning: unknown(host),
+            ..Told::default()
+        }),
+        (Syscall::KexecLoad, true) => {
+            let rsdp = rsdp(host, plan.cmdline.as_str());
+            let (why, asked) = if request.no_efi {
+                ("--no-efi asks for that".to_owned(), true)
+            } else if host.efi.is_none() {
+                return Err(FirmwareError::EfiHidden {
+                    rsdp: rsdp != Rsdp::Unknown,
+                });
+            } else {
+                match zero_page::efi_handover(host, image) {
+                    Ok(efi) => return Ok(with_efi(efi)),
+                    Err(why) => (why, false),
+                }
+            };
+            let acpi = match rsdp {
+                Rsdp::Unknown => return Err(FirmwareError::NoRsdp { why }),
+                Rsdp::HandedOver => "; ACPI is handed over all the same",
+                Rsdp::OnTheLine => "; ACPI is what its command line says of it",
+            };
+            Ok(Told {
+                warning: (!asked).then(|| format!("the next kernel gets no EFI: {why}{acpi}")),
+                ..Told::default()
+            })
+        }
+    }
+}
+
+/// How the next kernel finds ACPI without EFI.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rsdp {
+    /// boot_params tell it.
+    HandedOver,
+    /// `acpi_rsdp=`, or `acpi=off`: it was thought of.
+    OnTheLine,
+    /// Not at all: on an EFI machine the RSDP is not where a BIOS has it.
+    Unknown,
+}
+
+fn rsdp(host: &Host, line: &str) -> Rsdp {
+    if cmdline::has(line, "acpi_rsdp") || cmdline::value(line, "acpi") == Some("off") {
+        Rsdp::OnTheLine
+    } else if zero_page::rsdp(host) != 0 {
+        Rsdp::HandedOver
+    } else {
+        Rsdp::Unknown
+    }
+}
+
+/// Says so when nothing tells whether this is an EFI machine.
+fn unknown(host: &Host) -> Option<String> {
+    host.boot_params.is_none().then(|| {
+        "whether this machine was booted through EFI is not known, for neither /sys/kernel/boot_params nor \
+         /sys/firmware/efi is there: if it was, the next kernel gets no EFI and no ACPI"
+            .to_owned()
+    })
+}
+
+#[cfg(test)]
+#[path = "firmware_tests.rs"]
+mod tests;
