@@ -206,7 +206,10 @@ mod tests {
         let high = 1 << 32;
         for request in [
             Request { entry: high, ..low },
-            Request { entry: high, ..linux },
+            Request {
+                entry: high,
+                ..linux
+            },
             Request {
                 boot_params: high,
                 ..low

@@ -11,6 +11,7 @@ mod initrd;
 mod multiboot;
 mod place;
 mod pools;
+mod protected;
 mod validate;
 
 use std::borrow::Cow;
@@ -28,7 +29,7 @@ use crate::handover::record::Blob;
 use crate::handover::{Capability, Handover, HandoverRequest, Pool, Protection};
 use crate::host::Host;
 use crate::host::firmware_tables::FirmwareTables;
-use crate::image::linux::Format;
+use crate::image::linux::{Format, xloadflags};
 use crate::image::{Image, LinuxKernel};
 use crate::memory::{E820Type, MapPolicy, MemoryKind, MemoryMap, PhysRange};
 use crate::purgatory::{self, Digest};
@@ -360,7 +361,9 @@ pub fn plan<'a>(
             )?)
         }
     };
-    if host.cpu.la57 && !image.has(crate::image::linux::xloadflags::FIVE_LEVEL) {
+    // A 32-bit entry is reached without paging.
+    let enters_paging = !image.is_32_bit();
+    if enters_paging && host.cpu.la57 && !image.has(xloadflags::FIVE_LEVEL) {
         return Err(PlanError::FiveLevel);
     }
     let mut plan = Plan {
@@ -370,6 +373,7 @@ pub fn plan<'a>(
     if let Some(crash) = &plan.crash {
         plan.warnings
             .extend(crash_warnings(host, crash, plan.cmdline.as_str()));
+        plan.warnings.extend(protected::crash_warning(image, crash));
     }
     match plan.syscall.name {
         Syscall::KexecLoad => {
