@@ -4,7 +4,7 @@
 /// `RKXPURG1`, little-endian: the first eight bytes of the image.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"RKXPURG1");
 /// Version of this block; the loader and the image come from one build.
-pub(crate) const ABI_VERSION: u32 = 3;
+pub(crate) const ABI_VERSION: u32 = 4;
 /// Regions that can be verified: KEXEC_SEGMENT_MAX, 16 (include/linux/kexec.h).
 pub const MAX_REGIONS: usize = 16;
 
@@ -17,6 +17,8 @@ pub(crate) const FLAG_SHA_NI: u32 = 1 << 1;
 pub(crate) const FLAG_SERIAL: u32 = 1 << 2;
 /// Enter in 32-bit protected mode without paging, not in long mode.
 pub(crate) const FLAG_PROTECTED_MODE: u32 = 1 << 3;
+/// With [`FLAG_PROTECTED_MODE`]: `boot_params` is the value of EBX, not of ESI.
+pub(crate) const FLAG_EBX: u32 = 1 << 4;
 
 /// One region to verify.
 #[repr(C)]
@@ -43,8 +45,9 @@ pub(crate) struct Params {
     /// Entry point of the next kernel, physical; below 4 GiB with
     /// [`FLAG_PROTECTED_MODE`].
     pub(crate) entry: u64,
-    /// Value of RSI at that entry: physical address of boot_params. With
-    /// [`FLAG_PROTECTED_MODE`] that of EBX: of the multiboot information.
+    /// Value of RSI at that entry, of ESI with [`FLAG_PROTECTED_MODE`]: physical
+    /// address of boot_params. With [`FLAG_EBX`] it is the value of EBX: physical
+    /// address of the multiboot information.
     pub(crate) boot_params: u64,
     /// First I/O port of the UART, 0 when there is none.
     pub(crate) serial_port: u16,

@@ -4,7 +4,7 @@
 use core::arch::{asm, global_asm};
 use core::mem::{offset_of, size_of};
 
-use crate::abi::{FLAG_PROTECTED_MODE, Params};
+use crate::abi::{FLAG_EBX, FLAG_PROTECTED_MODE, Params};
 
 /// Stops this CPU for ever. The other ones were stopped by the old kernel.
 pub fn halt() -> ! {
@@ -118,10 +118,21 @@ purgatory_entry:
     // reset from here on, as the gates that ignored it are gone.
 purgatory_leave_long_mode:
     lea     rsp, [rip + purgatory_stack_end]
-    mov     ebx, [rip + purgatory_params + {boot_params}]
-    mov     esi, [rip + purgatory_params + {eax}]
+    // A Linux has boot_params in ESI, a multiboot kernel its information in EBX;
+    // the other one of the two is 0. EBP holds what EAX becomes.
+    mov     esi, [rip + purgatory_params + {boot_params}]
+    xor     ebx, ebx
+    test    dword ptr [rip + purgatory_params + {flags}], {ebx}
+    jz      5f
+    xchg    ebx, esi
+5:
+    mov     ebp, [rip + purgatory_params + {eax}]
     mov     edi, [rip + purgatory_params + {entry}]
-    push    0x20
+    // __BOOT_CS, 0x10, becomes the 32-bit code segment. CS keeps the descriptor it
+    // was loaded with until the far return below loads the new one.
+    mov     rax, [rip + purgatory_gdt + 0x20]
+    mov     [rip + purgatory_gdt + 0x10], rax
+    push    0x10
     lea     rax, [rip + 6f]
     push    rax
     retfq
@@ -147,10 +158,9 @@ purgatory_leave_long_mode:
     wrmsr
     mov     cr4, eax
     // Protected mode, flat, no paging.
-    mov     eax, esi
+    mov     eax, ebp
     push    edi
     xor     ecx, ecx
-    xor     esi, esi
     xor     edi, edi
     xor     ebp, ebp
     ret
@@ -253,7 +263,7 @@ purgatory_gdt:
     .quad   0
     .quad   0x00af9b000000ffff              // 0x10: 64-bit code, execute and read
     .quad   0x00cf93000000ffff              // 0x18: data, read and write
-    .quad   0x00cf9b000000ffff              // 0x20: 32-bit code, execute and read
+    .quad   0x00cf9b000000ffff              // 0x20: 32-bit code, what 0x10 becomes for it
 purgatory_gdt_pointer:
     .word   39
     .quad   0
@@ -274,6 +284,7 @@ purgatory_stack_end:
     params = const size_of::<Params>(),
     flags = const offset_of!(Params, flags),
     protected_mode = const FLAG_PROTECTED_MODE,
+    ebx = const FLAG_EBX,
     entry = const offset_of!(Params, entry),
     boot_params = const offset_of!(Params, boot_params),
     eax = const offset_of!(Params, eax),

@@ -24,9 +24,11 @@ pub const VERIFY: u64 = VERIFY_OFFSET;
 pub enum Mode {
     /// Long mode, as Linux wants it: RSI holds `boot_params`.
     Long,
-    /// 32-bit protected mode without paging, as Multiboot wants it: EBX holds
-    /// `boot_params`. The image itself must lie below 4 GiB, too.
-    Protected {
+    /// 32-bit protected mode without paging, as the 32-bit entry of Linux wants it:
+    /// ESI holds `boot_params`. The image itself must lie below 4 GiB, too.
+    Protected,
+    /// The same mode as Multiboot wants it: EBX holds `boot_params`.
+    Multiboot {
         /// What EAX holds.
         eax: u32,
     },
@@ -85,7 +87,8 @@ pub fn image(request: &Request, digests: &[(PhysRange, Digest)]) -> Result<Vec<u
     if let Some((range, _)) = digests.iter().find(|(range, _)| range.start() == 0) {
         return Err(ImageError::AddressZero(*range));
     }
-    if let (Mode::Protected { .. }, Some(high)) = (request.mode, above_four_gib(request)) {
+    let high = above_four_gib(request).filter(|_| request.mode != Mode::Long);
+    if let Some(high) = high {
         return Err(ImageError::AboveFourGib(high));
     }
     let mut image = block(request, digests);
@@ -102,16 +105,19 @@ fn above_four_gib(request: &Request) -> Option<u64> {
 
 /// The parameter block, field by field as `abi::Params` has them.
 fn block(request: &Request, digests: &[(PhysRange, Digest)]) -> Vec<u8> {
-    let (protected_mode, eax) = match request.mode {
-        Mode::Long => (false, 0),
-        Mode::Protected { eax } => (true, eax),
+    let (protected_mode, multiboot) = match request.mode {
+        Mode::Long => (false, None),
+        Mode::Protected => (true, None),
+        Mode::Multiboot { eax } => (true, Some(eax)),
     };
+    let eax = multiboot.unwrap_or(0);
     let mut flags = 0;
     for (flag, wanted) in [
         (abi::FLAG_VERIFY, request.verify),
         (abi::FLAG_SHA_NI, request.sha_ni),
         (abi::FLAG_SERIAL, request.serial_port.is_some()),
         (abi::FLAG_PROTECTED_MODE, protected_mode),
+        (abi::FLAG_EBX, multiboot.is_some()),
     ] {
         if wanted {
             flags |= flag;
@@ -178,7 +184,7 @@ mod tests {
     #[test]
     fn protected_mode_reaches_what_32_bits_hold() {
         use std::mem::offset_of;
-        let mode = Mode::Protected { eax: 0x2bad_b002 };
+        let mode = Mode::Multiboot { eax: 0x2bad_b002 };
         let entry = 0x10_000c;
         let low = Request {
             entry,
@@ -187,11 +193,23 @@ mod tests {
         };
         let bytes = image(&low, &[]).unwrap();
         let u32_at = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
-        assert_eq!(u32_at(offset_of!(abi::Params, flags)), 15);
+        assert_eq!(u32_at(offset_of!(abi::Params, flags)), 31);
         assert_eq!(u32_at(offset_of!(abi::Params, eax)), 0x2bad_b002);
+        let linux = Request {
+            mode: Mode::Protected,
+            ..low
+        };
+        let bytes = image(&linux, &[]).unwrap();
+        let u32_at = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
+        assert_eq!(u32_at(offset_of!(abi::Params, flags)), 15);
+        assert_eq!(u32_at(offset_of!(abi::Params, eax)), 0);
         let high = 1 << 32;
         for request in [
             Request { entry: high, ..low },
+            Request {
+                entry: high,
+                ..linux
+            },
             Request {
                 boot_params: high,
                 ..low

@@ -7,15 +7,19 @@
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::ImageError;
-use super::linux::{Format, LinuxKernel, Load, xloadflags};
+use super::linux::{EntryMode, Format, LinuxKernel, Load, xloadflags};
+use super::signature;
 use crate::arch::x86_64::boot_params::{SETUP_HEADER_MAGIC, SetupHeader};
 
 /// Offset of the setup header in the file, and in boot_params.
 pub const SETUP_HEADER_OFFSET: usize = 0x1f1;
 /// Offset of the 64-bit entry point from where the kernel is loaded.
 const ENTRY_64_OFFSET: u64 = 0x200;
-/// First protocol with xloadflags, that is with a 64-bit entry: 2.12.
-const MIN_PROTOCOL: u16 = 0x020c;
+/// First protocol with pref_address and init_size, which say what memory the kernel
+/// takes: 2.10 (Linux 2.6.31).
+const MIN_PROTOCOL: u16 = 0x020a;
+/// First protocol with xloadflags, which tell of a 64-bit entry: 2.12 (Linux 3.8).
+const XLOADFLAGS_PROTOCOL: u16 = 0x020c;
 /// First protocol with kernel_info: 2.15.
 const KERNEL_INFO_PROTOCOL: u16 = 0x020f;
 /// Bytes of kernel_info up to and with setup_type_max.
@@ -30,42 +34,26 @@ const MAX_ALIGNMENT: u32 = 1 << 30;
 /// Reads the header and checks it against the file. `None`: not a bzImage.
 ///
 /// # Errors
-/// When it is one that is damaged or cannot be entered in 64-bit mode.
+/// When it is one that is damaged or can be entered in 16-bit mode only.
 pub fn parse(file: &[u8]) -> Result<Option<LinuxKernel<'_>>, ImageError> {
     if file.get(0x202..0x206) != Some(&SETUP_HEADER_MAGIC.to_le_bytes()) {
         return Ok(None);
     }
     let malformed = |what: String| Err(self::malformed(what));
-    let header = read_header(file)?;
+    let mut header = read_header(file)?;
     if header.boot_flag.get() != 0xaa55 {
         return malformed(format!(
             "boot_flag is {:#06x}, not 0xaa55",
             header.boot_flag
         ));
     }
-    let protocol = header.version.get();
-    if protocol < MIN_PROTOCOL {
-        return Err(ImageError::Unsupported(format!(
-            "boot protocol {}.{:02}: a 64-bit entry needs 2.12 (Linux 3.8) or later",
-            protocol >> 8,
-            protocol & 0xff
-        )));
+    let setup_size = setup_size(&header);
+    if let Some(what) = real_mode_only(&header, version(file, &header, setup_size)) {
+        return Err(ImageError::Unsupported(what));
     }
-    if header.loadflags & LOADED_HIGH == 0 {
-        return Err(ImageError::Unsupported(
-            "a zImage, loaded below 1 MiB: a bzImage is needed".to_owned(),
-        ));
+    if header.version.get() < XLOADFLAGS_PROTOCOL {
+        header.xloadflags = 0.into();
     }
-    if header.xloadflags.get() & xloadflags::KERNEL_64 == 0 {
-        return Err(ImageError::Unsupported(
-            "a 32-bit kernel: it has no 64-bit entry point (XLF_KERNEL_64)".to_owned(),
-        ));
-    }
-    let setup_sects = match header.setup_sects {
-        0 => 4, // "if 0, the real value is 4"
-        n => usize::from(n),
-    };
-    let setup_size = (setup_sects + 1) * SECTOR;
     let kernel = file.get(setup_size..).unwrap_or_default();
     let promised = u64::from(header.syssize.get()) * 16;
     let present = kernel.len() as u64;
@@ -78,27 +66,94 @@ pub fn parse(file: &[u8]) -> Result<Option<LinuxKernel<'_>>, ImageError> {
     };
     if present == 0 || present + unfilled < promised {
         return malformed(format!(
-            "truncated: setup_sects {setup_sects} and syssize say {} bytes, the file has {}",
+            "truncated: setup_sects {} and syssize say {} bytes, the file has {}",
+            setup_size / SECTOR - 1,
             setup_size as u64 + promised,
             file.len()
         ));
     }
-    check_geometry(&header, present)?;
-    let whole = Load {
+    let (kernel, whole) = without_what_follows(file, kernel, promised);
+    check_geometry(&header, kernel.len() as u64)?;
+    let (entry_mode, entry) = match header.xloadflags.get() & xloadflags::KERNEL_64 {
+        0 => (EntryMode::Protected, 0),
+        _ => (EntryMode::Long, ENTRY_64_OFFSET),
+    };
+    let load = Load {
         offset: 0,
         bytes: kernel,
     };
     Ok(Some(LinuxKernel {
         format: Format::BzImage,
         around: Vec::new(),
-        file,
+        file: whole,
+        behind: file.len() - whole.len(),
         version: version(file, &header, setup_size),
-        loads: vec![whole],
-        entry: ENTRY_64_OFFSET,
+        loads: vec![load],
+        entry_mode,
+        entry,
         payload: payload(&header, kernel)?,
         setup_type_max: setup_type_max(&header, kernel),
         header,
     }))
+}
+
+/// Bytes of the setup part.
+fn setup_size(header: &SetupHeader) -> usize {
+    let sectors = match header.setup_sects {
+        0 => 4, // "if 0, the real value is 4"
+        n => usize::from(n),
+    };
+    (sectors + 1) * SECTOR
+}
+
+/// What a file is that has the header of a bzImage and can be started in 16-bit real
+/// mode only, through the BIOS: old tools have that header so that boot loaders
+/// take them for a Linux. Their protocol is older than the fields that placing a
+/// kernel takes, as is that of Linux before 2.6.31.
+fn real_mode_only(header: &SetupHeader, version: Option<&str>) -> Option<String> {
+    let protocol = header.version.get();
+    let number = format!("boot protocol {}.{:02}", protocol >> 8, protocol & 0xff);
+    if header.loadflags & LOADED_HIGH == 0 {
+        return Some(format!(
+            "a zImage ({number}): it is loaded below 1 MiB and starts in 16-bit real mode, which a kexec \
+             cannot enter: a bzImage is needed"
+        ));
+    }
+    if protocol >= MIN_PROTOCOL {
+        return None;
+    }
+    // As in "2.6.26-2-686 (Debian …) #1 SMP …"; that of iPXE is "1.0.0+git…".
+    let is_linux =
+        |version: &str| version.starts_with(|c: char| c.is_ascii_digit()) && version.contains(" #");
+    Some(match version {
+        Some(version) if is_linux(version) => format!(
+            "Linux {version} ({number}): its header does not say how much memory the kernel takes; Linux \
+             2.6.31 (protocol 2.10) and later say it"
+        ),
+        version => format!(
+            "no Linux, but a program for boot loaders that looks like one, as memdisk and iPXE do (it says \
+             \"{}\", {number}): it starts in 16-bit real mode and calls the BIOS, and a kexec enters kernels in \
+             32-bit or 64-bit mode: start it from the boot loader",
+            version.unwrap_or("")
+        ),
+    })
+}
+
+/// The kernel without the bytes behind the `promised` ones, and the file without those
+/// behind kernel and signature. A `promised` of 0 tells nothing.
+fn without_what_follows<'a>(
+    file: &'a [u8],
+    kernel: &'a [u8],
+    promised: u64,
+) -> (&'a [u8], &'a [u8]) {
+    let promised = usize::try_from(promised).unwrap_or(usize::MAX);
+    let shorter = kernel.get(..promised).filter(|_| promised != 0);
+    let Some(shorter) = shorter else {
+        return (kernel, file);
+    };
+    let end = file.len() - kernel.len() + shorter.len();
+    let end = signature::end(file).map_or(end, |signed| end.max(signed));
+    (shorter, file.get(..end).unwrap_or(file))
 }
 
 fn malformed(what: String) -> ImageError {

@@ -43,12 +43,90 @@ fn a_good_image() {
 }
 
 #[test]
-fn what_is_appended_belongs_to_the_kernel() {
-    // A signature, or the padding of a signed image.
-    let mut file = tiny().build();
-    file.extend([0xaa; 100]);
+fn what_lies_behind_the_kernel_is_not_loaded() {
+    // As on a partition: much more than the kernel's memory has room for.
+    let good = tiny().build();
+    let mut file = good.clone();
+    file.resize(64 << 20, 0xaa);
     let image = parse(&file).unwrap().unwrap();
-    assert_eq!(image.loads[0].bytes.len(), KERNEL_SIZE + 100);
+    assert_eq!(image.loads[0].bytes, &good[SETUP_SIZE..]);
+    assert_eq!(image.file, good);
+    assert_eq!(image.behind, file.len() - good.len());
+    assert_eq!(parse(&good).unwrap().unwrap().behind, 0);
+    // A syssize of 0 says nothing of the end.
+    let silent = tiny().u32(field::SYSSIZE, 0).build();
+    let image = parse(&silent).unwrap().unwrap();
+    assert_eq!((image.loads[0].bytes.len(), image.behind), (KERNEL_SIZE, 0));
+}
+
+/// A bzImage that is a PE file as well, whose certificate table has `size` bytes
+/// behind the kernel.
+fn with_signature(size: usize) -> Vec<u8> {
+    let number = |number: usize| u32::try_from(number).unwrap().to_le_bytes();
+    let end = SETUP_SIZE + KERNEL_SIZE;
+    // No sections, an optional header of 160 bytes with 6 data directories.
+    let mut file = tiny()
+        .put(0x3c, &number(0x40))
+        .put(0x40, b"PE\0\0")
+        .put(0x44, &0x8664_u16.to_le_bytes())
+        .put(0x54, &160_u16.to_le_bytes())
+        .put(0x58, &0x20b_u16.to_le_bytes())
+        .put(0x58 + 108, &number(6))
+        .put(0x58 + 112 + 32, &number(if size == 0 { 0 } else { end }))
+        .put(0x58 + 112 + 36, &number(size))
+        .build();
+    file.resize(end + size, 0x5a);
+    file
+}
+
+#[test]
+fn the_signature_behind_the_kernel_is_kept_for_the_running_kernel() {
+    let signed = with_signature(1472);
+    let image = parse(&signed).unwrap().unwrap();
+    assert_eq!(image.loads[0].bytes.len(), KERNEL_SIZE);
+    assert_eq!((image.file, image.behind), (&signed[..], 0));
+    // And what lies behind that is in the way of it.
+    for (size, more) in [(1472, 5000), (0, 5000)] {
+        let exact = with_signature(size);
+        let mut file = exact.clone();
+        file.resize(exact.len() + more, 0xff);
+        let image = parse(&file).unwrap().unwrap();
+        assert_eq!((image.file, image.behind), (&exact[..], more));
+        assert_eq!(
+            crate::image::signature::is_signed(image.file),
+            Some(size != 0)
+        );
+    }
+    // A table that reaches beyond the file is a matter of whoever verifies it.
+    let cut = &signed[..signed.len() - 100];
+    assert_eq!(parse(cut).unwrap().unwrap().file, cut);
+}
+
+#[test]
+fn a_kernel_without_a_64_bit_entry_is_entered_in_32_bit_mode() {
+    for (image, protocol) in [
+        (tiny().u16(field::XLOADFLAGS, 0x7e), (2, 15)),
+        (tiny().u16(field::XLOADFLAGS, 0x04), (2, 15)),
+        // Of a time when these bits meant nothing.
+        (
+            tiny().u16(field::VERSION, 0x020b).u8(field::JUMP, 0x62),
+            (2, 11),
+        ),
+        (
+            tiny().u16(field::VERSION, 0x020a).u8(field::JUMP, 0x62),
+            (2, 10),
+        ),
+    ] {
+        let file = image.build();
+        let image = parse(&file).unwrap().unwrap();
+        assert_eq!(image.entry_mode, EntryMode::Protected);
+        assert_eq!((image.entry, image.protocol()), (0, protocol));
+        assert!(image.is_32_bit() && !image.reaches_above_4g());
+    }
+    let file = tiny().build();
+    let image = parse(&file).unwrap().unwrap();
+    assert_eq!((image.entry_mode, image.entry), (EntryMode::Long, 0x200));
+    assert!(image.reaches_above_4g());
 }
 
 #[test]
@@ -121,31 +199,44 @@ fn an_image_that_names_no_payload_has_none() {
 
 #[test]
 fn kernels_of_other_kinds_are_refused_by_name() {
+    let old = |version| tiny().u16(field::VERSION, version).u8(field::JUMP, 0x3e);
+    let real_mode = |says, number| {
+        format!(
+            "no Linux, but a program for boot loaders that looks like one, as memdisk and iPXE do (it says \
+             \"{says}\", boot protocol {number}): it starts in 16-bit real mode and calls the BIOS, and a kexec \
+             enters kernels in 32-bit or 64-bit mode: start it from the boot loader"
+        )
+    };
     for (image, message) in [
         (
-            tiny().u16(field::XLOADFLAGS, 0x7e),
-            "a 32-bit kernel: it has no 64-bit entry point (XLF_KERNEL_64)",
-        ),
-        (
             tiny().u8(field::LOADFLAGS, 0x80),
-            "a zImage, loaded below 1 MiB: a bzImage is needed",
+            "a zImage (boot protocol 2.15): it is loaded below 1 MiB and starts in 16-bit real mode, which \
+             a kexec cannot enter: a bzImage is needed"
+                .to_owned(),
         ),
         (
-            tiny().u16(field::VERSION, 0x020b),
-            "boot protocol 2.11: a 64-bit entry needs 2.12 (Linux 3.8) or later",
+            old(0x0203).put(0x600, b"MEMDISK 6.04 20200816\0"),
+            real_mode("MEMDISK 6.04 20200816", "2.03"),
         ),
         (
-            tiny().u16(field::VERSION, 0x0000),
-            "boot protocol 0.00: a 64-bit entry needs 2.12 (Linux 3.8) or later",
+            old(0x0207).put(0x600, b"1.0.0+git-20190125.36a4c85-5.1\0"),
+            real_mode("1.0.0+git-20190125.36a4c85-5.1", "2.07"),
         ),
-        // The header ends in front of its version: a boot loader's trick of old times.
         (
-            tiny().u8(field::JUMP, 0),
-            "boot protocol 0.00: a 64-bit entry needs 2.12 (Linux 3.8) or later",
+            old(0x0209).put(0x600, b"2.6.26-2-686 (Debian 2.6.26) #1 SMP\0"),
+            "Linux 2.6.26-2-686 (Debian 2.6.26) #1 SMP (boot protocol 2.09): its header does not say how \
+             much memory the kernel takes; Linux 2.6.31 (protocol 2.10) and later say it"
+                .to_owned(),
+        ),
+        (
+            tiny().u16(field::VERSION, 0).u16(field::KERNEL_VERSION, 0),
+            real_mode("", "0.00"),
         ),
     ] {
         assert_eq!(refused(image), message);
     }
+    // The header ends in front of its version: a boot loader's trick of old times.
+    assert!(refused(tiny().u8(field::JUMP, 0)).starts_with("a zImage (boot protocol 0.00)"));
 }
 
 #[test]
@@ -284,7 +375,9 @@ fn check(file: &[u8]) -> Result<(), TestCaseError> {
     prop_assert!(header.pref_address.get() + u64::from(header.init_size.get()) <= 1 << 52);
     prop_assert!(image.payload.len() <= image.loads[0].bytes.len());
     prop_assert!(image.cmdline_limit() > 0);
-    prop_assert!(image.has(xloadflags::KERNEL_64) && image.protocol() >= (2, 12));
+    prop_assert_eq!(image.is_32_bit(), !image.has(xloadflags::KERNEL_64));
+    prop_assert!(image.protocol() >= (2, 10));
+    prop_assert!(file.starts_with(image.file) && image.file.len() + image.behind == file.len());
     prop_assert!(!image.version.is_some_and(str::is_empty));
     let _ = (image.compression(), image.release());
     Ok(())

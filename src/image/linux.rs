@@ -1,4 +1,4 @@
-//! An x86_64 Linux kernel as it is placed and entered, whatever file it came in.
+//! A Linux kernel for x86 as it is placed and entered, whatever file it came in.
 
 use std::borrow::Cow;
 
@@ -32,6 +32,26 @@ pub mod xloadflags {
         (FIVE_LEVEL, "5LEVEL"),
         (FIVE_LEVEL_ENABLED, "5LEVEL_ENABLED"),
     ];
+}
+
+/// In which mode of the CPU a kernel is entered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum EntryMode {
+    /// 64-bit mode.
+    Long,
+    /// 32-bit protected mode without paging: the kernel has no 64-bit entry.
+    Protected,
+}
+
+impl EntryMode {
+    /// The name, as in JSON.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Long => "64-bit",
+            Self::Protected => "32-bit",
+        }
+    }
 }
 
 /// The file format that a kernel came in.
@@ -70,8 +90,12 @@ pub struct LinuxKernel<'a> {
     pub format: Format,
     /// What the file came out of, the outermost first: `gzip`, `UKI`.
     pub around: Vec<&'static str>,
-    /// The file, without what was around it: what kexec_file_load is given.
+    /// The file, without what was around it and what lies behind it: what
+    /// kexec_file_load is given.
     pub file: &'a [u8],
+    /// Bytes behind the kernel and its signature that belong to neither: a file
+    /// read from a raw partition has them.
+    pub behind: usize,
     /// The setup header: the file's own, fields beyond its own length zeroed, or
     /// one that says of a vmlinux what a bzImage's would.
     pub header: SetupHeader,
@@ -80,7 +104,9 @@ pub struct LinuxKernel<'a> {
     /// What is loaded, by offset: each on a page of its own, none overlapping,
     /// all within the header's `init_size`, the first at 0.
     pub loads: Vec<Load<'a>>,
-    /// The 64-bit entry point, bytes from where the kernel is placed.
+    /// The mode in which it is entered.
+    pub entry_mode: EntryMode,
+    /// The entry point, bytes from where the kernel is placed.
     pub entry: u64,
     /// The kernel itself, an ELF file, compressed or not; empty when the file
     /// does not tell where it is.
@@ -104,6 +130,18 @@ impl<'a> LinuxKernel<'a> {
     #[must_use]
     pub fn has(&self, flags: u16) -> bool {
         self.header.xloadflags.get() & flags == flags
+    }
+
+    /// Whether it is entered in 32-bit mode.
+    #[must_use]
+    pub fn is_32_bit(&self) -> bool {
+        self.entry_mode == EntryMode::Protected
+    }
+
+    /// Whether kernel, boot_params, command line and initrd may lie above 4 GiB.
+    #[must_use]
+    pub fn reaches_above_4g(&self) -> bool {
+        !self.is_32_bit() && self.has(xloadflags::CAN_BE_LOADED_ABOVE_4G)
     }
 
     /// Longest command line, bytes without the NUL.

@@ -23,7 +23,7 @@ use decompress::{Compression, DecompressError};
 /// A kernel file, by format.
 #[derive(Debug, Clone)]
 pub enum Image<'a> {
-    /// x86_64 Linux.
+    /// Linux for x86.
     Linux(LinuxKernel<'a>),
     /// Another kernel, of a format that Xen and many small ones have.
     Multiboot(Multiboot<'a>),

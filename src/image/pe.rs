@@ -33,6 +33,8 @@ pub(super) struct PeSection<'a> {
     /// As many bytes as both of its sizes allow: the one in the file is rounded
     /// up, the one in memory may count zeroes that the file does not have.
     pub(super) bytes: &'a [u8],
+    /// Where it ends in the file, by the size that it has there.
+    pub(super) end: u64,
 }
 
 /// IMAGE_SECTION_HEADER.
@@ -101,15 +103,20 @@ fn section<'a>(file: &'a [u8], header: &SectionHeader) -> Result<PeSection<'a>, 
     let size = header.virtual_size.get().min(header.raw_size.get());
     let (start, size) = (u64::from(header.raw_offset.get()), u64::from(size));
     if size == 0 {
-        return Ok(PeSection { name, bytes: &[] });
+        return Ok(PeSection {
+            name,
+            bytes: &[],
+            end: 0,
+        });
     }
+    let end = start + u64::from(header.raw_size.get());
     let bounds = (usize::try_from(start), usize::try_from(start + size));
     let bytes = match bounds {
         (Ok(start), Ok(end)) => file.get(start..end),
         _ => None,
     };
     match bytes {
-        Some(bytes) => Ok(PeSection { name, bytes }),
+        Some(bytes) => Ok(PeSection { name, bytes, end }),
         None => Err(format!(
             "section {name} ({size:#x} bytes at {start:#x}) lies outside the file's {:#x} bytes",
             file.len()

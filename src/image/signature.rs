@@ -3,7 +3,7 @@
 
 use goblin::pe::header::Header;
 
-use super::pe::has_magic;
+use super::pe::{Pe, has_magic};
 
 /// Whether `file` carries a signature, valid or not; `None` when it is a PE
 /// file whose header makes no sense.
@@ -15,20 +15,13 @@ pub fn is_signed(file: &[u8]) -> Option<bool> {
     certificates(file).map(|table| table.is_some())
 }
 
-/// `file` without zeroes behind its signature, which would break that: it covers
-/// every byte of the file. (Some ukify of systemd 257 rounds the section up.)
-pub(super) fn without_padding(file: &[u8]) -> &[u8] {
-    if !has_magic(file) {
-        return file;
-    }
-    let end = certificates(file).flatten().and_then(|(start, size)| {
-        let end = usize::try_from(u64::from(start) + u64::from(size)).ok()?;
-        file.split_at_checked(end)
-    });
-    match end {
-        Some((signed, padding)) if padding.iter().all(|byte| *byte == 0) => signed,
-        _ => file,
-    }
+/// Where the last of what a PE file's headers name ends: sections and signature,
+/// as far as the file reaches. `None`: not a PE file, or a damaged one.
+pub(super) fn end(file: &[u8]) -> Option<usize> {
+    let sections = Pe::parse(file).ok()??.sections.into_iter();
+    let table = certificates(file)?.map(|(start, size)| u64::from(start) + u64::from(size));
+    let end = sections.map(|section| section.end).chain(table).max()?;
+    usize::try_from(end).ok().map(|end| end.min(file.len()))
 }
 
 /// Offset and size of a PE file's certificate table, if it has one; `None` when its

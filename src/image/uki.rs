@@ -11,7 +11,7 @@
 use goblin::pe::header::COFF_MACHINE_X86_64;
 
 use super::pe::{self, Pe};
-use super::signature::{self, is_signed};
+use super::signature::is_signed;
 use super::{Image, ImageError, LinuxKernel, probe};
 
 /// The name of the format.
@@ -172,7 +172,6 @@ impl<'a> Uki<'a> {
                 "the chosen profile has no section .linux".to_owned(),
             ));
         };
-        let linux = signature::without_padding(linux);
         let Image::Linux(mut kernel) = probe(linux).map_err(inside)? else {
             let what = "a multiboot kernel, and a UKI holds a Linux".to_owned();
             return Err(inside(ImageError::Unsupported(what)));

@@ -17,7 +17,7 @@ use zerocopy::FromZeros;
 
 use super::ImageError;
 use super::ikconfig;
-use super::linux::{Format, LinuxKernel, Load, xloadflags};
+use super::linux::{EntryMode, Format, LinuxKernel, Load, xloadflags};
 use crate::arch::x86_64::boot_params::{SETUP_HEADER_MAGIC, SetupHeader};
 use crate::arch::x86_64::setup_data::SETUP_INDIRECT;
 use crate::memory::PAGE_SIZE;
@@ -96,6 +96,8 @@ pub fn parse(file: &[u8]) -> Result<Option<LinuxKernel<'_>>, ImageError> {
         format: Format::Vmlinux,
         around: Vec::new(),
         file,
+        behind: 0,
+        entry_mode: EntryMode::Long,
         header: setup_header(base, span, series, five_level(file, series)),
         version: Some(version),
         loads: loads.collect(),

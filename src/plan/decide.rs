@@ -157,6 +157,8 @@ fn file_load_refuses(host: &Host, image: &LinuxKernel<'_>) -> Option<&'static st
     let efi32 = host.efi_bits() == Some(32);
     if image.format == Format::Vmlinux {
         Some("it is a vmlinux, and on x86 kexec_file_load takes bzImages only")
+    } else if image.is_32_bit() {
+        Some("it has no 64-bit entry (XLF_KERNEL_64)")
     } else if !image.has(xloadflags::CAN_BE_LOADED_ABOVE_4G) {
         Some("it cannot be loaded above 4 GiB (XLF_CAN_BE_LOADED_ABOVE_4G)")
     } else if efi32 {

@@ -336,6 +336,11 @@ fn images_that_kexec_file_load_refuses() {
             plain(),
             "it cannot be loaded above 4 GiB (XLF_CAN_BE_LOADED_ABOVE_4G)",
         ),
+        (
+            kernel.clone().u16(field::XLOADFLAGS, 0x7e).build(),
+            plain(),
+            "it has no 64-bit entry (XLF_KERNEL_64)",
+        ),
         (kernel.build(), efi32, "this machine's EFI is a 32-bit one"),
         (
             crate::testing::elf::TinyElf::vmlinux().build(),

@@ -13,6 +13,7 @@ mod initrd;
 mod multiboot;
 mod place;
 mod pools;
+mod protected;
 mod validate;
 
 use std::borrow::Cow;
@@ -32,7 +33,7 @@ use crate::handover::{Capability, Handover, HandoverRequest, Pool, Protection};
 use crate::host::Host;
 use crate::host::crash::DM_CRYPT_KEYS;
 use crate::host::firmware_tables::FirmwareTables;
-use crate::image::linux::Format;
+use crate::image::linux::{Format, xloadflags};
 use crate::image::{Image, LinuxKernel};
 use crate::memory::{E820Type, MapPolicy, MemoryKind, MemoryMap, PhysRange};
 use crate::purgatory::{self, Digest};
@@ -375,7 +376,9 @@ pub fn plan<'a>(
             )?)
         }
     };
-    if host.cpu.la57 && !image.has(crate::image::linux::xloadflags::FIVE_LEVEL) {
+    // A 32-bit entry is reached without paging.
+    let enters_paging = !image.is_32_bit();
+    if enters_paging && host.cpu.la57 && !image.has(xloadflags::FIVE_LEVEL) {
         return Err(PlanError::FiveLevel);
     }
     let mut plan = Plan {
@@ -385,6 +388,7 @@ pub fn plan<'a>(
     plan.take_file_flags(request, host);
     if let Some(crash) = &plan.crash {
         plan.warnings.extend(crash_warnings(host, crash, &plan));
+        plan.warnings.extend(protected::crash_warning(image, crash));
     }
     let told = firmware::told(request, host, image, &plan)?;
     plan.warnings.extend(told.warning);

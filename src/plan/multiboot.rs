@@ -231,7 +231,7 @@ fn place<'a>(
     let params = purgatory::Request {
         entry: image.entry.wrapping_add(shift),
         boot_params: at.start(),
-        mode: Mode::Protected {
+        mode: Mode::Multiboot {
             eax: image.version.entry_magic(),
         },
         serial_port: request.port_for_reports(host),

@@ -1,4 +1,4 @@
-//! Placing the segments of an x86_64 bzImage for kexec_load.
+//! Placing the segments of a Linux kernel for kexec_load.
 //!
 //! The largest and most demanding go first, all top-down; boot_params,
 //! setup_data and purgatory end up side by side, so that the decompressor's
@@ -14,7 +14,8 @@
 use std::borrow::Cow;
 
 use super::{
-    Blobs, LoadRequest, Plan, PlanError, Role, Segment, SetupDataSummary, chain, initrd, validate,
+    Blobs, LoadRequest, Plan, PlanError, Role, Segment, SetupDataSummary, chain, initrd, protected,
+    validate,
 };
 use crate::arch::x86_64::boot_params::join;
 use crate::arch::x86_64::setup_data;
@@ -50,7 +51,7 @@ pub(super) fn place<'a>(
     efi: Option<&EfiHandover>,
     plan: &mut Plan<'a>,
 ) -> Result<(), PlanError> {
-    let mut places = Places::new(request, host, reach(host, image), plan)?;
+    let mut places = Places::for_linux(request, host, image, plan)?;
     let kernel = places.kernel(image)?;
     let entry = kernel.start() + image.entry;
     let initrd_size = initrd::stream_size(initrds);
@@ -85,6 +86,7 @@ pub(super) fn place<'a>(
     places.warn_of_last_choice(plan);
 
     let addresses = Addresses {
+        kernel: kernel.start(),
         cmdline: boot_params.start() + zero_page::CMDLINE_OFFSET,
         initrd: initrd.map(PhysRange::start),
         initrd_size,
@@ -123,7 +125,7 @@ pub(super) fn place<'a>(
     let params = purgatory::Request {
         entry,
         boot_params: boot_params.start(),
-        mode: purgatory::Mode::Long,
+        mode: protected::mode(image),
         serial_port: request.port_for_reports(host),
         sha_ni: host.cpu.sha_ni,
         verify: !request.no_digest,
@@ -161,7 +163,7 @@ pub(super) fn fits(
     let Some(crash) = &plan.crash else {
         return Ok(());
     };
-    let mut places = Places::new(request, host, reach(host, image), plan)?;
+    let mut places = Places::for_linux(request, host, image, plan)?;
     let headers = elfcorehdr::size(host.crash.cpus.len(), crash.dump.len()) as u64;
     let headers = headers.max(host.loaded.crash_elfcorehdr_size.unwrap_or(0));
     places.take("elfcorehdr", headers, PAGE_SIZE, 0, u64::MAX)?;
@@ -192,9 +194,15 @@ pub(super) fn digests<'a>(
 /// kernel keeps what it needs for the jump off all of it.
 fn kernel_segments<'a>(image: &LinuxKernel<'a>, place: PhysRange) -> Vec<Segment<'a>> {
     let rule = format!(
-        "highest place at or above pref_address {:#x}, aligned to kernel_alignment {:#x}, \
+        "{} place at or above pref_address {:#x}, aligned to kernel_alignment {:#x}, \
          of init_size bytes",
-        image.header.pref_address, image.header.kernel_alignment
+        if image.is_32_bit() {
+            "entered in 32-bit mode: lowest"
+        } else {
+            "highest"
+        },
+        image.header.pref_address,
+        image.header.kernel_alignment
     );
     let start = |load: &Load<'_>| place.start() + load.offset;
     let ends = image.loads.iter().skip(1).map(start).chain([place.end()]);
@@ -247,6 +255,9 @@ pub(super) struct Places {
     used_last_choice: bool,
     min: u64,
     max: u64,
+    /// Places are looked for below this first, for a kernel that would rather have
+    /// them there.
+    low_first: u64,
 }
 
 /// First address that the kernel does not reach when it is entered.
@@ -257,7 +268,9 @@ fn reach(host: &Host, image: &LinuxKernel<'_>) -> u64 {
     } else {
         FOUR_LEVEL_LIMIT
     };
-    if image.has(xloadflags::CAN_BE_LOADED_ABOVE_4G) {
+    if image.is_32_bit() {
+        protected::REACH
+    } else if image.reaches_above_4g() {
         paging - PAGE_SIZE
     } else {
         FOUR_GIB
@@ -265,6 +278,20 @@ fn reach(host: &Host, image: &LinuxKernel<'_>) -> u64 {
 }
 
 impl Places {
+    /// Places for what `image` is loaded with.
+    fn for_linux(
+        request: &LoadRequest,
+        host: &Host,
+        image: &LinuxKernel<'_>,
+        plan: &Plan<'_>,
+    ) -> Result<Self, PlanError> {
+        let mut places = Self::new(request, host, reach(host, image), plan)?;
+        if image.is_32_bit() {
+            places.low_first = protected::LOW_MEMORY;
+        }
+        Ok(places)
+    }
+
     /// Places below `reach` for a plan whose map and exclusions are known.
     pub(super) fn new(
         request: &LoadRequest,
@@ -296,6 +323,7 @@ impl Places {
             used_last_choice: false,
             min: min.max(LOW_LIMIT),
             max: max.min(reach),
+            low_first: u64::MAX,
         })
     }
 
@@ -308,7 +336,14 @@ impl Places {
         min: u64,
         max: u64,
     ) -> Result<PhysRange, PlanError> {
-        self.take_from(Direction::TopDown, what, size, align, (min, max))
+        let direction = Direction::TopDown;
+        let low = max.min(self.low_first);
+        if low < max.min(self.max)
+            && let Ok(place) = self.take_from(direction, what, size, align, (min, low))
+        {
+            return Ok(place);
+        }
+        self.take_from(direction, what, size, align, (min, max))
     }
 
     /// The first place from the end that `direction` says, between two bounds.
@@ -430,12 +465,17 @@ impl Places {
         } else {
             u64::MAX
         };
+        if image.is_32_bit() {
+            let top = top.min(protected::kernel_top(image));
+            let direction = Direction::BottomUp;
+            return self.take_from(direction, "the kernel", size, align, (preferred, top));
+        }
         self.take("the kernel", size, align, preferred, top)
     }
 
     fn initrd(&mut self, image: &LinuxKernel<'_>, size: u64) -> Result<PhysRange, PlanError> {
         // initrd_addr_max (last byte allowed) binds only kernels that stay below 4 GiB.
-        let top = if image.has(xloadflags::CAN_BE_LOADED_ABOVE_4G) {
+        let top = if image.reaches_above_4g() {
             u64::MAX
         } else {
             u64::from(image.header.initrd_addr_max.get()) + 1

@@ -158,8 +158,9 @@ fn files_that_are_no_kernels() {
             "malformed bzImage: init_size 0x10 is less than the kernel's 0x10000 bytes",
         ),
         (
-            tiny().u16(field::XLOADFLAGS, 0).build(),
-            "a 32-bit kernel: it has no 64-bit entry point (XLF_KERNEL_64)",
+            tiny().u8(field::LOADFLAGS, 0).build(),
+            "a zImage (boot protocol 2.15): it is loaded below 1 MiB and starts in 16-bit real mode, which a kexec \
+             cannot enter: a bzImage is needed",
         ),
     ] {
         lab.write("file", content);

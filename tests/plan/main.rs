@@ -41,6 +41,8 @@ use next_kernel::NextKernel;
 
 /// xloadflags of an image that must stay below 4 GiB.
 const BELOW_4G: u16 = 0x7d;
+/// xloadflags of an image that is entered in 32-bit mode.
+const NO_64_BIT_ENTRY: u16 = 0x7e;
 
 #[derive(Clone)]
 struct Wish {
@@ -99,10 +101,10 @@ fn any_bzimage() -> impl Strategy<Value = Vec<u8>> {
         0x4000..0x400_0000_u32,
         0..20_u32,
         pref,
-        prop::bool::weighted(0.7),
+        prop_oneof![5 => Just(0x7f), 2 => Just(BELOW_4G), 2 => Just(NO_64_BIT_ENTRY)],
         prop::bool::weighted(0.9),
     )
-        .prop_map(|(size, init_size, shift, pref, above_4g, relocatable)| {
+        .prop_map(|(size, init_size, shift, pref, xloadflags, relocatable)| {
             let image = TinyBzImage::new(size)
                 .u32(field::INIT_SIZE, init_size)
                 .u32(field::KERNEL_ALIGNMENT, 0x40 << shift)
@@ -112,12 +114,7 @@ fn any_bzimage() -> impl Strategy<Value = Vec<u8>> {
                 .u32(field::RAMDISK_IMAGE, 0xdead_beef)
                 .u32(field::RAMDISK_SIZE, 0xdead_beef)
                 .u64(field::SETUP_DATA, 0xdead_beef);
-            let image = if above_4g {
-                image
-            } else {
-                image.u16(field::XLOADFLAGS, BELOW_4G)
-            };
-            image.build()
+            image.u16(field::XLOADFLAGS, xloadflags).build()
         })
 }
 
@@ -250,7 +247,7 @@ fn check(
         request.mem_min.unwrap_or(0).max(0x10_0000),
         request.mem_max.unwrap_or(u64::MAX),
     );
-    let above_4g = image.has(rkexec::image::linux::xloadflags::CAN_BE_LOADED_ABOVE_4G);
+    let above_4g = image.reaches_above_4g();
     for segment in &plan.segments {
         let mem = segment.mem;
         prop_assert_eq!((mem.start() % 4096, mem.end() % 4096), (0, 0));
@@ -260,6 +257,10 @@ fn check(
         // 64 TiB is what the decompressor reaches with 4-level paging.
         let reach = if above_4g { 1 << 46 } else { 1 << 32 };
         prop_assert!(mem.end() <= reach, "{:?}", mem);
+        // 896 MiB is what a 32-bit kernel maps for good.
+        if segment.role == Role::Kernel && image.is_32_bit() {
+            prop_assert!(mem.end() <= 0x3800_0000, "{:?}", mem);
+        }
         if segment.role == Role::Initrd && !above_4g {
             prop_assert!(mem.last() <= u64::from(image.header.initrd_addr_max.get()));
         }
@@ -301,7 +302,11 @@ fn check(
     // And finds everything by the addresses it is given.
     let next = NextKernel::boot(plan);
     if image.format == Format::BzImage {
-        prop_assert_eq!(next.kernel_entry, kernel.start() + 0x200);
+        let entry = if image.is_32_bit() { 0 } else { 0x200 };
+        prop_assert_eq!(next.kernel_entry, kernel.start() + entry);
+        if image.is_32_bit() {
+            prop_assert_eq!((next.loaded_high, next.code32_start), (1, kernel.start()));
+        }
         prop_assert_eq!(next.setup_header_of_image(), next_header(&wish.image));
     } else {
         let (entry, bytes) = next_kernel::of_elf(&wish.image);
@@ -342,6 +347,7 @@ fn check(
         );
     }
     prop_assert_eq!(next.verifies, !request.no_digest);
+    prop_assert_eq!(next.protected_mode, image.is_32_bit());
 
     // The last choice is taken only when it is, and then it is said.
     let in_last_choice = plan

@@ -51,6 +51,11 @@ pub(crate) struct NextKernel {
     pub(crate) initrd: Vec<u8>,
     pub(crate) seed: Option<[u8; 32]>,
     pub(crate) verifies: bool,
+    /// It is entered in 32-bit mode, with boot_params in ESI.
+    pub(crate) protected_mode: bool,
+    /// The bit of loadflags.
+    pub(crate) loaded_high: u64,
+    pub(crate) code32_start: u64,
     pub(crate) digested: Vec<(PhysRange, [u8; 32])>,
 }
 
@@ -112,6 +117,9 @@ impl NextKernel {
             initrd: memory.read(initrd_at, initrd_size),
             seed,
             verifies: flags & 1 != 0,
+            protected_mode: flags & 0x18 == 8,
+            loaded_high: number(zero_page + 0x211, 1) & 1,
+            code32_start: number(zero_page + 0x214, 4),
             digested,
             memory,
         }

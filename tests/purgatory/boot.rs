@@ -255,7 +255,9 @@ impl Machine {
         let write = |name: &str, bytes: &[u8]| fs::write(directory.join(name), bytes).unwrap();
         let payload = match self.request.mode {
             Mode::Long => between(&raw const payload_begin, &raw const payload_end),
-            Mode::Protected { .. } => between(&raw const payload32_begin, &raw const payload32_end),
+            Mode::Protected | Mode::Multiboot { .. } => {
+                between(&raw const payload32_begin, &raw const payload32_end)
+            }
         };
         let segment = super::noise(3 * purgatory::CHUNK + 12_345);
         let range = |start, bytes: &[u8]| PhysRange::new(start, bytes.len() as u64).unwrap();
@@ -365,18 +367,40 @@ fn the_next_kernel_gets_the_promised_state() {
 #[test]
 fn a_multiboot_kernel_gets_protected_mode() {
     let mut machine = Machine::new();
-    machine.request.mode = Mode::Protected { eax: 0x36d7_6289 };
+    machine.request.mode = Mode::Multiboot { eax: 0x36d7_6289 };
     machine.request.boot_params = 0xfedc_ba98;
     let bytes = machine.registers();
     let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
     assert_eq!((word(0), word(4)), (0x36d7_6289, 0xfedc_ba98), "eax, ebx");
     assert_eq!(bytes[8..28], [0; 20], "ecx, edx, esi, edi, ebp");
+    check_protected_mode(&bytes);
+}
+
+/// "32-bit Boot Protocol" of Documentation/arch/x86/boot.rst.
+#[test]
+fn a_32_bit_linux_gets_boot_params_in_esi() {
+    let mut machine = Machine::new();
+    machine.request.mode = Mode::Protected;
+    machine.request.boot_params = 0xfedc_ba98;
+    let bytes = machine.registers();
+    let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
+    assert_eq!(bytes[..16], [0; 16], "eax, ebx, ecx, edx");
+    assert_eq!(word(16), 0xfedc_ba98, "esi");
+    assert_eq!(bytes[20..28], [0; 8], "edi, ebp");
+    check_protected_mode(&bytes);
+}
+
+/// What holds for every kernel that is entered in protected mode.
+#[track_caller]
+fn check_protected_mode(bytes: &[u8]) {
+    let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
     assert_eq!(u64::from(word(28)), IMAGE + purgatory::size(), "esp");
     // VM, DF and IF.
     assert_eq!(word(32) & 0x2_0600, 0, "eflags");
     assert_eq!(word(36), 0x11, "cr0: protected mode, no paging");
     assert_eq!((word(40), word(44)), (0, 0), "cr4, efer");
-    assert_eq!(bytes[48..52], [0x20, 0, 0x18, 0], "cs, ds");
+    // __BOOT_CS and __BOOT_DS.
+    assert_eq!(bytes[48..52], [0x10, 0, 0x18, 0], "cs, ds");
     assert_eq!(bytes[52..60], [0x18, 0, 0x18, 0, 0x18, 0, 0x18, 0]);
     assert_eq!(bytes[60..66], [0; 6], "an empty IDT");
     assert_eq!((word(68), word(72)), (u32::MAX, u32::MAX), "flat segments");
@@ -414,7 +438,7 @@ fn other_faults_are_told_too() {
             magic,
             "bad magic in the parameter block: 0x3047525550584b52",
         ),
-        (version, "parameter block of version 0x9, wanted 0x3"),
+        (version, "parameter block of version 0x9, wanted 0x4"),
         (unmapped, "CPU exception 0xe at 0x"),
         (undefined, "CPU exception 0x6 at 0x"),
     ] {

@@ -121,11 +121,11 @@ const FAULTY: [(&str, &str, &str, &str, &str); 14] = [
     ("missing", "rm -f /bad", "/bad", "1", "/bad"),
     ("directory", "", "/tmp", "1", "/tmp"),
     (
-        "32-bit",
-        "cp /next/vmlinuz /bad; printf '\\000' | dd of=/bad bs=1 seek=566 conv=notrunc 2>/dev/null",
+        "16-bit",
+        "cp /next/vmlinuz /bad; printf '\\000' | dd of=/bad bs=1 seek=529 conv=notrunc 2>/dev/null",
         "/bad",
         "1",
-        "64",
+        "real mode",
     ),
     (
         "init_size",

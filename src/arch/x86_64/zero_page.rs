@@ -12,6 +12,8 @@ use crate::image::LinuxKernel;
 use crate::image::linux::xloadflags;
 use crate::memory::{E820Type, PhysRange};
 
+/// loadflags: the kernel is loaded at or above 1 MiB.
+const LOADED_HIGH: u8 = 1 << 0;
 /// type_of_loader of kexec loaders (boot.rst: 0xD, version 0).
 const LOADER_KEXEC: u8 = 0xd0;
 /// Bytes that the decompressor maps from the command line's address on
@@ -42,6 +44,12 @@ pub fn efi_handover(host: &Host, image: &LinuxKernel<'_>) -> Result<Option<EfiHa
     let Some(efi) = &host.efi else {
         return Ok(None);
     };
+    // As the kernel itself has it (efi_runtime_supported in arch/x86/include/asm/efi.h):
+    // mixed mode is a 64-bit kernel on a 32-bit EFI, and never the other way round. A
+    // 32-bit EFI cannot be handed over either: no 32-bit kernel takes EFI from a kexec.
+    if image.is_32_bit() {
+        return Err("it is entered in 32-bit mode, and takes over no EFI from a kexec".to_owned());
+    }
     if efi.platform_bits == 32 {
         return Err("the firmware is 32-bit (mixed mode)".to_owned());
     }
@@ -99,6 +107,8 @@ pub fn rsdp(host: &Host) -> u64 {
 /// Where everything lies that boot_params points to.
 #[derive(Debug, Clone, Copy)]
 pub struct Addresses {
+    /// The kernel.
+    pub kernel: u64,
     /// The command line.
     pub cmdline: u64,
     /// The initrd, `None` without one.
@@ -138,6 +148,10 @@ pub fn build(
     params.hdr = image.header;
     params.hdr.type_of_loader = LOADER_KEXEC;
     params.hdr.loadflags = 0; // as the kernel's own loader: nothing here applies to a 64-bit entry
+    if image.is_32_bit() {
+        params.hdr.loadflags = LOADED_HIGH;
+        params.hdr.code32_start = split(at.kernel).0.into();
+    }
 
     if let Some(running) = &host.boot_params {
         carry_over(&running.params, &mut params);

@@ -56,6 +56,7 @@ fn built(host: &Host) -> Box<BootParams> {
     }
     let map = [(range(0x10_0000, 0x3fff_ffff), E820Type::RAM)];
     let at = Addresses {
+        kernel: 0x140_0000,
         cmdline: 0x1_0000_1000,
         initrd: Some(0x2_0000_2000),
         initrd_size: 0x1_8000_0001,
@@ -88,7 +89,7 @@ type Spoil = fn(&mut Host);
 
 #[test]
 fn or_not_at_all() {
-    let missing: [(Spoil, u16, &str); 9] = [
+    let missing: [(Spoil, u16, &str); 10] = [
         (
             |host| host.efi.as_mut().unwrap().platform_bits = 32,
             0x7f,
@@ -121,6 +122,11 @@ fn or_not_at_all() {
             |host| host.efi.as_mut().unwrap().fw_vendor = 0,
             0x7f,
             "/sys/firmware/efi does not tell fw_vendor and config_table",
+        ),
+        (
+            |_| (),
+            0x7e,
+            "it is entered in 32-bit mode, and takes over no EFI from a kexec",
         ),
         (
             |_| (),

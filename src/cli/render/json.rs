@@ -140,7 +140,9 @@ pub(in crate::cli) fn image(image: &Image<'_>) -> Value {
         "relocatable": image.header.relocatable_kernel != 0,
         "cmdline_size": image.header.cmdline_size.get(),
         "xloadflags": xload_names(image),
+        "entry_mode": image.entry_mode.name(),
         "kernel_size": image.loaded_size(),
+        "bytes_behind": image.behind,
         "payload_size": image.payload.len(),
         "compression": image.compression(),
     })

@@ -53,7 +53,12 @@ pub(in crate::cli) fn plan(
             let (major, minor) = linux.protocol();
             let release = linux.release().unwrap_or("of unknown version");
             let format = linux.format_name();
-            format!("{release} ({format}, protocol {major}.{minor:02})")
+            let entered = if linux.is_32_bit() {
+                ", entered in 32-bit mode"
+            } else {
+                ""
+            };
+            format!("{release} ({format}, protocol {major}.{minor:02}{entered})")
         }
         Image::Multiboot(image) => format!("no Linux ({})", image.format_name()),
     };
@@ -223,7 +228,12 @@ pub(in crate::cli) fn image(image: &Image<'_>) -> String {
     let mut line = |name: &str, value: String| {
         let _ = writeln!(out, "{name:<14} {value}");
     };
-    line("format:", format!("{} (x86_64)", image.format_name()));
+    let machine = if image.is_32_bit() {
+        "x86, entered in 32-bit mode"
+    } else {
+        "x86_64"
+    };
+    line("format:", format!("{} ({machine})", image.format_name()));
     line("version:", image.version.unwrap_or("unknown").to_owned());
     line("protocol:", format!("{major}.{minor:02}"));
     line(
@@ -244,6 +254,10 @@ pub(in crate::cli) fn image(image: &Image<'_>) -> String {
     line("cmdline_size:", format!("{} bytes", header.cmdline_size));
     line("xloadflags:", xload_names(image).join(" "));
     line("kernel:", human(image.loaded_size()));
+    if image.behind > 0 {
+        let behind = human(image.behind as u64);
+        line("behind it:", format!("{behind} that are not loaded"));
+    }
     line(
         "payload:",
         format!(

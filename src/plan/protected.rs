@@ -1,0 +1,54 @@
+//! Kernels that are entered in 32-bit mode: a Linux for 32-bit x86, or an x86_64 one
+//! that is older than the 64-bit entry.
+//!
+//! Source: Documentation/arch/x86/boot.rst, "32-bit Boot Protocol";
+//! arch/x86/boot/compressed/{head_32.S,misc.c}.
+//!
+//! Everything lies below 4 GiB. The kernel itself maps its own memory one to one from
+//! PAGE_OFFSET on, so that it must lie low: its unpacker stops when it would end above
+//! 896 MiB ("Destination address too large"). What else is loaded is looked at early
+//! and often, and lies there too if it fits: memory above is mapped page by page.
+
+use super::CrashPlan;
+use super::place::FOUR_GIB;
+use crate::image::LinuxKernel;
+use crate::memory::PAGE_SIZE;
+use crate::purgatory::Mode;
+
+/// First address above what a 32-bit kernel maps for good: 896 MiB, with the split of
+/// its address space that leaves it the least.
+pub(super) const LOW_MEMORY: u64 = 0x3800_0000;
+/// First address that nothing reaches: the first one behind a segment at the very end
+/// of 4 GiB would not be a 32-bit number.
+pub(super) const REACH: u64 = FOUR_GIB - PAGE_SIZE;
+/// First address that only a kernel with PAE reaches is 4 GiB; with PAE it is 64 GiB.
+const PAE_LIMIT: u64 = 1 << 36;
+
+/// First address that the kernel may not take.
+pub(super) fn kernel_top(image: &LinuxKernel<'_>) -> u64 {
+    let last = u64::from(image.header.initrd_addr_max.get());
+    LOW_MEMORY.min(last + 1)
+}
+
+/// The mode that purgatory leaves the CPU in for `image`.
+pub(super) fn mode(image: &LinuxKernel<'_>) -> Mode {
+    if image.is_32_bit() {
+        Mode::Protected
+    } else {
+        Mode::Long
+    }
+}
+
+/// What a 32-bit capture kernel cannot save.
+pub(super) fn crash_warning(image: &LinuxKernel<'_>, crash: &CrashPlan) -> Option<String> {
+    let end = crash.dump.iter().map(|range| range.end()).max()?;
+    let limit = match end {
+        _ if !image.is_32_bit() => return None,
+        end if end > PAE_LIMIT => "64 GiB, and one without PAE only that below 4 GiB",
+        end if end > FOUR_GIB => "4 GiB, unless it has PAE",
+        _ => return None,
+    };
+    Some(format!(
+        "the capture kernel is a 32-bit one, and can save memory below {limit}: this machine has RAM up to {end:#x}"
+    ))
+}
