@@ -65,7 +65,11 @@ fn planned(request: &LoadRequest, host: &Host) -> Result<Made, PlanError> {
     let file = TinyBzImage::new(0x1000).build();
     let image = probe(&file).unwrap();
     let initrd = vec![7; 8 << 20];
-    let plan = make(request, host, &image, &[&initrd], Capability::unknown)?;
+    let target = || Capability {
+        setup_type_max: Some(0x8000_0009),
+        ..Capability::unknown()
+    };
+    let plan = make(request, host, &image, &[&initrd], target)?;
     Ok(Made {
         segments: plan.segments.iter().map(|segment| segment.mem).collect(),
         excluded: plan.excluded,
@@ -126,9 +130,10 @@ fn what_does_not_fit_for_a_word_is_refused_by_that_word() {
         "no hole for the kernel: 0x1800000 bytes, aligned to 0x200000, between 0x1000000 and 0x3fffffffefff; \
          nothing is free there; it would fit without memmap=exactmap on the new command line"
     );
-    let many: Vec<String> = (0..6).map(|n| format!("memmap={n}G$0")).collect();
-    let many = format!("mem=32M {}", many.join(" "));
-    assert!(refused(&line(&many), &machine()).contains("without mem=32M"));
+    let many = [0, 1, 4, 5, 6, 7].map(|gib| format!("memmap=1G${gib}G"));
+    assert!(refused(&line(&many.join(" ")), &machine()).ends_with(
+        "it would fit without memmap=1G$0G memmap=1G$1G memmap=1G$4G memmap=1G$5G and 2 more on the new command line"
+    ));
     // Another reason stays one.
     let mut request = line("memmap=1G$7G");
     request.mem_min = Some(9 * GIB);

@@ -21,6 +21,7 @@ mod multiboot;
 mod output;
 mod refuse;
 mod report;
+mod taken;
 mod usage;
 mod vmcore_dmesg;
 
