@@ -1,7 +1,7 @@
 //! Round trips through real kernels in QEMU; the next kernel is the witness.
 //!
 //! `tests/vm/setup` prepares the machine. Every guest's console, QEMU's own
-//! words and the records of every stage stay in `target/lab/logs/GUEST/`.
+//! words and the records of every stage stay in `target/vm/logs/GUEST/`.
 
 mod arm;
 mod chain;
