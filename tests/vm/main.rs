@@ -24,5 +24,6 @@ mod ram;
 mod refusals;
 mod round_trip;
 mod safe_exec;
+mod systemd_sid;
 mod trip;
 mod witness;
