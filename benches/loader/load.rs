@@ -128,6 +128,7 @@ impl Case {
             .memory("2G")
             .append(self.append)
             .program("/bin/date")?
+            .program("/sbin/kexec")?
             .file("next/vmlinuz", &std::fs::read(kernel.image())?)
             .script(&script)
             .timeout(Duration::from_secs(600))

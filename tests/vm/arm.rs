@@ -105,7 +105,7 @@ pub(crate) fn armed_with(name: &str, kernel: &Kernel, overlay: Archive) -> Resul
         .append("crashkernel=256M")
         .timeout(Duration::from_secs(600))
         .file("next/vmlinuz", &host_file(&kernel.image())?)
-        .file("next/initrd", &initramfs::initrd(overlay)?)
+        .file("next/initrd", &initramfs::initrd(kernel, overlay)?)
         .file("etc/rkexec.toml", CONFIG.as_bytes()))
 }
 
@@ -334,6 +334,7 @@ record loaded </sys/kernel/kexec_crash_loaded
 #[test]
 fn only_what_differs_is_loaded() -> Result<()> {
     let outcome = guest("arm-changes", &Kernel::new("6.12")?)?
+        .program("/sbin/kexec")?
         .script(CHANGES)
         .run()?;
     let before = outcome.stage(1)?;

@@ -83,7 +83,7 @@ impl<'a> Crash<'a> {
         overlay.file("test/stage-2", 0o644, self.capture.as_bytes());
         overlay.file("bin/pattern", 0o755, pattern()?);
         overlay.program("/usr/bin/makedumpfile".as_ref(), "bin/makedumpfile")?;
-        initramfs::initrd(overlay)
+        initramfs::initrd(&Kernel::new(self.first)?, overlay)
     }
 
     /// A guest with everything but the panic's script.
@@ -519,6 +519,7 @@ fn a_failed_reload_leaves_the_machine_armed() -> Result<()> {
     .replace("--syscall kexec_load ", "");
     let outcome = Crash::of("crash-reload", "6.12")
         .guest()?
+        .program("/sbin/kexec")?
         .script(&script)
         .run()?;
     let stage = outcome.stage(1)?;

@@ -52,9 +52,10 @@ fn log_of(guest: Guest, kernel: &Kernel, script: &str, after: &str) -> Result<Ou
     capture.file("test/stage-2", 0o644, capture_script.as_bytes());
     capture.program(Path::new("/usr/bin/makedumpfile"), "bin/makedumpfile")?;
     let outcome = guest
+        .program("/sbin/kexec")?
         .append("printk.devkmsg=on")
         .file("next/vmlinuz", &std::fs::read(kernel.image())?)
-        .file("next/initrd", &initramfs::initrd(capture)?)
+        .file("next/initrd", &initramfs::initrd(kernel, capture)?)
         .script(script)
         .timeout(Duration::from_secs(600))
         .run()?;

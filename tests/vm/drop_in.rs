@@ -203,16 +203,17 @@ const LINES: &[(&str, Ends)] = &[
 
 /// A guest with a kernel to load.
 fn guest(name: &str, loader: &str, kernel: &Kernel, initrd: &[u8]) -> Result<Guest> {
-    Ok(Guest::new(&format!("drop-in-{name}-{loader}"), kernel)
+    Guest::new(&format!("drop-in-{name}-{loader}"), kernel)
         .timeout(TIMEOUT)
         .file("next/vmlinuz", &host_file(&kernel.image())?)
-        .file("next/initrd", initrd))
+        .file("next/initrd", initrd)
+        .program("/sbin/kexec")
 }
 
 #[test]
 fn exit_codes() -> Result<()> {
     let kernel = Kernel::new("6.12")?;
-    let plain = initramfs::initrd(Archive::new())?;
+    let plain = initramfs::initrd(&kernel, Archive::new())?;
     let mut outcomes = Vec::new();
     for (loader, is) in LOADERS {
         let mut script = format!("{is}{FILES}");
@@ -290,7 +291,7 @@ impl Way {
     /// Goes it with both loaders.
     fn go(&self) -> Result<()> {
         let kernel = Kernel::new("6.12")?;
-        let plain = initramfs::initrd(Archive::new())?;
+        let plain = initramfs::initrd(&kernel, Archive::new())?;
         let mut outcomes = Vec::new();
         for (loader, is) in LOADERS {
             let script = format!(
@@ -456,7 +457,7 @@ fn crash(name: &str, options: &str) -> Result<()> {
     let mut overlay = Archive::new();
     overlay.file("test/stage-2", 0o644, CAPTURE.as_bytes());
     overlay.program("/usr/bin/makedumpfile".as_ref(), "bin/makedumpfile")?;
-    let initrd = initramfs::initrd(overlay)?;
+    let initrd = initramfs::initrd(&kernel, overlay)?;
     let mut outcomes = Vec::new();
     for (loader, is) in LOADERS {
         let script = format!(

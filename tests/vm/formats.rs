@@ -93,7 +93,7 @@ impl Ukify {
 
     /// Builds `name` from these options, around `stub`; where it is.
     fn build(&self, name: &str, stub: &str, options: &[&str]) -> Result<PathBuf> {
-        let ukify = lab::dir().join("ukify/usr");
+        let ukify = lab::part("ukify")?.join("usr");
         let path = self.0.path().join(name);
         lab::output(
             Command::new("/usr/bin/python3")
@@ -198,7 +198,7 @@ fn initrd(kernel: &Kernel, script: &str, stages: usize) -> Result<Vec<u8>> {
     for stage in 2..=stages {
         overlay.file(&format!("test/stage-{stage}"), 0o644, script.as_bytes());
     }
-    initramfs::initrd(overlay)
+    initramfs::initrd(kernel, overlay)
 }
 
 /// Holds what `after` says against the plan of `before`.
@@ -328,7 +328,7 @@ fn a_uki_made_by_ukify_boots() -> Result<()> {
     for stage in 2..=steps.len() + 1 {
         overlay.file(&format!("test/stage-{stage}"), 0o644, script.as_bytes());
     }
-    let initrd = initramfs::initrd(overlay)?;
+    let initrd = initramfs::initrd(&kernel, overlay)?;
     let mut microcode = Archive::new();
     microcode.file("microcode", 0o644, b"microcode");
     let microcode = microcode.finish();
@@ -423,7 +423,7 @@ fn under_lockdown_the_signature_of_the_kernel_inside_counts() -> Result<()> {
     let ukify = Ukify::new()?;
     let mut overlay = Archive::new();
     overlay.file("payload", 0o644, &trip::payload(&next));
-    let initrd = initramfs::initrd(overlay)?;
+    let initrd = initramfs::initrd(&next, overlay)?;
     let line = trip::chain_cmdline("2");
     let uki = |name: &str, kernel: &Path| -> Result<Vec<u8>> {
         let uname = ["--uname", &next.release];

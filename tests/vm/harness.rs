@@ -14,8 +14,9 @@ use crate::witness::{Row, Stage};
 fn a_round_trip_with_kexec_tools_is_seen() -> Result<()> {
     let (first, next) = (Kernel::new("6.12")?, Kernel::new("6.1")?);
     let outcome = Guest::new("harness-kexec-tools", &first)
+        .program("/sbin/kexec")?
         .file("next/vmlinuz", &std::fs::read(next.image())?)
-        .file("next/initrd", &initramfs::initrd(Archive::new())?)
+        .file("next/initrd", &initramfs::initrd(&next, Archive::new())?)
         .script(
             "try load kexec -c -l /next/vmlinuz --initrd=/next/initrd \
              --command-line='console=ttyS0 panic=-1 no_timer_check quiet rkexec.stage=2 by=kexec-tools'

@@ -1,18 +1,30 @@
 //! What `tests/vm/setup` prepared: Debian kernels, unpacked and not installed,
-//! and the CONFIG_OF kernel that it built.
+//! the CONFIG_OF kernel that it built, and other parts.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
-/// Where the lab is.
-pub(crate) fn dir() -> PathBuf {
-    match std::env::var_os("RKEXEC_LAB") {
-        Some(dir) => dir.into(),
-        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("target/lab"),
-    }
+/// A part of the lab: where the set-up of this clone linked it.
+pub(crate) fn part(name: &str) -> Result<PathBuf> {
+    let path = below("lab").join(name);
+    ensure!(
+        path.exists(),
+        "no {name} in the lab: run `tests/vm/setup {name}` first"
+    );
+    Ok(path)
+}
+
+/// Where the guest `name` leaves its logs.
+pub(crate) fn logs(name: &str) -> PathBuf {
+    below("logs").join(name)
+}
+
+fn below(name: &str) -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    root.join("target/vm").join(name)
 }
 
 /// The rkexec under test: the one that `RKEXEC` names, else the one that cargo
@@ -43,13 +55,13 @@ impl Kernel {
     /// The lab's kernel of `series`: `6.1`, `6.12`, `of`, or `debian12`, which
     /// has a system beside it.
     pub(crate) fn new(series: &str) -> Result<Self> {
-        let dir = dir().join(series);
-        let Ok(release) = fs::read_to_string(dir.join("release")) else {
-            bail!(
-                "no {series} kernel in {}: run tests/vm/setup first",
-                dir.display()
-            );
-        };
+        let numbered = series.starts_with(|c: char| c.is_ascii_digit());
+        let dir = part(&format!(
+            "{}{series}",
+            if numbered { "kernel-" } else { "" }
+        ))?;
+        let release = fs::read_to_string(dir.join("release"))
+            .with_context(|| format!("{}: no release", dir.display()))?;
         Ok(Self {
             release: release.trim().to_owned(),
             dir,
@@ -64,6 +76,11 @@ impl Kernel {
     /// A file that lies beside it.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.dir.join(name)
+    }
+
+    /// Whether there are modules for it.
+    pub(crate) fn has_modules(&self) -> bool {
+        self.file("modules").exists()
     }
 
     /// Modules by path below /lib/modules/RELEASE, decompressed, with all they

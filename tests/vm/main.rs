@@ -1,7 +1,7 @@
 //! Round trips through real kernels in QEMU; the next kernel is the witness.
 //!
 //! `tests/vm/setup` prepares the machine. Every guest's console, QEMU's own
-//! words and the records of every stage stay in `target/lab/logs/GUEST/`.
+//! words and the records of every stage stay in `target/vm/logs/GUEST/`.
 
 mod arm;
 mod chain;
@@ -25,5 +25,6 @@ mod ram;
 mod refusals;
 mod round_trip;
 mod safe_exec;
+mod systemd_sid;
 mod trip;
 mod witness;

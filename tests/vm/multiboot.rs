@@ -326,7 +326,7 @@ fn xen(guest: Guest, trip: &Trip, options: &str, dom0: &str) -> Result<(Guest, S
     let guest = guest
         .file(
             "next/xen.gz",
-            &trip::host_file(&lab::dir().join("xen/xen.gz"))?,
+            &trip::host_file(&lab::part("xen")?.join("xen.gz"))?,
         )
         .file("next/vmlinuz", &trip::host_file(&trip.next().image())?)
         .file("next/initrd", &[trip.initrd()?, kernel.finish()].concat())
@@ -427,7 +427,7 @@ fn xen_boots_with_a_debian_dom0() -> Result<()> {
 /// memtest86+ shows its screen on the serial port, where its options put it.
 #[test]
 fn memtest_boots() -> Result<()> {
-    let image = trip::host_file(&lab::dir().join("memtest/memtest.bin"))?;
+    let image = trip::host_file(&lab::part("memtest")?.join("memtest.bin"))?;
     // It cannot be entered with five levels of page tables.
     let guest = Guest::new("memtest", &Kernel::new("6.12")?)
         .cpu("max,la57=off")

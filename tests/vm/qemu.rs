@@ -1,7 +1,7 @@
 //! One guest: QEMU under emulation, its console in a file, its records on a
 //! second serial port, and QMP to learn why it ended.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, ErrorKind, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -76,6 +76,9 @@ pub(crate) struct Running {
     events: mpsc::Receiver<Event>,
     records: Records,
     end: Option<End>,
+    started: Instant,
+    /// When each stage sent its first record, and QEMU's CPU time until then.
+    stages: BTreeMap<u32, (f64, f64)>,
     deadline: Instant,
     log: PathBuf,
     _place: Place,
@@ -230,7 +233,7 @@ impl Guest {
 
     /// Starts the guest, when there is a place for it.
     fn start(self) -> Result<Running> {
-        let log = lab::dir().join("logs").join(&self.name);
+        let log = lab::logs(&self.name);
         match fs::remove_dir_all(&log) {
             Err(e) if e.kind() != ErrorKind::NotFound => Err(e)?,
             _ => fs::create_dir_all(&log)?,
@@ -238,7 +241,7 @@ impl Guest {
         let (initrd, disks) = match &self.disk {
             None => {
                 let initrd = log.join("initrd");
-                fs::write(&initrd, initramfs::initrd(self.overlay)?)?;
+                fs::write(&initrd, initramfs::initrd(&self.kernel, self.overlay)?)?;
                 (initrd, vec!["-no-reboot".to_owned()])
             }
             Some(disk) => (
@@ -330,6 +333,8 @@ impl Guest {
             events,
             records: Records::default(),
             end: None,
+            started: Instant::now(),
+            stages: BTreeMap::new(),
             deadline: Instant::now() + self.timeout,
             log,
             _place: place,
@@ -374,6 +379,8 @@ impl Running {
         while let Ok(event) = self.events.recv_timeout(Duration::from_millis(500)) {
             self.take(&event)?;
         }
+        // Before it is reaped, else its CPU time is gone.
+        let end_times = self.times();
         let status = self.child.wait()?;
         let end = match self.end.take() {
             Some(end) => end,
@@ -386,6 +393,7 @@ impl Running {
                 }
             }
         };
+        self.note_times(end_times, &end)?;
         if end == End::PowerOff {
             // Large, and of no more use; after another end they are kept for a
             // second look with the command beside them.
@@ -402,6 +410,33 @@ impl Running {
             console: self.console()?,
             log: self.log.clone(),
         })
+    }
+
+    /// Seconds since the start, and of them those of CPU time that QEMU had.
+    fn times(&self) -> (f64, f64) {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()));
+        let stat = stat.unwrap_or_default();
+        let fields = stat.rsplit(')').next().unwrap_or_default();
+        let ticks = fields.split_whitespace().skip(11).take(2);
+        let ticks: f64 = ticks.filter_map(|ticks| ticks.parse::<f64>().ok()).sum();
+        (self.started.elapsed().as_secs_f64(), ticks / 100.0)
+    }
+
+    /// Leaves for `tests/run` how long this took, and when each stage reported.
+    fn note_times(&self, (wall, cpu): (f64, f64), end: &End) -> Result<()> {
+        let mut line = format!("{wall:.1} {cpu:.1}");
+        for (stage, (wall, cpu)) in &self.stages {
+            line += &format!(" {stage}@{wall:.1}/{cpu:.1}");
+        }
+        let end = match end {
+            End::Qemu(_) => "QEMU",
+            End::Died(_) => "died",
+            End::PowerOff => "off",
+            End::Reset => "reset",
+            End::Stopped => "stopped",
+            End::Timeout => "timeout",
+        };
+        Ok(fs::write(self.log.join("time"), format!("{line} {end}\n"))?)
     }
 
     /// Waits until stage `stage` has sent the record `name`.
@@ -504,6 +539,9 @@ impl Running {
                     .records
                     .take(line)
                     .with_context(|| format!("see {}", self.log.display()))?;
+                if !self.stages.contains_key(&stage) {
+                    self.stages.insert(stage, self.times());
+                }
                 let dir = self.log.join(format!("stage-{stage}"));
                 fs::create_dir_all(&dir)?;
                 let content = self.records.get(stage, &name).unwrap_or_default();

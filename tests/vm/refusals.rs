@@ -42,6 +42,7 @@ fn lockdown_names_itself() -> Result<()> {
     );
     let outcome = trip
         .prepare(Guest::new("lockdown", &kernel), &trip.initrd()?)?
+        .program("/sbin/kexec")?
         .append("lockdown=integrity")
         .script(&script)
         .run()?;

@@ -229,7 +229,7 @@ fn several_initrds_arrive_as_one() -> Result<()> {
     overlay.file("test/stage-2", 0o644, script.as_bytes());
     let (second, third) = (trip::noise("second", 70_001), trip::noise("third", 5));
     let initrds = [
-        initramfs::initrd(overlay)?,
+        initramfs::initrd(&kernel, overlay)?,
         archive("second", &second)?,
         archive("third", &third)?,
     ];

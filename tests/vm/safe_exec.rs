@@ -39,7 +39,7 @@ fn disk(name: &str, rate: &str, exec: &str) -> Result<Outcome> {
     Guest::new(name, &kernel)
         .args(["-drive", &drive, "-device", "virtio-blk-pci,drive=disk"])
         .file("next/vmlinuz", &host_file(&kernel.image())?)
-        .file("next/initrd", &initramfs::initrd(overlay)?)
+        .file("next/initrd", &initramfs::initrd(&kernel, overlay)?)
         .file("payload", &trip::noise("disk", 8 << 20))
         .script(&format!(
             "{load}
@@ -105,7 +105,7 @@ fn the_init_system_makes_the_jump() -> Result<()> {
     ));
     let outcome = Guest::new("exec-shutdown", &kernel)
         .file("next/vmlinuz", &host_file(&kernel.image())?)
-        .file("next/initrd", &initramfs::initrd(Archive::new())?)
+        .file("next/initrd", &initramfs::initrd(&kernel, Archive::new())?)
         .script(&format!(
             "refused nothing rkexec exec --shutdown
              {load}

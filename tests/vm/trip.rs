@@ -112,7 +112,7 @@ impl<'a> Trip<'a> {
         for program in &self.programs {
             overlay.program(Path::new(program), program)?;
         }
-        initramfs::initrd(overlay)
+        initramfs::initrd(self.next, overlay)
     }
 
     /// `guest` with the next kernel and the script that plans and loads it.
