@@ -12,6 +12,7 @@ pub mod image;
 pub mod load;
 pub mod memory;
 pub mod plan;
+pub mod printable;
 pub mod purgatory;
 pub mod sys;
 pub mod vmcore;

@@ -10,6 +10,7 @@ pub mod cmdline;
 pub mod cpu;
 pub mod crash;
 pub mod devicetree;
+pub(crate) mod door;
 pub mod efi;
 pub mod firmware_memmap;
 pub mod firmware_tables;
@@ -20,6 +21,7 @@ pub mod root;
 pub mod security;
 pub mod serial;
 mod text;
+mod tree;
 
 pub use root::{HostError, Root};
 
