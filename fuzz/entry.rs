@@ -298,6 +298,9 @@ pub(crate) fn decompress(data: &[u8]) -> bool {
     const CAP: usize = 1 << 20;
     let format = decompress::compression(data);
     let whole = decompress::decompress(data, CAP);
+    // Counting is unpacking without keeping.
+    let size = whole.as_ref().ok().map(|plain| plain.len() as u64);
+    assert_eq!(decompress::unpacked_size(data, CAP).ok(), size);
     let Ok(plain) = whole else {
         if format.is_none() {
             assert!(matches!(whole, Err(DecompressError::Unknown(_))));

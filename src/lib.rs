@@ -13,6 +13,7 @@ pub mod kconfig;
 pub mod load;
 pub mod memory;
 pub mod plan;
+pub mod printable;
 pub mod purgatory;
 pub mod sys;
 pub mod vmcore;

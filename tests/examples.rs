@@ -385,8 +385,8 @@ LABEL=var\t/var xfs  defaults,noatime 0 2
     assert_eq!(
         mounts,
         [
-            &format!("mount -t xfs /dev/disk/by-label/var {root}/var"),
-            &format!("mount -t ext4 /dev/sdc1 {root}/var/crash"),
+            &format!("mount -t xfs -o rw,noatime /dev/disk/by-label/var {root}/var"),
+            &format!("mount -t ext4 -o rw /dev/sdc1 {root}/var/crash"),
             &format!("mount -o remount,rw none {root}"),
             &format!("umount {root}/var/crash {root}/var"),
             &format!("mount -o remount,ro none {root}"),
@@ -403,6 +403,48 @@ LABEL=var\t/var xfs  defaults,noatime 0 2
     let ended = capture.run();
     assert!(ended.out.contains("the dump is in /crash/2"), "{ended:?}");
     assert!(capture.rebooted(), "{:?}", capture.0.log());
+}
+
+#[test]
+fn the_capture_script_mounts_with_the_options_of_fstab() {
+    let capture = Capture::new();
+    capture.0.write("vmcore", "whole");
+    capture.0.write(
+        "root/etc/fstab",
+        "/dev/sda1 /var btrfs ro,nofail,subvol=@var,x-systemd.automount,compress=zstd:1,_netdev 0 0
+/dev/sda1 /var/crash btrfs subvol=*,user 0 0
+",
+    );
+    capture.0.fake("umount", "");
+    let ended = capture.run();
+    assert_eq!((ended.code, ended.err.as_str()), (Some(0), ""));
+    let root = capture.0.path("root").display().to_string();
+    let log = capture.0.log();
+    for line in [
+        format!("mount -t btrfs -o rw,subvol=@var,compress=zstd:1 /dev/sda1 {root}/var"),
+        format!("mount -t btrfs -o rw,subvol=* /dev/sda1 {root}/var/crash"),
+    ] {
+        assert!(log.contains(&line), "{line}: {log:?}");
+    }
+}
+
+#[test]
+fn what_the_capture_script_saves_is_for_root_only() {
+    // With makedumpfile and without.
+    for makedumpfile in ["echo small >\"$5\"", "exit 1"] {
+        let capture = Capture::new();
+        capture.0.write("vmcore", "whole");
+        capture.0.fake("makedumpfile", makedumpfile);
+        let ended = capture.run();
+        assert_eq!((ended.code, ended.err.as_str()), (Some(0), ""));
+        let crash = capture.0.path("root/var/crash");
+        let time = fs::read_dir(crash).unwrap().next().unwrap().unwrap().path();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&time), 0o700);
+        for name in ["dmesg", "vmcore"] {
+            assert_eq!(mode(&time.join(name)), 0o600, "{name}");
+        }
+    }
 }
 
 #[test]

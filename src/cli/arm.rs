@@ -8,7 +8,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::load::{Planned, carry_out, now, random_seed, with_plan};
-use super::{Context, Output, Usage, render, write_out};
+use super::{Context, Output, Usage, render, write_text};
 use crate::arm::config::{Config, DEFAULT_PATH, WhenImpossible};
 use crate::arm::watch::{Kernel, Machine, State, watch};
 use crate::host::Host;
@@ -16,6 +16,7 @@ use crate::host::environment::Environment;
 use crate::host::loaded::Loaded;
 use crate::load::record::{Job, LoadRecord};
 use crate::plan::LoadRequest;
+use crate::printable;
 use crate::sys::Target;
 
 /// `rkexec arm`.
@@ -85,7 +86,7 @@ fn arm(context: &Context, args: &ArmArgs) -> anyhow::Result<()> {
         if context.global.quiet && !failed {
             return Ok(());
         }
-        write_out(format!("{line}\n").as_bytes())
+        write_text(&format!("{}\n", printable::message(line)))
     };
     log(&format!("{}; watching", armed.line()), false)?;
     watch(&mut arming, outside, log)

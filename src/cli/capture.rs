@@ -11,7 +11,7 @@ use crate::host::capture;
 /// `rkexec capture`.
 #[derive(Debug, Args)]
 pub(super) struct CaptureArgs {
-    /// Where to: a new or empty directory.
+    /// Where to: a new directory, or an empty one to which only you may write.
     #[arg(value_name = "DIR")]
     dir: PathBuf,
 }

@@ -12,11 +12,14 @@ use crate::host::loaded::Loaded;
 use crate::host::mounts::{self, Mount};
 use crate::host::security::Security;
 use crate::host::{HostError, Root};
+use crate::memory::parse_digits;
 use crate::sys::{self, Errno, SysError, kexec};
 
 /// How long the writing of cached data may stand still, unless the operator says
 /// otherwise: many seconds of a slow disk's work, and few of a person's patience.
 pub(super) const SYNC_SECONDS: u64 = 30;
+/// The longest such time: a day, for more is a mistake.
+const MAX_SYNC_SECONDS: u64 = 24 * 60 * 60;
 
 /// `rkexec exec`.
 #[derive(Debug, Args)]
@@ -24,12 +27,19 @@ pub(super) struct ExecArgs {
     /// Do not write cached data to the disks first.
     #[arg(long)]
     pub(super) no_sync: bool,
-    /// How long that writing may stand still; then the jump is made all the same.
-    #[arg(long, value_name = "SECONDS", default_value_t = SYNC_SECONDS, conflicts_with = "no_sync")]
+    /// How long that writing may stand still, 0 to 86400; then the jump is made all the same.
+    #[arg(long, value_name = "SECONDS", default_value_t = SYNC_SECONDS, value_parser = parse_seconds, conflicts_with = "no_sync")]
     pub(super) sync_limit: u64,
     /// Have the init system stop services and unmount first: systemctl kexec, or shutdown -r now.
     #[arg(long, conflicts_with_all = ["no_sync", "sync_limit"])]
     pub(super) shutdown: bool,
+}
+
+fn parse_seconds(text: &str) -> Result<u64, String> {
+    let seconds = parse_digits(text, 10).ok();
+    seconds
+        .filter(|seconds| *seconds <= MAX_SYNC_SECONDS)
+        .ok_or_else(|| format!("not a number of seconds from 0 to {MAX_SYNC_SECONDS} (a day)"))
 }
 
 pub(super) fn run(context: &Context, args: &ExecArgs) -> anyhow::Result<()> {

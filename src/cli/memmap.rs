@@ -3,16 +3,27 @@
 use std::collections::BTreeSet;
 
 use anyhow::Context as _;
+use serde::Serialize;
 
 use super::{Context, render};
 use crate::host::Host;
 use crate::memory::{MapPolicy, MemoryMap};
+
+/// What is printed as JSON.
+#[derive(Serialize)]
+struct Memmap<M> {
+    memory_map: M,
+    schema: u32,
+}
 
 pub(super) fn run(context: &Context) -> anyhow::Result<()> {
     let host = Host::read(&context.root).context("reading the memory map failed")?;
     let map = MemoryMap::reconcile(&host, MapPolicy::FixedUp, &BTreeSet::new());
     context.print(
         || render::text::memory_map(&map),
-        || serde_json::json!({ "schema": 1, "memory_map": render::json::memory_map(&map) }),
+        || Memmap {
+            memory_map: render::json::memory_map(&map),
+            schema: 1,
+        },
     )
 }

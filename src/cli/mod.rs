@@ -22,11 +22,14 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde::Serialize;
 
 use crate::arm::config::ConfigError;
+use crate::host::capture::CaptureError;
 use crate::host::{HostError, Root};
 use crate::load::LoadError;
 use crate::plan::PlanError;
+use crate::printable;
 use crate::sys::SysError;
 use crate::vmcore::VmcoreError;
 
@@ -140,17 +143,16 @@ impl Context {
     }
 
     /// Prints a result: `text` for people, `json` for programs.
-    fn print(
+    fn print<J: Serialize>(
         &self,
         text: impl FnOnce() -> String,
-        json: impl FnOnce() -> serde_json::Value,
+        json: impl FnOnce() -> J,
     ) -> anyhow::Result<()> {
-        let text = match self.global.output {
-            Output::Text if self.global.quiet => return Ok(()),
-            Output::Text => text(),
-            Output::Json => format!("{:#}\n", json()),
-        };
-        write_out(text.as_bytes())
+        match self.global.output {
+            Output::Text if self.global.quiet => Ok(()),
+            Output::Text => write_text(&text()),
+            Output::Json => written(render::stream::pretty(io::stdout().lock(), &json())),
+        }
     }
 
     fn warn(&self, warning: &str) {
@@ -160,19 +162,34 @@ impl Context {
     }
 }
 
-/// Writes to standard output; a reader that has gone is no error.
+/// Writes to standard output what this program itself says.
 fn write_out(text: &[u8]) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
-    match out.write_all(text).and_then(|()| out.flush()) {
+    written(out.write_all(text).and_then(|()| out.flush()))
+}
+
+/// Writes to standard output what may have text from outside in it.
+fn write_text(text: &str) -> anyhow::Result<()> {
+    write_out(printable::lines(text).as_bytes())
+}
+
+/// A reader that has gone is no error.
+fn written(result: io::Result<()>) -> anyhow::Result<()> {
+    match result {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other.context("writing the result failed"),
     }
 }
 
-/// Writes a line to standard error. Nobody is left to tell when that fails,
-/// and `eprintln!` would panic.
+/// Writes a message to standard error, as one line. Nobody is left to tell when that
+/// fails, and `eprintln!` would panic.
 fn say(line: &str) {
-    let _ = writeln!(io::stderr(), "{line}");
+    let _ = writeln!(io::stderr(), "{}", printable::message(line));
+}
+
+/// The same for what has several lines.
+fn say_lines(text: &str) {
+    let _ = writeln!(io::stderr(), "{}", printable::lines(text));
 }
 
 /// The command line asks for something that cannot be.
@@ -281,6 +298,9 @@ fn hint(error: &anyhow::Error) -> Option<String> {
         let nothing = cause
             .downcast_ref::<NothingLoaded>()
             .and_then(NothingLoaded::hint);
+        let capture = cause
+            .downcast_ref::<CaptureError>()
+            .and_then(CaptureError::hint);
         let arm = cause
             .downcast_ref::<arm::Impossible>()
             .map(arm::Impossible::hint);
@@ -289,6 +309,7 @@ fn hint(error: &anyhow::Error) -> Option<String> {
             .and_then(ConfigError::hint);
         sys.or(load)
             .or(host)
+            .or(capture)
             .or(vmcore)
             .or(nothing)
             .or(init)

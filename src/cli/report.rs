@@ -3,13 +3,17 @@
 use std::fmt::Write as _;
 
 use anyhow::Context as _;
-use serde_json::{Value, json};
+use serde::ser::SerializeMap as _;
+use serde::{Serialize, Serializer};
+use serde_json::json;
 
+use super::render::stream::List;
 use super::{Context, render};
 use crate::arch::x86_64::setup_data::type_name;
 use crate::handover::report::{Report, Verdict};
 use crate::host::Host;
 use crate::plan::kernel_map;
+use crate::printable::inline;
 
 /// Why `report` ends in exit code 1.
 #[derive(Debug, thiserror::Error)]
@@ -25,7 +29,13 @@ enum NotAsPlanned {
 pub(super) fn run(context: &Context) -> anyhow::Result<()> {
     let host = Host::read(&context.root).context("reading what arrived failed")?;
     let report = Report::of(&host).context("reading what arrived failed")?;
-    context.print(|| text(&report, &host), || to_json(&report, &host))?;
+    context.print(
+        || text(&report, &host),
+        || ReportJson {
+            report: &report,
+            host: &host,
+        },
+    )?;
     let wrong = report
         .items
         .iter()
@@ -49,7 +59,9 @@ fn text(report: &Report, host: &Host) -> String {
             let _ = writeln!(
                 out,
                 "loaded by rkexec {} from {}, {} seconds after 1970-01-01\n",
-                record.rkexec, record.from, record.loaded_at
+                inline(&record.rkexec),
+                inline(&record.from),
+                record.loaded_at
             );
         }
         None => out.push_str("no record: nothing to compare with\n\n"),
@@ -59,7 +71,7 @@ fn text(report: &Report, host: &Host) -> String {
         let _ = if item.detail.is_empty() {
             writeln!(out)
         } else {
-            writeln!(out, ": {}", item.detail)
+            writeln!(out, ": {}", inline(&item.detail))
         };
     }
     out.push_str("\nsetup_data:\n");
@@ -90,40 +102,40 @@ fn text(report: &Report, host: &Host) -> String {
     out
 }
 
-fn to_json(report: &Report, host: &Host) -> Value {
-    let nodes = host
-        .boot_params
-        .iter()
-        .flat_map(|running| &running.setup_data);
-    let setup_data: Vec<Value> = nodes
-        .map(|node| json!({ "type": type_name(node.kind), "size": node.data.len() }))
-        .collect();
-    let map: Vec<Value> = kernel_map(host)
-        .iter()
-        .map(|(range, kind)| {
-            json!({ "start": render::json::address(range.start()), "size": range.size(), "type": kind.0 })
-        })
-        .collect();
-    let pools: Vec<Value> = report
-        .pools
-        .iter()
-        .map(|pool| {
+/// What is printed as JSON.
+struct ReportJson<'a> {
+    report: &'a Report,
+    host: &'a Host,
+}
+
+impl Serialize for ReportJson<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { report, host } = self;
+        let nodes = host
+            .boot_params
+            .iter()
+            .flat_map(|running| &running.setup_data);
+        let nodes =
+            nodes.map(|node| json!({ "type": type_name(node.kind), "size": node.data.len() }));
+        let pools = report.pools.iter().map(|pool| {
             json!({
                 "name": pool.name(),
                 "start": render::json::address(pool.range().start()),
                 "size": pool.range().size(),
                 "bitmap": render::json::address(pool.bitmap()),
             })
-        })
-        .collect();
-    json!({
-        "schema": 1,
-        "as_planned": report.record.as_ref().map(|_| report.is_as_planned()),
-        "items": report.items,
-        "record": report.record,
-        "setup_data": setup_data,
-        "e820": map,
-        "pools": pools,
-        "device_tree": report.tree.as_ref().map(|tree| tree.to_dts()),
-    })
+        });
+        let as_planned = report.record.as_ref().map(|_| report.is_as_planned());
+        let tree = report.tree.as_ref().map(|tree| tree.to_dts());
+        let mut fields = serializer.serialize_map(None)?;
+        fields.serialize_entry("as_planned", &as_planned)?;
+        fields.serialize_entry("device_tree", &tree)?;
+        fields.serialize_entry("e820", &render::json::e820(&kernel_map(host)))?;
+        fields.serialize_entry("items", &report.items)?;
+        fields.serialize_entry("pools", &List(pools))?;
+        fields.serialize_entry("record", &report.record)?;
+        fields.serialize_entry("schema", &1)?;
+        fields.serialize_entry("setup_data", &List(nodes))?;
+        fields.end()
+    }
 }

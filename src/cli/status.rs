@@ -1,7 +1,7 @@
 //! `rkexec status`: what is loaded, and what may forbid a load.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::Args;
@@ -13,12 +13,13 @@ use crate::crash::{CrashError, Reservation};
 use crate::host::kho::Kho;
 use crate::host::loaded::Loaded;
 use crate::host::security::{Lockdown, Security};
-use crate::host::{Host, efi};
+use crate::host::{Host, Root, efi};
 use crate::image::uki::Addon;
 use crate::image::{self, Contents, decompress, initramfs};
 use crate::load::parts::Parts;
 use crate::load::record::LoadRecord;
 use crate::plan::LoadRequest;
+use crate::printable::inline;
 use crate::sys::{Attempt, Cause, MappedFile, Syscall, Target, forbidden};
 
 /// `rkexec status`.
@@ -126,7 +127,7 @@ impl Status {
         Ok(Self {
             armed: armed(&loaded, &crash, host.as_ref()),
             sizing: match (&crash, &host) {
-                (Ok(Some(record)), Ok(host)) if !check => sizing(record, host),
+                (Ok(Some(record)), Ok(host)) if !check => sizing(root, record, host),
                 _ => None,
             },
             normal: record(Target::Normal)?.unwrap_or_default(),
@@ -165,11 +166,12 @@ fn armed(
     }
 }
 
-/// Whether what is loaded can run; `None` when its files are gone.
-fn sizing(record: &LoadRecord, host: &Host) -> Option<Sizing> {
+/// Whether what is loaded can run; `None` when its files are gone. Those of a captured
+/// machine are looked for below its directory, and nowhere else.
+fn sizing(root: &Root, record: &LoadRecord, host: &Host) -> Option<Sizing> {
     let reservation = Reservation::of(host).ok()?;
     let blobs = record.blobs.as_ref()?;
-    let unpacked = unpacked(record)?;
+    let unpacked = unpacked(root, record)?;
     Some(Sizing {
         reserved: reservation.all.iter().map(|range| range.size()).sum(),
         kernel: record.init_size,
@@ -180,13 +182,16 @@ fn sizing(record: &LoadRecord, host: &Host) -> Option<Sizing> {
 }
 
 /// Bytes that the initrds take unpacked: those of the files, and of a UKI.
-fn unpacked(record: &LoadRecord) -> Option<u64> {
-    let open = |paths: &[PathBuf]| {
-        let files = paths.iter().map(|path| MappedFile::open(path));
-        files.collect::<Result<Vec<_>, _>>().ok()
+fn unpacked(root: &Root, record: &LoadRecord) -> Option<u64> {
+    let open_one = |path: &Path| {
+        let file = root.open(path.to_str()?).ok()?;
+        MappedFile::of(file, path).ok()
+    };
+    let open = |paths: &[PathBuf]| -> Option<Vec<MappedFile>> {
+        paths.iter().map(|path| open_one(path)).collect()
     };
     let (initrds, addons) = (open(&record.initrds)?, open(&record.addons)?);
-    let kernel = MappedFile::open(&record.kernel).ok()?;
+    let kernel = open_one(&record.kernel)?;
     let contents = Contents::of(kernel.bytes()).ok()?;
     let found = image::open(&contents, record.profile.as_deref()).ok()?;
     let addons = addons.iter().map(|file| Addon::parse(file.bytes()));
@@ -248,7 +253,7 @@ fn text(status: &Status) -> String {
     };
     let mut out = String::new();
     let mut line = |name: &str, value: &str| {
-        let _ = writeln!(out, "{name:<26} {value}");
+        let _ = writeln!(out, "{name:<26} {}", inline(value));
     };
     line("kernel loaded:", yes_no(loaded.normal));
     if let Some(record) = &status.normal {
@@ -306,9 +311,9 @@ fn reservation(loaded: &Loaded) -> String {
 fn of_obstacles(obstacles: &[(Syscall, Target, Cause)]) -> String {
     let mut out = String::new();
     let mut say = |what: &str, cause: &Cause| {
-        let _ = writeln!(out, "{what} would fail: {}", cause.why);
+        let _ = writeln!(out, "{what} would fail: {}", inline(&cause.why));
         if let Some(hint) = &cause.hint {
-            let _ = writeln!(out, "  hint: {hint}");
+            let _ = writeln!(out, "  hint: {}", inline(hint));
         }
     };
     match obstacles {

@@ -10,6 +10,7 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use serde_json::json;
 
+use super::render::stream;
 use super::{Context, Output};
 use crate::vmcore::{Log, ReadAt, Record, Vmcore, VmcoreError};
 
@@ -138,8 +139,9 @@ fn write_json<R: ReadAt>(
     release: Option<&str>,
     out: &mut impl Write,
 ) -> io::Result<Option<Unreadable>> {
-    let release = json!(release);
-    write!(out, "{{\"schema\": 1, \"release\": {release}, \"lines\": [")?;
+    write!(out, "{{\"schema\": 1, \"release\": ")?;
+    stream::compact(&mut *out, &release)?;
+    write!(out, ", \"lines\": [")?;
     let mut between = "\n";
     let unreadable = write_records(log, |record| {
         let line = json!({
@@ -148,7 +150,8 @@ fn write_json<R: ReadAt>(
             "caller": caller(record.caller_id),
             "text": text(&record.text),
         });
-        write!(out, "{between}{line}")?;
+        write!(out, "{between}")?;
+        stream::compact(&mut *out, &line)?;
         between = ",\n";
         Ok(())
     })?;

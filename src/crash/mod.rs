@@ -167,39 +167,30 @@ impl Reservation {
             let rows = told.iter().filter(move |(_, kind)| *kind == wanted);
             rows.map(|(range, _)| *range).collect::<Vec<_>>()
         };
-        for range in of(E820Type::SOFT_RESERVED) {
-            map.change(range, |region| {
-                region.e820 = None;
-                region.reason = "a driver of the capture kernel would take it for RAM";
-            });
-        }
+        map.change_all(&of(E820Type::SOFT_RESERVED), |region| {
+            region.e820 = None;
+            region.reason = "a driver of the capture kernel would take it for RAM";
+        });
         let ram = of(E820Type::RAM);
-        for range in &ram {
-            map.change(*range, |region| {
-                region.e820 = None;
-                region.placement = Placement::Never;
-                region.reason = "RAM of the kernel that will have died: in its dump";
-            });
-        }
+        map.change_all(&ram, |region| {
+            region.e820 = None;
+            region.placement = Placement::Never;
+            region.reason = "RAM of the kernel that will have died: in its dump";
+        });
         let own = |region: &mut Region| {
             region.e820 = Some(E820Type::RAM);
             region.reason = "the capture kernel's own memory";
         };
-        if let Ok(low) = PhysRange::from_bounds(0, LOW) {
-            map.change(low, |region| region.in_dump = false);
-            for range in ram.iter().filter_map(|ram| ram.intersection(low)) {
-                map.change(range, own);
+        let low: Vec<PhysRange> = PhysRange::from_bounds(0, LOW).into_iter().collect();
+        map.change_all(&low, |region| region.in_dump = false);
+        map.change_all(&intersections(&ram, &low), own);
+        map.change_all(&merged(self.all.iter().copied()), |region| {
+            region.in_dump = false;
+            if region.is_system_ram() {
+                region.kind = MemoryKind::Ram;
+                own(region);
             }
-        }
-        for range in &self.all {
-            map.change(*range, |region| {
-                region.in_dump = false;
-                if region.is_system_ram() {
-                    region.kind = MemoryKind::Ram;
-                    own(region);
-                }
-            });
-        }
+        });
         map.change(self.target, |region| {
             if region.e820 == Some(E820Type::RAM) {
                 region.placement = Placement::Allowed;
@@ -211,6 +202,29 @@ impl Reservation {
         });
         Ok(())
     }
+}
+
+/// `ranges`, which may overlap, sorted and disjoint.
+fn merged(ranges: impl Iterator<Item = PhysRange>) -> Vec<PhysRange> {
+    let mut ranges: Vec<PhysRange> = ranges.collect();
+    ranges.sort_unstable();
+    let mut layer: Layer<()> = Layer::default();
+    for range in ranges {
+        layer.push(range, ());
+    }
+    layer.entries().iter().map(|(range, ())| *range).collect()
+}
+
+/// What lies in a range of `some` and of `others`, both sorted and disjoint.
+fn intersections(some: &[PhysRange], others: &[PhysRange]) -> Vec<PhysRange> {
+    let mut both = Vec::new();
+    for range in some {
+        let first = others.partition_point(|other| other.end() <= range.start());
+        let behind = others.get(first..).unwrap_or_default().iter();
+        let here = behind.take_while(|other| other.start() < range.end());
+        both.extend(here.filter_map(|other| range.intersection(*other)));
+    }
+    both
 }
 
 /// The RAM that the dump holds, by a map that [`Reservation::restrict`] made.

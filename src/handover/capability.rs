@@ -7,15 +7,14 @@
 //! This unpacks the kernel: half a second and as much memory as the unpacked
 //! kernel and its dictionary take. Nothing but `inspect` and pools needs it.
 
-use std::fs::File;
-use std::io::{self, ErrorKind, Read as _};
-use std::path::Path;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
 
 use memchr::memmem;
 use serde::Serialize;
 
 use crate::arch::x86_64::setup_data::SETUP_INDIRECT;
-use crate::host::Root;
+use crate::host::{Root, door};
 use crate::image::LinuxKernel;
 use crate::image::decompress::DecompressError;
 use crate::image::ikconfig;
@@ -279,25 +278,35 @@ fn file(
     // A word out of a file that becomes part of a path.
     let release = release.filter(|release| !release.contains('/'))?;
     let name = format!("config-{release}");
-    // A bare file name has the parent "", which is the current directory.
-    let beside = image_path.parent().map(|dir| dir.join(&name));
-    // /usr/lib/modules/RELEASE holds the kernel as `vmlinuz` and this as `config`.
-    let own = image_path
-        .parent()
-        .filter(|dir| dir.file_name().is_some_and(|name| name == release))
-        .map(|dir| dir.join("config"));
     let at_root = [
         format!("/boot/{name}"),
         format!("/lib/modules/{release}/config"),
         format!("/usr/lib/modules/{release}/config"),
-    ]
-    .map(|path| (root.path(&path), path));
-    beside
-        .map(|path| (path, format!("{name} beside the image")))
+    ];
+    let read = |path: PathBuf| {
+        let file = door::open_regular(&path);
+        file.and_then(|file| door::read_all(file, MAX_CONFIG as u64))
+    };
+    // A bare file name has the parent "", which is the current directory.
+    let parent = image_path.parent();
+    let beside = parent.map(|dir| (read(dir.join(&name)), format!("{name} beside the image")));
+    // /usr/lib/modules/RELEASE holds the kernel as `vmlinuz` and this as `config`.
+    let own = parent
+        .filter(|dir| dir.file_name().is_some_and(|name| name == release))
+        .map(|dir| {
+            (
+                read(dir.join("config")),
+                "config beside the image".to_owned(),
+            )
+        });
+    let at_root = at_root
         .into_iter()
-        .chain(own.map(|path| (path, "config beside the image".to_owned())))
+        .map(|path| (root.read_limited(&path, MAX_CONFIG as u64), path));
+    beside
+        .into_iter()
+        .chain(own)
         .chain(at_root)
-        .find_map(|(path, from)| match read(&path) {
+        .find_map(|(text, from)| match there(text) {
             Ok(None) => None,
             Ok(Some(text)) => match KernelConfig::parse(&text) {
                 Some(config) => Some((from, config)),
@@ -313,23 +322,21 @@ fn file(
         })
 }
 
-/// A file of at most [`MAX_CONFIG`] bytes; `None` when there is none.
-fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
-    // What is not a file is not opened: a FIFO would never answer.
-    match path.metadata() {
-        Ok(meta) if meta.is_file() => {}
-        Ok(_) => return Ok(None),
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
+/// What was read; `None` when there is no file of that name.
+fn there(text: io::Result<Vec<u8>>) -> io::Result<Option<Vec<u8>>> {
+    match text {
+        Ok(text) => Ok(Some(text)),
+        // A directory, or what else is no file, is none.
+        Err(error)
+            if matches!(
+                error.kind(),
+                ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::InvalidInput
+            ) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error),
     }
-    let mut text = Vec::new();
-    File::open(path)?
-        .take(MAX_CONFIG as u64 + 1)
-        .read_to_end(&mut text)?;
-    if text.len() > MAX_CONFIG {
-        return Err(ErrorKind::FileTooLarge.into());
-    }
-    Ok(Some(text))
 }
 
 #[cfg(test)]

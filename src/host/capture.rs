@@ -1,11 +1,11 @@
 //! Copies what the planner reads into a directory.
 
 use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use super::firmware_tables::FirmwareTables;
 use super::root::Record;
+use super::tree::NewTree;
 use super::{Host, HostError, Root};
 
 /// What was captured.
@@ -28,6 +28,14 @@ pub enum CaptureError {
     NotEmpty {
         /// The directory.
         dir: PathBuf,
+    },
+    /// Somebody else could write to the directory while it is filled.
+    #[error("{} {what}", dir.display())]
+    NotOurs {
+        /// The directory.
+        dir: PathBuf,
+        /// Why it is not used.
+        what: String,
     },
     /// A file or directory of the capture could not be written.
     #[error("writing {}", path.display())]
@@ -52,8 +60,17 @@ impl CaptureError {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Host(error) => error.hint(),
-            Self::NotEmpty { .. } => Some("name a directory that does not exist yet"),
+            Self::NotEmpty { .. } | Self::NotOurs { .. } => {
+                Some("name a directory that does not exist yet")
+            }
             Self::Write { .. } | Self::Differs { .. } => None,
+        }
+    }
+
+    pub(super) fn write(path: &Path, source: io::Error) -> Self {
+        Self::Write {
+            path: path.to_owned(),
+            source,
         }
     }
 }
@@ -63,15 +80,15 @@ impl CaptureError {
 /// for its owner only: the files tell addresses that the kernel hides from users.
 ///
 /// # Errors
-/// When a fact cannot be read (in particular when /proc/iomem is hidden), when
-/// `dir` exists and is not empty, or when it cannot be written.
+/// When a fact cannot be read (in particular when /proc/iomem is hidden), when `dir`
+/// exists and is not empty or somebody else may write to it, or when it cannot be written.
 pub fn capture(root: &Root, dir: &Path) -> Result<CaptureReport, CaptureError> {
-    refuse_non_empty(dir)?;
     let recorder = root.recorder();
     let host = Host::read_for_crash(&recorder)?;
     // For multiboot kernels alone: nobody needs it, and what is not there is no fault.
     let tables = FirmwareTables::read(&recorder, &host);
-    let report = write(&recorder.into_recording(), dir)?;
+    // Not before all is read: a machine that cannot be captured leaves nothing.
+    let report = write(&recorder.into_recording(), NewTree::claim(dir)?)?;
     let copied = Root::at(dir);
     match Host::read_for_crash(&copied) {
         Ok(copy) if copy == host && FirmwareTables::read(&copied, &copy).rsdp == tables.rsdp => {
@@ -83,47 +100,17 @@ pub fn capture(root: &Root, dir: &Path) -> Result<CaptureReport, CaptureError> {
     }
 }
 
-fn refuse_non_empty(dir: &Path) -> Result<(), CaptureError> {
-    let empty = match std::fs::read_dir(dir) {
-        Ok(mut entries) => entries.next().is_none(),
-        Err(error) => error.kind() == io::ErrorKind::NotFound,
-    };
-    if empty {
-        return Ok(());
-    }
-    Err(CaptureError::NotEmpty {
-        dir: dir.to_owned(),
-    })
-}
-
-fn write(record: &Record, dir: &Path) -> Result<CaptureReport, CaptureError> {
-    create_dir(dir)?;
-    let below = |path: &str| dir.join(path.trim_start_matches('/'));
+fn write(record: &Record, mut tree: NewTree) -> Result<CaptureReport, CaptureError> {
     for path in &record.directories {
-        create_dir(&below(path))?;
+        tree.directory(path)?;
     }
     let mut report = CaptureReport { files: 0, bytes: 0 };
     for (path, content) in &record.files {
-        let path = below(path);
-        if let Some(parent) = path.parent() {
-            create_dir(parent)?;
-        }
-        std::fs::write(&path, content).map_err(|source| CaptureError::Write { path, source })?;
+        tree.file(path, content)?;
         report.files += 1;
         report.bytes += content.len() as u64;
     }
     Ok(report)
-}
-
-fn create_dir(path: &Path) -> Result<(), CaptureError> {
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(|source| CaptureError::Write {
-            path: path.to_owned(),
-            source,
-        })
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use goblin::container::{Container, Ctx, Endian};
 use goblin::elf::Elf;
 use goblin::elf::program_header::{PT_LOAD, ProgramHeader};
 
+use super::door::limit;
 use super::{HostError, Root, text};
 use crate::memory::PhysRange;
 
@@ -191,6 +192,13 @@ fn mapping(root: &Root) -> Result<Option<KernelMapping>, HostError> {
     let context = Ctx::new(Container::Big, Endian::Little);
     let offset = usize::try_from(offset).unwrap_or(usize::MAX);
     let end = offset.saturating_add(count * ProgramHeader::size(context));
+    // fs/proc/kcore.c puts them behind the ELF header.
+    if end as u64 > limit::START {
+        return Err(HostError::malformed(
+            KCORE,
+            format!("its program headers lie at {offset:#x}, too far from its start"),
+        ));
+    }
     let Some(headers) = root.read_start_permitted(KCORE, end)? else {
         return Ok(None);
     };
@@ -292,6 +300,21 @@ mod tests {
             }
         }
         file
+    }
+
+    #[test]
+    fn program_headers_that_lie_far_away_are_not_read() {
+        for offset in [limit::START, 100 << 30, u64::MAX] {
+            let mut file = kcore(&[(4, 0, 0, 0)]);
+            file[32..40].copy_from_slice(&offset.to_le_bytes());
+            let error = machine(&[("/proc/kcore", &file)]).unwrap_err();
+            assert_eq!(
+                error.to_string(),
+                format!(
+                    "/proc/kcore: its program headers lie at {offset:#x}, too far from its start"
+                )
+            );
+        }
     }
 
     #[test]

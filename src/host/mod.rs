@@ -10,6 +10,7 @@ pub mod cmdline;
 pub mod cpu;
 pub mod crash;
 pub mod devicetree;
+pub(crate) mod door;
 pub mod efi;
 pub mod environment;
 pub mod firmware_memmap;
@@ -22,6 +23,7 @@ pub mod root;
 pub mod security;
 pub mod serial;
 mod text;
+mod tree;
 
 pub use root::{HostError, Root};
 

@@ -1,13 +1,14 @@
 //! The directory below which the machine's files are read.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-/// Largest file read from /proc or /sys, bytes: 100,000 iomem lines are 6 MB.
-const MAX_FILE: u64 = 64 << 20;
+use super::door::{self, limit};
+
 /// Physical memory.
 const MEMORY: &str = "/dev/mem";
 
@@ -83,11 +84,16 @@ impl HostError {
 
 /// Where /proc, /sys and /boot are read from: `/`, or a captured machine.
 ///
+/// A captured machine is believed nothing: its files are opened through the
+/// [`door`](super::door), and its symbolic links lead nowhere but below `dir`.
+///
 /// Every file that is read is remembered, so that `capture` copies what the
 /// readers really look at and nothing else.
 #[derive(Debug, Clone)]
 pub struct Root {
     dir: PathBuf,
+    /// What was read of a captured machine so far, bytes.
+    total: Cell<u64>,
     record: Option<RefCell<Record>>,
 }
 
@@ -112,6 +118,7 @@ impl Root {
     pub fn at(dir: impl Into<PathBuf>) -> Self {
         Self {
             dir: dir.into(),
+            total: Cell::new(0),
             record: None,
         }
     }
@@ -141,16 +148,58 @@ impl Root {
         self.dir.join(path.trim_start_matches('/'))
     }
 
+    /// Whether this is the running machine, and no captured one.
+    #[must_use]
+    pub fn is_system(&self) -> bool {
+        self.dir == Path::new("/")
+    }
+
+    /// Opens the regular file `path`; of a captured machine only what lies below its
+    /// directory.
+    ///
+    /// # Errors
+    /// When it cannot be opened, or is no regular file.
+    pub fn open(&self, path: &str) -> io::Result<File> {
+        if self.is_system() {
+            door::open_regular(&self.path(path))
+        } else {
+            door::open_below(&self.dir, path)
+        }
+    }
+
+    /// All of `path`, at most `limit` bytes.
+    ///
+    /// # Errors
+    /// As [`Self::open`]; or it cannot be read, or is larger.
+    pub fn read_limited(&self, path: &str, limit: u64) -> io::Result<Vec<u8>> {
+        self.count(door::read_all(self.open(path)?, limit)?)
+    }
+
+    /// Counts what was read of a captured machine.
+    fn count(&self, bytes: Vec<u8>) -> io::Result<Vec<u8>> {
+        let total = self.total.get().saturating_add(bytes.len() as u64);
+        self.total.set(total);
+        if total > limit::ALL && !self.is_system() {
+            let what = format!(
+                "the files of this machine have more than {} MiB in all",
+                limit::ALL >> 20
+            );
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, what));
+        }
+        Ok(bytes)
+    }
+
     /// The bytes of `path`, `None` when there is no such file.
     ///
     /// # Errors
     /// When the file is there and cannot be read.
     pub fn read_optional(&self, path: &str) -> Result<Option<Vec<u8>>, HostError> {
-        self.keep(path, read_capped(&self.path(path)))
+        self.keep(path, self.read_limited(path, limit::FILE))
     }
 
-    /// The first `size` bytes of `path`, or all it has; `None` as in
-    /// [`Root::read_permitted`]. A record keeps what was read last.
+    /// The first `size` bytes of `path`, or all it has, and no more than
+    /// [`limit::START`]; `None` as in [`Root::read_permitted`]. A record keeps what was
+    /// read last.
     ///
     /// # Errors
     /// As [`Root::read_permitted`].
@@ -159,7 +208,11 @@ impl Root {
         path: &str,
         size: usize,
     ) -> Result<Option<Vec<u8>>, HostError> {
-        permitted(self.keep(path, read_start(&self.path(path), size as u64)))
+        let size = (size as u64).min(limit::START);
+        let read = self
+            .open(path)
+            .and_then(|file| self.count(door::read_start(file, size)?));
+        permitted(self.keep(path, read))
     }
 
     /// What was read of `path`, recorded.
@@ -242,7 +295,7 @@ impl Root {
     /// # Errors
     /// When it cannot be read or is not UTF-8.
     pub fn read_line(&self, path: &str) -> Result<Option<String>, HostError> {
-        let Some(bytes) = self.read_optional(path)? else {
+        let Some(bytes) = self.keep(path, self.read_limited(path, limit::VALUE))? else {
             return Ok(None);
         };
         let text =
@@ -261,8 +314,13 @@ impl Root {
         if let Some(bytes) = self.read_optional(&part)? {
             return Ok(bytes);
         }
+        let memory = if self.is_system() {
+            File::open(MEMORY)
+        } else {
+            self.open(MEMORY)
+        };
         let mut bytes = vec![0; size];
-        std::fs::File::open(self.path(MEMORY))
+        memory
             .and_then(|memory| memory.read_exact_at(&mut bytes, address))
             .map_err(|source| HostError::Read {
                 path: format!("{MEMORY} at {address:#x}"),
@@ -283,8 +341,13 @@ impl Root {
             path: path.to_owned(),
             source,
         };
-        let entries = match std::fs::read_dir(self.path(path)) {
-            Ok(entries) => entries,
+        let listed = if self.is_system() {
+            door::list(&self.path(path))
+        } else {
+            door::list_below(&self.dir, path)
+        };
+        let mut names = match listed {
+            Ok(names) => names,
             Err(e)
                 if matches!(
                     e.kind(),
@@ -295,16 +358,6 @@ impl Root {
             }
             Err(e) => return Err(failed(e)),
         };
-        let mut names = Vec::new();
-        for entry in entries {
-            names.push(
-                entry
-                    .map_err(failed)?
-                    .file_name()
-                    .to_string_lossy()
-                    .into_owned(),
-            );
-        }
         names.sort_unstable();
         if let Some(record) = &self.record {
             record.borrow_mut().directories.insert(path.to_owned());
@@ -319,29 +372,6 @@ fn permitted<T>(result: Result<Option<T>, HostError>) -> Result<Option<T>, HostE
         Err(error) if error.is_denied() => Ok(None),
         other => other,
     }
-}
-
-/// Reads a file of unknown size (procfs says 0) with one large buffer, so that
-/// the kernel walks its tables in as few steps as possible.
-fn read_capped(path: &Path) -> io::Result<Vec<u8>> {
-    let bytes = read_start(path, MAX_FILE + 1)?;
-    if bytes.len() as u64 > MAX_FILE {
-        return Err(io::Error::new(
-            io::ErrorKind::FileTooLarge,
-            "larger than 64 MiB",
-        ));
-    }
-    Ok(bytes)
-}
-
-/// At most the first `size` bytes.
-fn read_start(path: &Path, size: u64) -> io::Result<Vec<u8>> {
-    use std::io::Read as _;
-    let mut bytes = Vec::with_capacity(1 << 16);
-    std::fs::File::open(path)?
-        .take(size)
-        .read_to_end(&mut bytes)?;
-    Ok(bytes)
 }
 
 #[cfg(test)]
@@ -370,6 +400,37 @@ mod tests {
         assert!(denied(io::ErrorKind::InvalidData).is_err());
         let eperm = io::Error::from_raw_os_error(libc::EPERM);
         assert_eq!(eperm.kind(), io::ErrorKind::PermissionDenied);
+    }
+
+    #[test]
+    fn a_captured_machine_is_read_up_to_limits() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::at(dir.path());
+        let sized = |name: &str, size: u64| {
+            let file = File::create(dir.path().join(name)).unwrap();
+            file.set_len(size).unwrap();
+        };
+        sized("value", limit::VALUE + 1);
+        sized("table", limit::FILE);
+        sized("start", 100 << 30);
+        let cause = |error: HostError| match error {
+            HostError::Read { source, .. } => source.to_string(),
+            other => other.to_string(),
+        };
+        assert_eq!(
+            cause(root.read_line("/value").unwrap_err()),
+            "larger than 64 KiB"
+        );
+        let start = root.read_start_permitted("/start", 90 << 30).unwrap();
+        assert_eq!(start.unwrap().len() as u64, limit::START);
+        let error = cause(root.read("/start").unwrap_err());
+        assert_eq!(error, "larger than 64 MiB");
+        let mut reads = std::iter::repeat_with(|| root.read("/table")).take(9);
+        let error = cause(reads.find_map(Result::err).unwrap());
+        assert_eq!(
+            error,
+            "the files of this machine have more than 512 MiB in all"
+        );
     }
 
     #[test]

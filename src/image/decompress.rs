@@ -137,24 +137,41 @@ pub fn compression(bytes: &[u8]) -> Option<Compression> {
 /// When the format is not known or not supported, or the stream is damaged,
 /// truncated, larger than `cap`, or wants a larger dictionary.
 pub fn decompress(bytes: &[u8], cap: usize) -> Result<Vec<u8>, DecompressError> {
+    let mut unpacked = Vec::new();
+    unpack(bytes, cap, &mut unpacked)?;
+    Ok(unpacked)
+}
+
+/// How many bytes [`decompress`] would give. Nothing but the dictionary is kept in memory.
+///
+/// # Errors
+/// As [`decompress`].
+pub fn unpacked_size(bytes: &[u8], cap: usize) -> Result<u64, DecompressError> {
+    let mut count = Count(0);
+    unpack(bytes, cap, &mut count)?;
+    Ok(count.0)
+}
+
+fn unpack(bytes: &[u8], cap: usize, sink: &mut dyn Sink) -> Result<(), DecompressError> {
     let unknown = || DecompressError::Unknown(bytes.iter().take(6).copied().collect());
     let format = compression(bytes).ok_or_else(unknown)?;
-    let out = Output { format, cap };
+    let mut out = Output { format, cap, sink };
     match format {
-        Compression::Gzip => out.read(flate2::bufread::GzDecoder::new(bytes)),
-        Compression::Bzip2 => out.read(bzip2::bufread::BzDecoder::new(bytes)),
-        Compression::Xz => out.read(lzma_rust2::XzReader::new_mem_limit(
+        Compression::Gzip => out.read(&mut flate2::bufread::GzDecoder::new(bytes)),
+        Compression::Bzip2 => out.read(&mut bzip2::bufread::BzDecoder::new(bytes)),
+        Compression::Xz => out.read(&mut lzma_rust2::XzReader::new_mem_limit(
             bytes,
             false,
             LZMA_LIMIT_KIB,
         )),
         Compression::Lzma => {
             let reader = lzma_rust2::LzmaReader::new_mem_limit(bytes, LZMA_LIMIT_KIB, None);
-            out.read(reader.map_err(|error| out.failed(&error))?)
+            let mut reader = reader.map_err(|error| out.failed(&error))?;
+            out.read(&mut reader)
         }
-        Compression::Zstd => zstd(bytes, &out),
-        Compression::Lz4 if bytes.starts_with(LZ4_LEGACY) => lz4_legacy(bytes, &out),
-        Compression::Lz4 => lz4_frame(bytes, &out),
+        Compression::Zstd => zstd(bytes, &mut out),
+        Compression::Lz4 if bytes.starts_with(LZ4_LEGACY) => lz4_legacy(bytes, &mut out),
+        Compression::Lz4 => lz4_frame(bytes, &mut out),
         Compression::Lzo => Err(DecompressError::Unsupported(format)),
     }
 }
@@ -184,25 +201,71 @@ pub fn decompress_payload(payload: &[u8], cap: usize) -> Result<Vec<u8>, Decompr
     }
 }
 
-/// Where an unpacker writes to: no more than `cap` bytes.
-struct Output {
-    format: Compression,
-    cap: usize,
+/// What takes the unpacked bytes.
+trait Sink {
+    /// Takes all that `reader` gives.
+    fn take_all(&mut self, reader: &mut dyn Read) -> io::Result<()>;
+    /// Takes `bytes`.
+    fn take(&mut self, bytes: &[u8]);
+    /// How many it has, or had before an error.
+    fn size(&self) -> u64;
 }
 
-impl Output {
-    fn read(&self, reader: impl Read) -> Result<Vec<u8>, DecompressError> {
-        let mut unpacked = Vec::new();
-        let limit = self.cap as u64;
-        let result = reader
-            .take(limit.saturating_add(1))
-            .read_to_end(&mut unpacked);
+impl Sink for Vec<u8> {
+    fn take_all(&mut self, reader: &mut dyn Read) -> io::Result<()> {
+        reader.read_to_end(self).map(drop)
+    }
+
+    fn take(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
+    }
+
+    fn size(&self) -> u64 {
+        self.len() as u64
+    }
+}
+
+/// Counts the bytes and forgets them.
+struct Count(u64);
+
+impl Sink for Count {
+    fn take_all(&mut self, reader: &mut dyn Read) -> io::Result<()> {
+        let mut buffer = vec![0; 1 << 18];
+        loop {
+            match reader.read(&mut buffer) {
+                Ok(0) => return Ok(()),
+                Ok(size) => self.0 += size as u64,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn take(&mut self, bytes: &[u8]) {
+        self.0 += bytes.len() as u64;
+    }
+
+    fn size(&self) -> u64 {
+        self.0
+    }
+}
+
+/// Where an unpacker writes to: no more than `cap` bytes.
+struct Output<'a> {
+    format: Compression,
+    cap: usize,
+    sink: &'a mut dyn Sink,
+}
+
+impl Output<'_> {
+    fn read(&mut self, reader: &mut dyn Read) -> Result<(), DecompressError> {
+        let limit = (self.cap as u64).saturating_add(1);
+        let result = self.sink.take_all(&mut reader.take(limit));
         // A stream that is too long may also be damaged behind that.
-        if unpacked.len() > self.cap {
+        if self.sink.size() > self.cap as u64 {
             return Err(self.too_large());
         }
-        result.map_err(|error| self.failed(&error))?;
-        Ok(unpacked)
+        result.map_err(|error| self.failed(&error))
     }
 
     fn too_large(&self) -> DecompressError {
@@ -248,13 +311,13 @@ fn too_large_a_window() -> String {
 
 /// zstd: one frame. ruzstd computes the frame's checksum and leaves it to the
 /// caller to compare.
-fn zstd(bytes: &[u8], out: &Output) -> Result<Vec<u8>, DecompressError> {
+fn zstd(bytes: &[u8], out: &mut Output<'_>) -> Result<(), DecompressError> {
     let mut reader = StreamingDecoder::new_with_max_window_size(bytes, u64::from(MAX_WINDOW))
         .map_err(|error| match error {
             FrameDecoderError::WindowSizeTooBig { .. } => out.malformed(too_large_a_window()),
             _ => out.failed(&error),
         })?;
-    let unpacked = out.read(&mut reader)?;
+    out.read(&mut reader)?;
     let frame = &reader.decoder;
     if !frame.is_finished() {
         return Err(out.malformed("truncated"));
@@ -266,16 +329,16 @@ fn zstd(bytes: &[u8], out: &Output) -> Result<Vec<u8>, DecompressError> {
         (Some(stated), Some(computed)) if stated != computed => Err(out.malformed(format!(
             "checksum {computed:#010x} instead of {stated:#010x}"
         ))),
-        _ => Ok(unpacked),
+        _ => Ok(()),
     }
 }
 
 /// lz4's frame of today. Its decoder takes the end of the bytes for the end of
 /// the frame, wherever that is.
-fn lz4_frame(bytes: &[u8], out: &Output) -> Result<Vec<u8>, DecompressError> {
+fn lz4_frame(bytes: &[u8], out: &mut Output<'_>) -> Result<(), DecompressError> {
     let frame = lz4_frame_size(bytes).and_then(|size| bytes.get(..size));
     let frame = frame.ok_or_else(|| out.malformed("truncated"))?;
-    out.read(lz4_flex::frame::FrameDecoder::new(frame))
+    out.read(&mut lz4_flex::frame::FrameDecoder::new(frame))
 }
 
 /// Bytes of the frame that `bytes` begin with; `None` when it is not all there
@@ -304,17 +367,17 @@ fn lz4_frame_size(bytes: &[u8]) -> Option<usize> {
 /// lz4's legacy frame: the magic, then blocks of 8 MiB, each after its packed
 /// size. It has no end mark: it ends with the first block that is shorter, or
 /// where no further block can begin.
-fn lz4_legacy(bytes: &[u8], out: &Output) -> Result<Vec<u8>, DecompressError> {
+fn lz4_legacy(bytes: &[u8], out: &mut Output<'_>) -> Result<(), DecompressError> {
     let mut rest = bytes.get(4..).unwrap_or_default();
-    let mut unpacked = Vec::new();
     // For a whole block, whatever the file says.
     let mut block = vec![0; LZ4_BLOCK];
     while let Some((size, behind)) = rest.split_first_chunk::<4>() {
         let stated = u32::from_le_bytes(*size);
         let size = usize::try_from(stated).unwrap_or(usize::MAX);
-        let is_kernel_size = behind.is_empty() && size == unpacked.len();
-        if !unpacked.is_empty() && (is_kernel_size || size > LZ4_BOUND) {
-            return Ok(unpacked);
+        let unpacked = out.sink.size();
+        let is_kernel_size = behind.is_empty() && u64::from(stated) == unpacked;
+        if unpacked > 0 && (is_kernel_size || size > LZ4_BOUND) {
+            return Ok(());
         }
         let Some((packed, behind)) = behind.split_at_checked(size) else {
             return Err(out.malformed(format!(
@@ -327,19 +390,19 @@ fn lz4_legacy(bytes: &[u8], out: &Output) -> Result<Vec<u8>, DecompressError> {
         let Some(plain) = block.get(..length) else {
             return Err(out.malformed("a block of more than 8 MiB"));
         };
-        if plain.len() > out.cap.saturating_sub(unpacked.len()) {
+        if plain.len() as u64 > (out.cap as u64).saturating_sub(unpacked) {
             return Err(out.too_large());
         }
-        unpacked.extend_from_slice(plain);
+        out.sink.take(plain);
         if length < LZ4_BLOCK {
-            return Ok(unpacked);
+            return Ok(());
         }
         rest = behind;
     }
-    if unpacked.is_empty() || !rest.is_empty() {
+    if out.sink.size() == 0 || !rest.is_empty() {
         return Err(out.malformed("truncated"));
     }
-    Ok(unpacked)
+    Ok(())
 }
 
 #[cfg(test)]

@@ -87,6 +87,26 @@ fn the_cap_is_kept_to_the_byte() {
 }
 
 #[test]
+fn the_size_is_counted_as_it_is_unpacked() {
+    for (format, packed) in PACKED {
+        let size = PLAIN.len();
+        assert_eq!(unpacked_size(packed, size), Ok(size as u64), "{format:?}");
+        let expected = DecompressError::TooLarge {
+            format,
+            cap: size - 1,
+        };
+        assert_eq!(unpacked_size(packed, size - 1), Err(expected));
+        let cut = &packed[..packed.len() / 2];
+        assert_eq!(
+            unpacked_size(cut, size).map_err(|error| error.to_string()),
+            decompress(cut, size)
+                .map(|bytes| bytes.len() as u64)
+                .map_err(|error| error.to_string())
+        );
+    }
+}
+
+#[test]
 fn a_bomb_is_stopped() {
     use std::io::Write as _;
     let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());

@@ -27,7 +27,7 @@ pub enum InitramfsError {
 
 /// Bytes that `initrd` takes when it is unpacked: those of plain archives, and of
 /// the first packed one, which is the last archive as all generators make it.
-/// More than `cap` bytes are an error.
+/// More than `cap` bytes are an error. They are counted, and not kept.
 ///
 /// # Errors
 /// When an archive is damaged, or packed in an unknown way.
@@ -46,8 +46,7 @@ pub fn unpacked_size(initrd: &[u8], cap: usize) -> Result<u64, InitramfsError> {
             size += end as u64;
             at += end;
         } else {
-            let unpacked = decompress::decompress(rest, cap)?;
-            return Ok(size + unpacked.len() as u64);
+            return Ok(size + decompress::unpacked_size(rest, cap)?);
         }
     }
 }

@@ -92,13 +92,38 @@ impl Holes {
         &self.free
     }
 
+    /// Takes every page that one of `ranges` touches out. One pass, for there may be as
+    /// many of them as there are holes.
+    pub fn remove_all(&mut self, ranges: impl IntoIterator<Item = PhysRange>) {
+        let mut taken: Vec<PhysRange> = ranges.into_iter().filter_map(touched_pages).collect();
+        taken.sort_unstable();
+        let mut taken = taken.into_iter().peekable();
+        let mut left = Vec::with_capacity(self.free.len());
+        for hole in &self.free {
+            let mut start = hole.start();
+            while let Some(range) = taken.peek() {
+                if range.start() >= hole.end() {
+                    break;
+                }
+                left.extend(PhysRange::from_bounds(start, range.start().min(hole.end())).ok());
+                start = start.max(range.end());
+                // It may reach into the next hole.
+                if range.end() > hole.end() {
+                    break;
+                }
+                taken.next();
+            }
+            left.extend(PhysRange::from_bounds(start, hole.end()).ok());
+        }
+        self.free = left;
+    }
+
     /// Takes every page that `range` touches out.
     pub fn remove(&mut self, range: PhysRange) {
-        let (start, end) = (
-            range.start() & !(PAGE_SIZE - 1),
-            range.end().checked_next_multiple_of(PAGE_SIZE),
-        );
-        let end = end.unwrap_or(u64::MAX);
+        let Some(pages) = touched_pages(range) else {
+            return;
+        };
+        let (start, end) = (pages.start(), pages.end());
         let first = self.free.partition_point(|free| free.end() <= start);
         let after = self.free.partition_point(|free| free.start() < end);
         let Some(touched) = self.free.get(first..after) else {
@@ -158,6 +183,12 @@ fn fit(free: PhysRange, want: &Want) -> Option<PhysRange> {
     PhysRange::new(start, size)
         .ok()
         .filter(|place| room.covers(*place))
+}
+
+/// All of every page that `range` touches.
+fn touched_pages(range: PhysRange) -> Option<PhysRange> {
+    let end = range.end().checked_next_multiple_of(PAGE_SIZE);
+    PhysRange::from_bounds(range.start() & !(PAGE_SIZE - 1), end.unwrap_or(u64::MAX)).ok()
 }
 
 /// The whole pages inside `range`.

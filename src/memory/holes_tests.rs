@@ -215,3 +215,17 @@ fn the_message_names_object_bounds_and_the_three_largest() {
          nothing is free there"
     );
 }
+
+proptest! {
+    #[test]
+    fn removing_all_is_removing_each(
+        ranges in vec(any_range(), 0..12),
+        taken in vec(any_range(), 0..12),
+    ) {
+        let mut at_once = Holes::new(ranges.iter().copied());
+        let mut one_by_one = at_once.clone();
+        at_once.remove_all(taken.iter().copied());
+        taken.iter().for_each(|range| one_by_one.remove(*range));
+        prop_assert_eq!(at_once, one_by_one);
+    }
+}

@@ -305,6 +305,45 @@ impl MemoryMap {
         });
     }
 
+    /// Changes what lies in one of `ranges`, which are sorted and disjoint. One pass, for
+    /// there may be as many of them as there are regions.
+    pub fn change_all(&mut self, ranges: &[PhysRange], edit: impl Fn(&mut Region)) {
+        let mut changed = Vec::with_capacity(self.regions.len() + 2 * ranges.len());
+        let mut ranges = ranges.iter().peekable();
+        for region in std::mem::take(&mut self.regions) {
+            let end = region.range.end();
+            let mut rest = Some(region);
+            while let (Some(region), Some(range)) = (&rest, ranges.peek()) {
+                if range.start() >= end {
+                    break;
+                }
+                let part = |start: u64, end: u64| {
+                    let range = PhysRange::from_bounds(start, end).ok()?;
+                    Some(Region {
+                        range,
+                        ..region.clone()
+                    })
+                };
+                let start = region.range.start();
+                let (from, to) = (range.start().max(start), range.end().min(end));
+                changed.extend(part(start, from));
+                changed.extend(part(from, to).map(|mut inside| {
+                    edit(&mut inside);
+                    inside
+                }));
+                let left = part(to.max(start), end);
+                // It may reach into the next region.
+                let is_done = range.end() <= end;
+                rest = left;
+                if is_done {
+                    ranges.next();
+                }
+            }
+            changed.extend(rest);
+        }
+        self.regions = changed;
+    }
+
     /// Changes what lies in `range`; a region that lies in it in part is cut.
     pub fn change(&mut self, range: PhysRange, edit: impl Fn(&mut Region)) {
         let first = self

@@ -646,3 +646,40 @@ fn tables_of_efi_in_memory_that_is_withheld_or_no_ram() {
         [BOOT_RAM, "40000000-400fffff acpi_tables 0x3 no"]
     );
 }
+
+proptest::proptest! {
+    #[test]
+    fn changing_all_is_changing_each(
+        regions in proptest::collection::vec((0..4_u64, 1..5_u64), 0..10),
+        ranges in proptest::collection::vec((0..4_u64, 1..5_u64), 0..10),
+    ) {
+        // Gaps and sizes: sorted and disjoint ranges.
+        let ranges_of = |list: &[(u64, u64)]| {
+            let mut at = 0;
+            let place = |(gap, size): &(u64, u64)| {
+                let start = at + gap;
+                at = start + size;
+                PhysRange::from_bounds(start, at).unwrap()
+            };
+            list.iter().map(place).collect::<Vec<_>>()
+        };
+        let region = |range: PhysRange| Region {
+            range,
+            kind: MemoryKind::Ram,
+            e820: None,
+            placement: Placement::Allowed,
+            in_dump: true,
+            sources: Sources::default(),
+            reason: "",
+        };
+        let regions = ranges_of(&regions).into_iter().map(region).collect();
+        let mut at_once = MemoryMap { regions };
+        let mut one_by_one = at_once.clone();
+        let ranges = ranges_of(&ranges);
+        at_once.change_all(&ranges, |region| region.in_dump = false);
+        for range in ranges {
+            one_by_one.change(range, |region| region.in_dump = false);
+        }
+        proptest::prop_assert_eq!(at_once, one_by_one);
+    }
+}

@@ -338,9 +338,7 @@ impl Places {
         }
         let free = |placement| {
             let mut holes = Holes::new(plan.memory_map.ranges(placement));
-            for excluded in &plan.excluded {
-                holes.remove(excluded.range);
-            }
+            holes.remove_all(plan.excluded.iter().map(|excluded| excluded.range));
             holes
         };
         let boot = free(Placement::Allowed);

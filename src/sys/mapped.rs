@@ -143,6 +143,14 @@ impl MappedFile {
             .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
             .open(path)
             .map_err(|source| open_error(path, source))?;
+        Self::of(file, path)
+    }
+
+    /// Maps `file`, which was opened for reading by the name `path`.
+    ///
+    /// # Errors
+    /// When it is empty or not a regular file, or cannot be mapped.
+    pub fn of(file: File, path: &Path) -> Result<Self, OpenError> {
         let metadata = file
             .metadata()
             .map_err(|source| io_error(path, "fstat", source))?;

@@ -40,7 +40,9 @@ fn in_a_child(limit: Duration, mut unwritten: impl FnMut() -> Option<u64>, work:
         unsafe { libc::_exit(0) }
     }
     let mut least = unwritten();
-    let mut end = Instant::now() + limit;
+    // A limit that no clock reaches is none.
+    let from_now = || Instant::now().checked_add(limit);
+    let mut end = from_now();
     loop {
         // SAFETY: no status is written through the null pointer.
         let ended = unsafe { libc::waitpid(child, std::ptr::null_mut(), libc::WNOHANG) };
@@ -48,7 +50,7 @@ fn in_a_child(limit: Duration, mut unwritten: impl FnMut() -> Option<u64>, work:
         if ended != 0 {
             return true;
         }
-        let left = end.saturating_duration_since(Instant::now());
+        let left = end.map_or(LOOK, |end| end.saturating_duration_since(Instant::now()));
         if !left.is_zero() {
             std::thread::sleep(LOOK.min(left));
             continue;
@@ -59,7 +61,7 @@ fn in_a_child(limit: Duration, mut unwritten: impl FnMut() -> Option<u64>, work:
         match (now, least) {
             (Some(now), Some(before)) if now.saturating_add(PROGRESS) <= before => {
                 least = Some(now);
-                end = Instant::now() + limit;
+                end = from_now();
             }
             _ => return false,
         }
@@ -84,6 +86,9 @@ mod tests {
         let start = Instant::now();
         assert!(in_a_child(Duration::from_secs(60), || None, || {}));
         assert!(start.elapsed() < Duration::from_secs(50));
+        for limit in [Duration::from_secs(i64::MAX.unsigned_abs()), Duration::MAX] {
+            assert!(in_a_child(limit, || None, || {}));
+        }
     }
 
     #[test]

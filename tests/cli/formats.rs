@@ -216,15 +216,18 @@ fn status_counts_the_initrd_inside_a_uki() {
     let lab = Lab::new();
     let initrd = cpio(&[7; 10_000]);
     let uki = TinyPe::uki().without(".ucode").without(".initrd");
-    lab.write("uki", uki.with(".initrd", &initrd).build());
-    lab.write("initrd", &initrd);
+    // Of a captured machine only what lies below its directory is looked at.
+    lab.write("root/uki", uki.with(".initrd", &initrd).build());
+    lab.write("root/initrd", &initrd);
+    let kernel = std::fs::read(lab.path().join("vmlinuz")).unwrap();
+    lab.write("root/vmlinuz", kernel);
     lab.machine(
         "root",
         "00100000-3fffffff : System RAM\n  10000000-1fffffff : Crash kernel\n",
     );
     lab.write("root/proc/sys/kernel/random/boot_id", "this-boot\n");
     lab.write("root/sys/kernel/kexec_crash_loaded", "1\n");
-    let path = |name: &str| lab.path().join(name).display().to_string();
+    let path = |name: &str| format!("/{name}");
     let terms = |kernel: &str, initrds: &[String]| {
         let record = json!({
             "schema": 1, "boot_id": "this-boot", "rkexec": "0.1.0", "loaded_at": 0,

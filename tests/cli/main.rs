@@ -22,6 +22,7 @@ mod output;
 mod refuse;
 mod report;
 mod taken;
+mod untrusted;
 mod usage;
 mod vmcore_dmesg;
 

@@ -31,6 +31,18 @@ fn a_wrong_command_line() {
         (&["load", "vmlinuz", "--svg", "x"], "'--svg'"),
         (&["exec", "vmlinuz"], "'vmlinuz'"),
         (&["unload", "--sync"], "'--sync'"),
+        (
+            &["exec", "--root", "x", "--sync-limit", "9223372036854775807"],
+            "not a number of seconds from 0 to 86400 (a day)",
+        ),
+        (
+            &["exec", "--root", "x", "--sync-limit", "86401"],
+            "not a number of seconds from 0 to 86400 (a day)",
+        ),
+        (
+            &["exec", "--root", "x", "--sync-limit", "86400"],
+            "--root does not go with that",
+        ),
         (&["capture"], "<DIR>"),
         (&["inspect"], "<FILE>"),
         (&["generate", "completions", "cmd"], "bash"),

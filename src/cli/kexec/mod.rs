@@ -19,7 +19,8 @@ use clap::Args;
 
 use self::request::{Action, Command, ImageType, Load, Run, Then};
 use super::load::Planned;
-use super::{Context, exec, hint, load, render, say, unload, write_out};
+use super::render::json::PlanJson;
+use super::{Context, exec, hint, load, render, say, say_lines, unload, write_out};
 use crate::host::efi;
 use crate::host::loaded::Loaded;
 use crate::host::security::Security;
@@ -189,15 +190,14 @@ fn load(context: &Context, load: &Load, then: Then, run: &Run) -> anyhow::Result
         }
         let text = || render::text::plan(plan, image, &load.kernel, run.debug);
         if run.dry_run {
-            let json = || {
-                let mut plan = render::json::plan(plan, image, &load.kernel);
-                plan["then"] = then.name().into();
-                plan
+            let json = || PlanJson {
+                then: Some(then.name()),
+                ..render::json::plan(plan, image, &load.kernel)
             };
             return context.print(|| text() + &format!("\nthen:      {}\n", then.name()), json);
         }
         if run.debug {
-            say(text().trim_end());
+            say_lines(text().trim_end());
         }
         load::carry_out(context, planned, &|_| Ok(()))
     })

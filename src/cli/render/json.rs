@@ -2,14 +2,17 @@
 
 use std::path::Path;
 
+use serde::ser::SerializeMap as _;
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
 use super::multiboot;
+use super::stream::{Address, List};
 use crate::handover::Capability;
 use crate::image::linux::xloadflags;
 use crate::image::{Image, LinuxKernel};
-use crate::memory::{MemoryMap, PhysRange};
-use crate::plan::{CrashPlan, Plan};
+use crate::memory::{E820Type, MemoryMap, PhysRange};
+use crate::plan::{CrashPlan, Excluded, Plan};
 
 /// An address.
 pub(in crate::cli) fn address(address: u64) -> String {
@@ -17,15 +20,36 @@ pub(in crate::cli) fn address(address: u64) -> String {
 }
 
 /// A plan.
-pub(in crate::cli) fn plan(plan: &Plan<'_>, image: &Image<'_>, kernel: &Path) -> Value {
-    let mut description = self::image(image);
-    if let Some(fields) = description.as_object_mut() {
-        fields.insert("path".to_owned(), kernel.display().to_string().into());
+pub(in crate::cli) struct PlanJson<'a> {
+    pub(in crate::cli) plan: &'a Plan<'a>,
+    pub(in crate::cli) image: &'a Image<'a>,
+    pub(in crate::cli) kernel: &'a Path,
+    /// What `kexec` would do then.
+    pub(in crate::cli) then: Option<&'static str>,
+}
+
+/// A plan.
+pub(in crate::cli) fn plan<'a>(
+    plan: &'a Plan<'a>,
+    image: &'a Image<'a>,
+    kernel: &'a Path,
+) -> PlanJson<'a> {
+    PlanJson {
+        plan,
+        image,
+        kernel,
+        then: None,
     }
-    let segments: Vec<Value> = plan
-        .segments
-        .iter()
-        .map(|segment| {
+}
+
+impl Serialize for PlanJson<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let plan = self.plan;
+        let mut image = self::image(self.image);
+        if let Some(fields) = image.as_object_mut() {
+            fields.insert("path".to_owned(), self.kernel.display().to_string().into());
+        }
+        let segments = plan.segments.iter().map(|segment| {
             json!({
                 "role": segment.role,
                 "mem": address(segment.mem.start()),
@@ -33,29 +57,8 @@ pub(in crate::cli) fn plan(plan: &Plan<'_>, image: &Image<'_>, kernel: &Path) ->
                 "bufsz": segment.buf.len(),
                 "rule": segment.rule,
             })
-        })
-        .collect();
-    let excluded: Vec<Value> = plan
-        .excluded
-        .iter()
-        .map(|excluded| {
-            json!({
-                "start": address(excluded.range.start()),
-                "size": excluded.range.size(),
-                "name": excluded.name,
-                "reason": excluded.reason,
-            })
-        })
-        .collect();
-    let e820: Vec<Value> = plan
-        .e820
-        .iter()
-        .map(|(range, kind)| json!({ "start": address(range.start()), "size": range.size(), "type": kind.0 }))
-        .collect();
-    let pools: Vec<Value> = plan
-        .pools
-        .iter()
-        .map(|planned| {
+        });
+        let pools = plan.pools.iter().map(|planned| {
             json!({
                 "name": planned.pool.name(),
                 "start": address(planned.pool.range().start()),
@@ -65,61 +68,128 @@ pub(in crate::cli) fn plan(plan: &Plan<'_>, image: &Image<'_>, kernel: &Path) ->
                 "origin": planned.origin,
                 "reason": planned.reason,
             })
-        })
-        .collect();
-    json!({
-        "schema": 1,
-        "target": plan.target(),
-        "crash": plan.crash.as_ref().map(|crash| self::crash(plan, crash)),
-        "syscall": plan.syscall,
-        "image": description,
-        "cmdline": plan.cmdline,
-        "entry": plan.entry.map(address),
-        "segments": segments,
-        "memory_map": memory_map(&plan.memory_map),
-        "e820": e820,
-        "excluded": excluded,
-        "empty_initrd": plan.empty_initrd,
-        "setup_data": plan.setup_data,
-        "pools": pools,
-        "warnings": plan.warnings,
-    })
+        });
+        let crash = plan.crash.as_ref().map(|crash| Crash { plan, crash });
+        let mut fields = serializer.serialize_map(None)?;
+        fields.serialize_entry("cmdline", &plan.cmdline)?;
+        fields.serialize_entry("crash", &crash)?;
+        fields.serialize_entry("e820", &e820(&plan.e820))?;
+        fields.serialize_entry("empty_initrd", &plan.empty_initrd)?;
+        fields.serialize_entry("entry", &plan.entry.map(Address))?;
+        fields.serialize_entry("excluded", &excluded(&plan.excluded))?;
+        fields.serialize_entry("image", &image)?;
+        fields.serialize_entry("memory_map", &memory_map(&plan.memory_map))?;
+        fields.serialize_entry("pools", &List(pools))?;
+        fields.serialize_entry("schema", &1)?;
+        fields.serialize_entry("segments", &List(segments))?;
+        fields.serialize_entry("setup_data", &json!(plan.setup_data))?;
+        fields.serialize_entry("syscall", &plan.syscall)?;
+        fields.serialize_entry("target", &plan.target())?;
+        if let Some(then) = self.then {
+            fields.serialize_entry("then", then)?;
+        }
+        fields.serialize_entry("warnings", &plan.warnings)?;
+        fields.end()
+    }
 }
 
 /// What makes it a crash kernel.
-fn crash(plan: &Plan<'_>, crash: &CrashPlan) -> Value {
-    json!({
-        "reservation": range(crash.reservation.target),
-        "usable": crash.reservation.all.iter().copied().map(range).collect::<Vec<_>>(),
-        "dump": crash.dump.iter().copied().map(range).collect::<Vec<_>>(),
-        "kernel_updates": plan.kernel_updates(),
-        "hotplug_flag": crash.hotplug.map(|(flag, _)| flag.to_string()),
-    })
+struct Crash<'a> {
+    plan: &'a Plan<'a>,
+    crash: &'a CrashPlan,
+}
+
+impl Serialize for Crash<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { plan, crash } = self;
+        let flag = crash.hotplug.map(|(flag, _)| flag.to_string());
+        let mut fields = serializer.serialize_map(None)?;
+        fields.serialize_entry("dump", &ranges(&crash.dump))?;
+        fields.serialize_entry("hotplug_flag", &flag)?;
+        fields.serialize_entry("kernel_updates", &plan.kernel_updates())?;
+        fields.serialize_entry("reservation", &RangeJson::from(crash.reservation.target))?;
+        fields.serialize_entry("usable", &ranges(&crash.reservation.all))?;
+        fields.end()
+    }
+}
+
+fn ranges(ranges: &[PhysRange]) -> impl Serialize + '_ {
+    List(ranges.iter().copied().map(RangeJson::from))
 }
 
 /// A range.
-pub(in crate::cli) fn range(range: PhysRange) -> Value {
-    json!({ "start": address(range.start()), "size": range.size() })
+#[derive(Serialize)]
+struct RangeJson {
+    size: u64,
+    start: Address,
+}
+
+impl From<PhysRange> for RangeJson {
+    fn from(range: PhysRange) -> Self {
+        Self {
+            size: range.size(),
+            start: Address(range.start()),
+        }
+    }
+}
+
+/// What the next kernel is told, or what this one was.
+pub(in crate::cli) fn e820(map: &[(PhysRange, E820Type)]) -> impl Serialize + '_ {
+    #[derive(Serialize)]
+    struct Entry {
+        size: u64,
+        start: Address,
+        #[serde(rename = "type")]
+        kind: u32,
+    }
+    List(map.iter().map(|(range, kind)| Entry {
+        size: range.size(),
+        start: Address(range.start()),
+        kind: kind.0,
+    }))
+}
+
+fn excluded(ranges: &[Excluded]) -> impl Serialize + '_ {
+    #[derive(Serialize)]
+    struct Entry<'a> {
+        name: &'a str,
+        reason: &'a str,
+        size: u64,
+        start: Address,
+    }
+    List(ranges.iter().map(|excluded| Entry {
+        name: &excluded.name,
+        reason: excluded.reason,
+        size: excluded.range.size(),
+        start: Address(excluded.range.start()),
+    }))
 }
 
 /// The reconciled map.
-pub(in crate::cli) fn memory_map(map: &MemoryMap) -> Value {
-    map.regions()
-        .iter()
-        .map(|region| {
-            json!({
-                "start": address(region.range.start()),
-                "size": region.range.size(),
-                "kind": region.kind.name(),
-                "driver": region.kind.driver(),
-                "e820": region.e820.map(|kind| kind.0),
-                "segments": region.placement.name(),
-                "in_dump": region.in_dump,
-                "sources": region.sources.lines(),
-                "reason": region.reason,
-            })
-        })
-        .collect()
+pub(in crate::cli) fn memory_map(map: &MemoryMap) -> impl Serialize + '_ {
+    #[derive(Serialize)]
+    struct Row<'a> {
+        driver: Option<&'a str>,
+        e820: Option<u32>,
+        in_dump: bool,
+        kind: &'a str,
+        reason: &'a str,
+        segments: &'a str,
+        size: u64,
+        sources: Vec<String>,
+        start: Address,
+    }
+    List(map.regions().iter().map(|region| Row {
+        driver: region.kind.driver(),
+        e820: region.e820.map(|kind| kind.0),
+        in_dump: region.in_dump,
+        kind: region.kind.name(),
+        reason: region.reason,
+        segments: region.placement.name(),
+        size: region.range.size(),
+        sources: region.sources.lines(),
+        start: Address(region.range.start()),
+    }))
 }
 
 /// What a kernel file is.

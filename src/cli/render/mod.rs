@@ -3,6 +3,7 @@
 
 pub(super) mod json;
 mod multiboot;
+pub(super) mod stream;
 pub(super) mod svg;
 pub(super) mod text;
 pub(super) mod uki;

@@ -9,6 +9,7 @@ use crate::handover::Capability;
 use crate::image::Image;
 use crate::memory::{E820Type, MemoryMap, Region};
 use crate::plan::{CrashPlan, Plan};
+use crate::printable::inline;
 use crate::sys::{Syscall, Target};
 
 /// After a load: one line, with `verbose` the whole plan.
@@ -29,11 +30,12 @@ pub(in crate::cli) fn loaded(
     };
     let _ = writeln!(
         out,
-        "{} {release} through {}: {}",
+        "{} {} through {}: {}",
         match plan.target() {
             Target::Normal => "loaded",
             Target::Crash => "armed with",
         },
+        inline(release),
         plan.syscall.name,
         plan.syscall.reason
     );
@@ -62,8 +64,13 @@ pub(in crate::cli) fn plan(
         }
         Image::Multiboot(image) => format!("no Linux ({})", image.format_name()),
     };
-    let _ = writeln!(out, "kernel:    {}, {what}", kernel.display());
-    let _ = writeln!(out, "cmdline:   {}", plan.cmdline.as_str());
+    let _ = writeln!(
+        out,
+        "kernel:    {}, {}",
+        inline(&kernel.display().to_string()),
+        inline(&what)
+    );
+    let _ = writeln!(out, "cmdline:   {}", inline(plan.cmdline.as_str()));
     let _ = writeln!(
         out,
         "syscall:   {}, because: {}",
@@ -116,7 +123,7 @@ pub(in crate::cli) fn plan(
                 "  {}  {:>10}  {}, bitmap at {:#x}, from {}; protection {}, because: {}",
                 pool.range(),
                 human(pool.range().size()),
-                pool.name(),
+                inline(pool.name()),
                 pool.bitmap(),
                 planned.origin,
                 planned.protection,
@@ -140,12 +147,14 @@ pub(in crate::cli) fn plan(
             let _ = writeln!(
                 out,
                 "  {}  {size:>10}  {}: {}",
-                excluded.range, excluded.name, excluded.reason
+                excluded.range,
+                inline(&excluded.name),
+                excluded.reason
             );
         }
     }
     for warning in &plan.warnings {
-        let _ = writeln!(out, "\nwarning: {warning}");
+        let _ = writeln!(out, "\nwarning: {}", inline(warning));
     }
     out
 }
@@ -199,7 +208,7 @@ pub(in crate::cli) fn memory_map(map: &MemoryMap) -> String {
             out,
             "      {} [{}]",
             region.reason,
-            region.sources.lines().join("; ")
+            inline(&region.sources.lines().join("; "))
         );
     }
     out
@@ -207,7 +216,7 @@ pub(in crate::cli) fn memory_map(map: &MemoryMap) -> String {
 
 fn kind(region: &Region) -> String {
     match region.kind.driver() {
-        Some(driver) => format!("{} ({driver})", region.kind.name()),
+        Some(driver) => format!("{} ({})", region.kind.name(), inline(driver)),
         None => region.kind.name().to_owned(),
     }
 }
@@ -226,7 +235,7 @@ pub(in crate::cli) fn image(image: &Image<'_>) -> String {
     let (major, minor) = image.protocol();
     let mut out = String::new();
     let mut line = |name: &str, value: String| {
-        let _ = writeln!(out, "{name:<14} {value}");
+        let _ = writeln!(out, "{name:<14} {}", inline(&value));
     };
     let machine = if image.is_32_bit() {
         "x86, entered in 32-bit mode"
@@ -273,7 +282,7 @@ pub(in crate::cli) fn image(image: &Image<'_>) -> String {
 pub(in crate::cli) fn capability(capability: &Capability) -> String {
     let mut out = String::new();
     let mut line = |name: &str, value: String| {
-        let _ = writeln!(out, "{name:<14} {value}");
+        let _ = writeln!(out, "{name:<14} {}", inline(&value));
     };
     line(
         "unpacked:",
@@ -292,7 +301,7 @@ pub(in crate::cli) fn capability(capability: &Capability) -> String {
     out.push_str("config:\n");
     for (symbol, fact) in capability.facts() {
         let (value, from) = (fact.value.name(), &fact.read_from);
-        let _ = writeln!(out, "  {symbol:<22} {value:<8} ({from})");
+        let _ = writeln!(out, "  {symbol:<22} {value:<8} ({})", inline(from));
     }
     out
 }

@@ -9,6 +9,7 @@ use super::human;
 use crate::image::LinuxKernel;
 use crate::image::signature::is_signed;
 use crate::image::uki::{Section, Uki};
+use crate::printable::inline;
 
 /// Longest text of a section that is shown to people, bytes.
 const MAX_TEXT: usize = 4096;
@@ -36,7 +37,7 @@ pub(in crate::cli) fn text(uki: &Uki<'_>, kernel: &LinuxKernel<'_>) -> String {
         let _ = writeln!(
             out,
             "  {:<9} {size:>10}{of}  {}",
-            section.name,
+            inline(&section.name),
             what(section)
         );
     }
@@ -106,7 +107,7 @@ fn profile(uki: &Uki<'_>, number: usize) -> String {
     let title = profile
         .title
         .map_or_else(String::new, |title| format!(" ({title})"));
-    format!("{number}{id}{title}")
+    inline(&format!("{number}{id}{title}")).into_owned()
 }
 
 /// The text of a section, or its digest.
