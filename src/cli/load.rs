@@ -232,9 +232,13 @@ fn attempt<T>(
         (Target::Normal, done) => done.and_then(|()| then(planned)),
         (Target::Crash, Ok(())) => match behind(context, &record, loads - 1) {
             None => then(planned),
-            Some(host) => with_plan(context, &host, planned.job, |planned| {
-                attempt(context, planned, loads - 1, then)
-            }),
+            Some(mut host) => {
+                // No file tells that, and it was found out before.
+                host.security.kexec_load_refused = planned.host.security.kexec_load_refused;
+                with_plan(context, &host, planned.job, |planned| {
+                    attempt(context, planned, loads - 1, then)
+                })
+            }
         },
         (Target::Crash, Err(error)) => {
             let what_now = rescue(context, planned.host, before.as_ref(), &error);
@@ -354,8 +358,10 @@ fn still_armed(
 
 /// Loads what `record` says, if its files are what they were.
 fn again(context: &Context, record: &LoadRecord) -> anyhow::Result<()> {
-    let job = record.job(Some(random_seed()?), now());
-    let host = host_for(context, &job)?;
+    let job = record.job(Some(random_seed()?), now())?;
+    let mut host = host_for(context, &job)?;
+    // Whatever forbade kexec_load then, where the choice was free, forbids it now.
+    host.security.kexec_load_refused |= record.syscall == Syscall::KexecFileLoad;
     with_plan(context, &host, &job, |planned| {
         if planned.plan.blobs != record.blobs {
             anyhow::bail!("its files are no longer what they were");

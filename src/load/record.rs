@@ -57,8 +57,11 @@ pub struct LoadRecord {
     pub addons: Vec<PathBuf>,
     /// Digests of what was loaded from these files.
     pub blobs: Option<Blobs>,
-    /// The command line that was asked for, without what a crash load adds.
+    /// The command line that was made, without what a crash load adds.
     pub cmdline: String,
+    /// What it was made of; an older rkexec did not keep that.
+    #[serde(default)]
+    asked: Option<Asked>,
     /// Whether purgatory verifies.
     pub digest: bool,
     /// `--no-efi`.
@@ -76,6 +79,21 @@ pub struct LoadRecord {
     /// What the crash kernel was loaded for; `None` for `exec`.
     pub fit: Option<Fit>,
 }
+
+/// What was asked for, where the plan decided something from it. A load of the record
+/// decides again: a UKI and its addons bring their words to the command line anew.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Asked {
+    cmdline: CmdlineRequest,
+    syscall: SyscallChoice,
+}
+
+/// The record does not say how the same is loaded again.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "its record was written by rkexec {0}, which did not keep what was asked of a UKI with addons"
+)]
+pub struct NotAsked(String);
 
 /// The files of a load, and what is asked of it.
 #[derive(Debug, Clone)]
@@ -132,7 +150,7 @@ impl LoadRecord {
         plan: &Plan<'_>,
     ) -> Result<Self, HostError> {
         let real = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-        let asked = match (image, &plan.crash) {
+        let made = match (image, &plan.crash) {
             (_, Some(crash)) => crash.asked_cmdline.as_str(),
             // Without the name, which comes from the file again.
             (Image::Multiboot(kernel), None) => {
@@ -155,7 +173,11 @@ impl LoadRecord {
             profile: job.profile.clone(),
             addons: job.addons.iter().map(|path| real(path)).collect(),
             blobs: plan.blobs.clone(),
-            cmdline: asked.to_owned(),
+            cmdline: made.to_owned(),
+            asked: Some(Asked {
+                cmdline: job.request.cmdline.clone(),
+                syscall: job.request.syscall,
+            }),
             digest: !job.request.no_digest,
             no_efi: job.request.no_efi,
             serial_port: job.request.serial_port,
@@ -247,21 +269,32 @@ impl LoadRecord {
         }
     }
 
-    /// The load that makes the same again.
-    #[must_use]
-    pub fn job(&self, seed: Option<[u8; 32]>, time: u64) -> Job {
-        Job {
+    /// The load that makes the same again, of a crash kernel: what `--panic` goes with is
+    /// all there, and what it does not go with (pools, a device tree, another map) is not.
+    ///
+    /// # Errors
+    /// When an older rkexec wrote the record, and what was asked cannot be told from it.
+    pub fn job(&self, seed: Option<[u8; 32]>, time: u64) -> Result<Job, NotAsked> {
+        let (cmdline, syscall) = match &self.asked {
+            Some(asked) => (asked.cmdline.clone(), asked.syscall),
+            None if !self.addons.is_empty() => return Err(NotAsked(self.rkexec.clone())),
+            None => {
+                let cmdline = CmdlineRequest {
+                    base: CmdlineBase::Given(self.cmdline.clone()),
+                    ..CmdlineRequest::default()
+                };
+                (cmdline, SyscallChoice::Only(self.syscall))
+            }
+        };
+        Ok(Job {
             kernel: self.kernel.clone(),
             initrds: self.initrds.clone(),
             profile: self.profile.clone(),
             addons: self.addons.clone(),
             modules: self.modules.clone(),
             request: LoadRequest {
-                cmdline: CmdlineRequest {
-                    base: CmdlineBase::Given(self.cmdline.clone()),
-                    ..CmdlineRequest::default()
-                },
-                syscall: SyscallChoice::Only(self.syscall),
+                cmdline,
+                syscall,
                 mem_min: self.mem_min,
                 mem_max: self.mem_max,
                 no_digest: !self.digest,
@@ -273,7 +306,7 @@ impl LoadRecord {
                 hotplug: self.hotplug,
                 ..LoadRequest::default()
             },
-        }
+        })
     }
 
     /// In what this load differs from `wanted`, in words; `None` when loading
@@ -313,3 +346,7 @@ impl LoadRecord {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "record_tests.rs"]
+mod tests;

@@ -26,7 +26,7 @@ const ONE_BOOT_ONLY: [&str; 6] = [
 const NOT_FOR_CRASH: [&str; 4] = ["crashkernel", "mem", "memmap", "pmpool"];
 
 /// How the command line is made.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct CmdlineRequest {
     /// Where it starts from.
     pub base: CmdlineBase,
@@ -37,7 +37,8 @@ pub struct CmdlineRequest {
 }
 
 /// Where the command line starts from.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum CmdlineBase {
     /// Nothing.
     #[default]
