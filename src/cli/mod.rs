@@ -12,6 +12,7 @@ mod multiboot;
 mod options;
 mod render;
 mod report;
+mod rescue;
 mod status;
 mod unload;
 mod vmcore_dmesg;
@@ -26,6 +27,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::arm::config::ConfigError;
 use crate::host::{HostError, Root};
 use crate::load::LoadError;
+use crate::load::lock::LockError;
 use crate::plan::PlanError;
 use crate::sys::SysError;
 use crate::vmcore::VmcoreError;
@@ -287,6 +289,7 @@ fn hint(error: &anyhow::Error) -> Option<String> {
         let config = cause
             .downcast_ref::<ConfigError>()
             .and_then(ConfigError::hint);
+        let lock = cause.downcast_ref::<LockError>().and_then(LockError::hint);
         sys.or(load)
             .or(host)
             .or(vmcore)
@@ -296,5 +299,6 @@ fn hint(error: &anyhow::Error) -> Option<String> {
             .map(str::to_owned)
             .or(plan)
             .or(config)
+            .or(lock)
     })
 }

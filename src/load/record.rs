@@ -4,13 +4,14 @@
 //! from which files, with which command line and for which machine, so that
 //! the same can be loaded again, and that it shows when it no longer fits.
 
-use std::fs::{DirBuilder, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::lock::{self, DIR};
 use crate::crash::HotplugChoice;
 use crate::crash::fit::Fit;
 use crate::host::loaded::Loaded;
@@ -19,8 +20,6 @@ use crate::image::Image;
 use crate::plan::{Blobs, CmdlineBase, CmdlineRequest, LoadRequest, Plan, SyscallChoice};
 use crate::sys::{Syscall, Target};
 
-/// Where the records are; a tmpfs, so that a boot does not see those of another.
-const DIR: &str = "/run/rkexec";
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// Version of the format.
 const SCHEMA: u32 = 1;
@@ -129,6 +128,41 @@ pub enum RecordError {
     },
 }
 
+/// A file of a name of its own, which goes unless it becomes another one.
+struct Temporary(PathBuf);
+
+impl Temporary {
+    /// A new file in `directory`, for the record of `target`.
+    fn create(directory: &Path, target: Target) -> io::Result<(Self, File)> {
+        let path = directory.join(format!("{target}.{}.new", std::process::id()));
+        let create = || {
+            OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .custom_flags(libc::O_NOFOLLOW)
+                .open(&path)
+        };
+        let file = create().or_else(|error| match error.kind() {
+            // Of a process with this number that was killed meanwhile.
+            io::ErrorKind::AlreadyExists => std::fs::remove_file(&path).and_then(|()| create()),
+            _ => Err(error),
+        })?;
+        Ok((Self(path), file))
+    }
+
+    fn become_file(self, path: &Path) -> io::Result<()> {
+        std::fs::rename(&self.0, path)
+    }
+}
+
+impl Drop for Temporary {
+    /// After a rename there is none of that name.
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
 fn file(target: Target) -> String {
     format!("{DIR}/{target}.json")
 }
@@ -235,21 +269,12 @@ impl LoadRecord {
     /// When it cannot be written.
     pub fn write(&self, root: &Root) -> Result<(), RecordError> {
         let path = root.path(&file(self.target));
-        let new = path.with_extension("new");
         let write = || {
-            DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(root.path(DIR))?;
-            let mut file = OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o600)
-                .open(&new)?;
+            let directory = lock::directory(root)?;
+            let (new, mut file) = Temporary::create(&directory, self.target)?;
             serde_json::to_writer(&mut file, self)?;
             file.write_all(b"\n")?;
-            std::fs::rename(&new, &path)
+            new.become_file(&path)
         };
         write().map_err(|source| RecordError::Write {
             path: path.clone(),
