@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use clap::Args;
 
 use super::options::LoadArgs;
-use super::{Context, multiboot, render, rescue, say};
+use super::{Context, multiboot, render, rescue, say, sizing};
 use crate::handover::Capability;
 use crate::host::{Host, HostError, Root};
 use crate::image::uki::{Addon, Uki};
@@ -185,6 +185,9 @@ pub(super) fn with_plan<T>(
     let mut plan = plan::plan(&parts.request, host, image, &parts.initrds, target)
         .context("planning failed")?;
     plan.warnings.extend(parts.warnings);
+    let size = image.memory_size();
+    let too_small = sizing::of_plan(&plan, host, size, &parts.initrds);
+    plan.warnings.extend(too_small);
     plan.warnings
         .extend(lost_signature(&found, plan.syscall.name));
     then(&Planned {

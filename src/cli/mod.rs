@@ -13,6 +13,7 @@ mod options;
 mod render;
 mod report;
 mod rescue;
+mod sizing;
 mod status;
 mod unload;
 mod vmcore_dmesg;

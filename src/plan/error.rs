@@ -28,8 +28,13 @@ pub enum PlanError {
     #[error(transparent)]
     NoHole(#[from] NoHole),
     /// The crash kernel does not fit what is reserved for it.
-    #[error("the crash kernel does not fit its reservation: {0}")]
-    NotInReservation(NoHole),
+    #[error("the crash kernel does not fit its reservation: {hole}")]
+    NotInReservation {
+        /// What found no place.
+        hole: NoHole,
+        /// What to do about it.
+        way_out: String,
+    },
     /// The bounds leave nothing.
     #[error("--mem-min {min:#x} is not below --mem-max {max:#x}")]
     EmptyBounds {
@@ -144,10 +149,14 @@ pub enum PlanError {
 }
 
 impl PlanError {
-    /// The same of a crash kernel, which has no other place than its reservation.
-    pub(super) fn of_crash(self) -> Self {
+    /// The same of a crash kernel, which has no other place than its reservation;
+    /// `way_out` is asked when something found no place there.
+    pub(super) fn of_crash(self, way_out: impl FnOnce(&NoHole) -> String) -> Self {
         match self {
-            Self::NoHole(hole) => Self::NotInReservation(hole),
+            Self::NoHole(hole) => Self::NotInReservation {
+                way_out: way_out(&hole),
+                hole,
+            },
             other => other,
         }
     }
@@ -169,6 +178,7 @@ impl PlanError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::NoSyscall { way_out, .. } => way_out.clone(),
+            Self::NotInReservation { way_out, .. } => Some(way_out.clone()),
             Self::FileLoadRefuses { .. } => {
                 Some("without --syscall, rkexec takes kexec_load where it may".to_owned())
             }
