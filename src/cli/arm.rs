@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use clap::Args;
 use serde_json::json;
 
-use super::load::{Planned, carry_out, now, random_seed, with_plan};
+use super::load::{Planned, alone, carry_out, now, random_seed, with_plan};
 use super::{Context, Output, Usage, render, write_text};
 use crate::arm::config::{Config, DEFAULT_PATH, WhenImpossible};
 use crate::arm::watch::{Kernel, Machine, State, watch};
@@ -49,6 +49,8 @@ struct ArmError(#[source] anyhow::Error);
 pub(super) struct Impossible {
     why: String,
     way_out: &'static str,
+    /// A crash kernel is loaded all the same, and stays.
+    armed: bool,
 }
 
 impl Impossible {
@@ -133,6 +135,7 @@ impl Arming<'_> {
         then: impl FnOnce(&Planned<'_>, &LoadRecord, Option<String>) -> anyhow::Result<T>,
     ) -> anyhow::Result<T> {
         let root = &self.context.root;
+        let _alone = alone(self.context)?;
         let environment = Environment::read(root)?;
         possible(&self.config, environment, &Loaded::read(root)?)?;
         let mut host = Host::read_for_crash(root)?;
@@ -182,12 +185,15 @@ impl Arming<'_> {
         if self.config.when_impossible == WhenImpossible::Fail {
             return Err(error);
         }
-        let why = &impossible.why;
-        self.context.warn(&format!("not armed: {why}"));
+        let (why, armed) = (&impossible.why, impossible.armed);
+        self.context.warn(&match armed {
+            true => format!("nothing is loaded: {why}; the crash kernel loaded before stays armed"),
+            false => format!("not armed: {why}"),
+        });
         // The warning says it to people.
         self.context.print(
             String::new,
-            || json!({ "schema": 1, "armed": false, "loaded": false, "reason": why }),
+            || json!({ "schema": 1, "armed": armed, "loaded": false, "reason": why }),
         )
     }
 }
@@ -242,6 +248,7 @@ fn possible(config: &Config, environment: Environment, loaded: &Loaded) -> Resul
         return Err(Impossible {
             why: refusal.why.to_owned(),
             way_out: refusal.way_out,
+            armed: loaded.crash == Some(true),
         });
     }
     let minimum = config.minimum_reservation();
@@ -266,7 +273,11 @@ fn possible(config: &Config, environment: Environment, loaded: &Loaded) -> Resul
         ),
         _ => return Ok(()),
     };
-    Err(Impossible { why, way_out })
+    Err(Impossible {
+        why,
+        way_out,
+        armed: loaded.crash == Some(true),
+    })
 }
 
 #[cfg(test)]

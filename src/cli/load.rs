@@ -9,15 +9,15 @@ use anyhow::Context as _;
 use clap::Args;
 
 use super::options::LoadArgs;
-use super::{Context, multiboot, render};
+use super::{Context, multiboot, render, rescue, say, sizing};
 use crate::handover::Capability;
-use crate::host::loaded::Loaded;
 use crate::host::{Host, HostError, Root};
 use crate::image::uki::{Addon, Uki};
 use crate::image::{self, Contents, Found, Image};
+use crate::load::lock::{self, Lock, LockError};
 use crate::load::parts::{Parts, lost_signature};
 use crate::load::record::{Job, LoadRecord};
-use crate::load::{After, Files, LoadError};
+use crate::load::{Files, LoadError};
 use crate::plan::{self, Plan, SyscallChoice};
 use crate::sys::{Errno, MappedFile, Syscall, Target};
 
@@ -38,6 +38,7 @@ pub(super) struct PlanArgs {
 pub(super) fn load(context: &Context, args: &LoadArgs) -> anyhow::Result<()> {
     context.on_this_machine("load")?;
     let job = job(args)?;
+    let _alone = alone(context)?;
     let host = host_for(context, &job).context("planning failed")?;
     with_plan(context, &host, &job, |planned| {
         for warning in &planned.plan.warnings {
@@ -91,6 +92,30 @@ impl Planned<'_> {
     /// What is recorded of it when it is loaded.
     pub(super) fn record(&self, root: &Root) -> Result<LoadRecord, HostError> {
         LoadRecord::of(root, self.job, self.host, self.image, &self.plan)
+    }
+}
+
+/// Holds off the loads of other rkexecs, from the look at what is loaded until the record
+/// is kept. Where there is no place for a lock (a read-only /run), a warning says so.
+pub(super) fn alone(context: &Context) -> anyhow::Result<Option<Lock>> {
+    let waiting = |pid| {
+        if !context.global.quiet {
+            say(&format!("rkexec: {} is loading: waiting", lock::other(pid)));
+        }
+    };
+    match Lock::take(&context.root, lock::LIMIT, std::thread::sleep, waiting) {
+        Ok(lock) => Ok(Some(lock)),
+        Err(error @ LockError::Io { .. }) => {
+            // Of others than root the kernel takes nothing, and says so.
+            if nix::unistd::geteuid().is_root() {
+                context.warn(&format!(
+                    "no other rkexec is kept from loading at the same time: {:#}",
+                    anyhow::Error::from(error)
+                ));
+            }
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -160,6 +185,9 @@ pub(super) fn with_plan<T>(
     let mut plan = plan::plan(&parts.request, host, image, &parts.initrds, target)
         .context("planning failed")?;
     plan.warnings.extend(parts.warnings);
+    let size = image.memory_size();
+    let too_small = sizing::of_plan(&plan, host, size, &parts.initrds);
+    plan.warnings.extend(too_small);
     plan.warnings
         .extend(lost_signature(&found, plan.syscall.name));
     then(&Planned {
@@ -232,12 +260,16 @@ fn attempt<T>(
         (Target::Normal, done) => done.and_then(|()| then(planned)),
         (Target::Crash, Ok(())) => match behind(context, &record, loads - 1) {
             None => then(planned),
-            Some(host) => with_plan(context, &host, planned.job, |planned| {
-                attempt(context, planned, loads - 1, then)
-            }),
+            Some(mut host) => {
+                // No file tells that, and it was found out before.
+                host.security.kexec_load_refused = planned.host.security.kexec_load_refused;
+                with_plan(context, &host, planned.job, |planned| {
+                    attempt(context, planned, loads - 1, then)
+                })
+            }
         },
         (Target::Crash, Err(error)) => {
-            let what_now = rescue(context, planned.host, before.as_ref(), &error);
+            let what_now = rescue::after(context, planned.host, before.as_ref(), &error);
             Err(error.context(what_now))
         }
     }
@@ -296,66 +328,18 @@ fn call(context: &Context, planned: &Planned<'_>, record: &LoadRecord) -> anyhow
 }
 
 /// Removes the record of what is no longer loaded.
-fn forget(context: &Context, target: Target) {
+pub(super) fn forget(context: &Context, target: Target) {
     if let Err(error) = LoadRecord::remove(&context.root, target) {
         let error = anyhow::Error::from(error);
         context.warn(&format!("the record of what was loaded stays: {error:#}"));
     }
 }
 
-/// After a crash kernel could not be loaded because of `error`: whether the one
-/// before is still there, and if it is not, loads it again. Says how that went.
-fn rescue(
-    context: &Context,
-    host: &Host,
-    before: Option<&LoadRecord>,
-    error: &anyhow::Error,
-) -> String {
-    if let Some(LoadError::Changed {
-        after: After::StillLoaded(_),
-        ..
-    }) = error.downcast_ref()
-    {
-        return "load failed, and what a panic boots now is not to be trusted".to_owned();
-    }
-    match still_armed(context, host, before) {
-        Ok(how) => format!("load failed, and the crash kernel loaded before{how}"),
-        Err(why) => {
-            forget(context, Target::Crash);
-            format!("load failed, and the machine is NOT armed{why}")
-        }
-    }
-}
-
-/// How it comes that the machine is armed with what was loaded before, or why it is not.
-fn still_armed(
-    context: &Context,
-    host: &Host,
-    before: Option<&LoadRecord>,
-) -> Result<&'static str, String> {
-    if host.loaded.crash != Some(true) {
-        return Err(String::new());
-    }
-    // When nobody tells, the worst is true.
-    if Loaded::read(&context.root).is_ok_and(|now| now.crash == Some(true)) {
-        return Ok(" stays armed");
-    }
-    let lost = ": the crash kernel loaded before is lost, and";
-    let Some(record) = before else {
-        return Err(format!("{lost} there is no record of it"));
-    };
-    match again(context, record) {
-        Ok(()) => Ok(", which the attempt had thrown out, is armed again"),
-        Err(error) => Err(format!(
-            "{lost} loading it again failed as well ({error:#})"
-        )),
-    }
-}
-
 /// Loads what `record` says, if its files are what they were.
-fn again(context: &Context, record: &LoadRecord) -> anyhow::Result<()> {
-    let job = record.job(Some(random_seed()?), now());
-    let host = host_for(context, &job)?;
+pub(super) fn again(context: &Context, record: &LoadRecord) -> anyhow::Result<()> {
+    let job = record.job(Some(random_seed()?), now())?;
+    let mut host = host_for(context, &job)?;
+    record.teach(job.request.syscall, &mut host.security);
     with_plan(context, &host, &job, |planned| {
         if planned.plan.blobs != record.blobs {
             anyhow::bail!("its files are no longer what they were");

@@ -12,6 +12,8 @@ mod multiboot;
 mod options;
 mod render;
 mod report;
+mod rescue;
+mod sizing;
 mod status;
 mod unload;
 mod vmcore_dmesg;
@@ -28,6 +30,7 @@ use crate::arm::config::ConfigError;
 use crate::host::capture::CaptureError;
 use crate::host::{HostError, Root};
 use crate::load::LoadError;
+use crate::load::lock::LockError;
 use crate::plan::PlanError;
 use crate::printable;
 use crate::sys::SysError;
@@ -307,6 +310,7 @@ fn hint(error: &anyhow::Error) -> Option<String> {
         let config = cause
             .downcast_ref::<ConfigError>()
             .and_then(ConfigError::hint);
+        let lock = cause.downcast_ref::<LockError>().and_then(LockError::hint);
         sys.or(load)
             .or(host)
             .or(capture)
@@ -317,5 +321,6 @@ fn hint(error: &anyhow::Error) -> Option<String> {
             .map(str::to_owned)
             .or(plan)
             .or(config)
+            .or(lock)
     })
 }

@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::sizing::{sum, too_small};
 use super::{Context, render};
 use crate::crash::sizing::{MARGIN, Sizing};
 use crate::crash::{CrashError, Reservation};
@@ -45,6 +46,8 @@ struct Status {
     crash: Option<LoadRecord>,
     armed: Armed,
     sizing: Option<Sizing>,
+    /// The warning, when that is too much.
+    too_small: Option<String>,
 }
 
 /// How it stands with the crash kernel.
@@ -79,8 +82,8 @@ impl Armed {
 
 pub(super) fn run(context: &Context, args: &StatusArgs) -> anyhow::Result<()> {
     let status = Status::read(context, args.check)?;
-    if let Some(sizing) = status.sizing.filter(|sizing| !sizing.is_enough()) {
-        context.warn(&too_small(&sizing));
+    if let Some(warning) = &status.too_small {
+        context.warn(warning);
     }
     context.print(|| text(&status), || to_json(&status))?;
     match status.armed {
@@ -124,12 +127,18 @@ impl Status {
             (Some(true), host) => host.map_err(|error| format!("{:#}", anyhow::Error::from(error))),
             _ => Err(String::new()),
         };
+        let (sizing, too_small) = match (&crash, &host) {
+            (Ok(Some(record)), Ok(host)) if !check => {
+                let sizing = sizing(root, record, host);
+                let warning = sizing.and_then(|sizing| too_small(&sizing, &host.cmdline));
+                (sizing, warning)
+            }
+            _ => (None, None),
+        };
         Ok(Self {
             armed: armed(&loaded, &crash, host.as_ref()),
-            sizing: match (&crash, &host) {
-                (Ok(Some(record)), Ok(host)) if !check => sizing(root, record, host),
-                _ => None,
-            },
+            sizing,
+            too_small,
             normal: record(Target::Normal)?.unwrap_or_default(),
             loaded,
             security,
@@ -204,27 +213,6 @@ fn unpacked(root: &Root, record: &LoadRecord) -> Option<u64> {
         .iter()
         .map(|initrd| initramfs::unpacked_size(initrd, cap).ok());
     sizes.sum()
-}
-
-fn too_small(sizing: &Sizing) -> String {
-    format!(
-        "the reservation of {} may be too small for the crash kernel to run: {}; boot with crashkernel={}M or more",
-        render::human(sizing.reserved),
-        sum(sizing),
-        sizing.needed().div_ceil(1 << 20).next_multiple_of(32),
-    )
-}
-
-fn sum(sizing: &Sizing) -> String {
-    let human = render::human;
-    format!(
-        "it needs {} (kernel {}, initrd {}, the same unpacked {}, margin {})",
-        human(sizing.needed()),
-        human(sizing.kernel),
-        human(sizing.initrd),
-        human(sizing.unpacked),
-        human(sizing.margin)
-    )
 }
 
 fn text(status: &Status) -> String {

@@ -3,6 +3,7 @@
 use clap::Args;
 
 use super::Context;
+use super::load::alone;
 use crate::host::efi;
 use crate::host::loaded::Loaded;
 use crate::host::security::Security;
@@ -39,6 +40,7 @@ pub(super) fn run(context: &Context, args: &UnloadArgs) -> anyhow::Result<()> {
 /// Unloads; says whether something was loaded, where the kernel tells, and
 /// which call unloaded it.
 pub(super) fn unload(context: &Context, target: Target) -> anyhow::Result<(Option<bool>, Syscall)> {
+    let _alone = alone(context)?;
     let security = Security::read(&context.root)?;
     let loaded = Loaded::read(&context.root)?;
     let secure_boot = efi::secure_boot(&context.root);

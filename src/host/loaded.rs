@@ -39,6 +39,16 @@ impl Loaded {
         told.into_iter().flatten().reduce(|one, other| one || other)
     }
 
+    /// Whether a crash kernel is loaded now, as `crash`: the kernel answers that while a
+    /// load is under way, too.
+    ///
+    /// # Errors
+    /// When the file is there and cannot be read, or is malformed.
+    pub fn is_crash_loaded(root: &Root) -> Result<Option<bool>, HostError> {
+        let names = ["kexec/crash_loaded", "kexec_crash_loaded"];
+        either(names, |path| text::optional_bool(root, path))
+    }
+
     /// Reads the states below `root`: /sys/kernel/kexec/ (6.19 and later) or the older names.
     ///
     /// # Errors
@@ -55,7 +65,7 @@ impl Loaded {
         }))?;
         Ok(Self {
             normal: flag(["kexec/loaded", "kexec_loaded"])?,
-            crash: flag(["kexec/crash_loaded", "kexec_crash_loaded"])?,
+            crash: Self::is_crash_loaded(root)?,
             crash_size,
             busy,
             crash_elfcorehdr_size: size(["kexec/crash_elfcorehdr_size", "crash_elfcorehdr_size"])?,

@@ -4,13 +4,14 @@
 //! from which files, with which command line and for which machine, so that
 //! the same can be loaded again, and that it shows when it no longer fits.
 
-use std::fs::{DirBuilder, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::lock::{self, DIR};
 use crate::crash::HotplugChoice;
 use crate::crash::fit::Fit;
 use crate::host::loaded::Loaded;
@@ -20,8 +21,6 @@ use crate::image::Image;
 use crate::plan::{Blobs, CmdlineBase, CmdlineRequest, LoadRequest, Plan, SyscallChoice};
 use crate::sys::{FileFlags, Syscall, Target};
 
-/// Where the records are; a tmpfs, so that a boot does not see those of another.
-const DIR: &str = "/run/rkexec";
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// Version of the format.
 const SCHEMA: u32 = 1;
@@ -58,8 +57,11 @@ pub struct LoadRecord {
     pub addons: Vec<PathBuf>,
     /// Digests of what was loaded from these files.
     pub blobs: Option<Blobs>,
-    /// The command line that was asked for, without what a crash load adds.
+    /// The command line that was made, without what a crash load adds.
     pub cmdline: String,
+    /// What it was made of; an older rkexec did not keep that.
+    #[serde(default)]
+    asked: Option<Asked>,
     /// Whether purgatory verifies.
     pub digest: bool,
     /// `--no-efi`.
@@ -84,6 +86,21 @@ pub struct LoadRecord {
     /// What the crash kernel was loaded for; `None` for `exec`.
     pub fit: Option<Fit>,
 }
+
+/// What was asked for, where the plan decided something from it. A load of the record
+/// decides again: a UKI and its addons bring their words to the command line anew.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Asked {
+    cmdline: CmdlineRequest,
+    syscall: SyscallChoice,
+}
+
+/// The record does not say how the same is loaded again.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "its record was written by rkexec {0}, which did not keep what was asked of a UKI with addons"
+)]
+pub struct NotAsked(String);
 
 /// The files of a load, and what is asked of it.
 #[derive(Debug, Clone)]
@@ -119,6 +136,41 @@ pub enum RecordError {
     },
 }
 
+/// A file of a name of its own, which goes unless it becomes another one.
+struct Temporary(PathBuf);
+
+impl Temporary {
+    /// A new file in `directory`, for the record of `target`.
+    fn create(directory: &Path, target: Target) -> io::Result<(Self, File)> {
+        let path = directory.join(format!("{target}.{}.new", std::process::id()));
+        let create = || {
+            OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .custom_flags(libc::O_NOFOLLOW)
+                .open(&path)
+        };
+        let file = create().or_else(|error| match error.kind() {
+            // Of a process with this number that was killed meanwhile.
+            io::ErrorKind::AlreadyExists => std::fs::remove_file(&path).and_then(|()| create()),
+            _ => Err(error),
+        })?;
+        Ok((Self(path), file))
+    }
+
+    fn become_file(self, path: &Path) -> io::Result<()> {
+        std::fs::rename(&self.0, path)
+    }
+}
+
+impl Drop for Temporary {
+    /// After a rename there is none of that name.
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
 fn file(target: Target) -> String {
     format!("{DIR}/{target}.json")
 }
@@ -140,7 +192,7 @@ impl LoadRecord {
         plan: &Plan<'_>,
     ) -> Result<Self, HostError> {
         let real = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-        let asked = match (image, &plan.crash) {
+        let made = match (image, &plan.crash) {
             (_, Some(crash)) => crash.asked_cmdline.as_str(),
             // Without the name, which comes from the file again.
             (Image::Multiboot(kernel), None) => {
@@ -163,7 +215,11 @@ impl LoadRecord {
             profile: job.profile.clone(),
             addons: job.addons.iter().map(|path| real(path)).collect(),
             blobs: plan.blobs.clone(),
-            cmdline: asked.to_owned(),
+            cmdline: made.to_owned(),
+            asked: Some(Asked {
+                cmdline: job.request.cmdline.clone(),
+                syscall: job.request.syscall,
+            }),
             digest: !job.request.no_digest,
             no_efi: job.request.no_efi,
             serial_port: job.request.serial_port,
@@ -223,21 +279,12 @@ impl LoadRecord {
     /// When it cannot be written.
     pub fn write(&self, root: &Root) -> Result<(), RecordError> {
         let path = root.path(&file(self.target));
-        let new = path.with_extension("new");
         let write = || {
-            DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(root.path(DIR))?;
-            let mut file = OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o600)
-                .open(&new)?;
+            let directory = lock::directory(root)?;
+            let (new, mut file) = Temporary::create(&directory, self.target)?;
             serde_json::to_writer(&mut file, self)?;
             file.write_all(b"\n")?;
-            std::fs::rename(&new, &path)
+            new.become_file(&path)
         };
         write().map_err(|source| RecordError::Write {
             path: path.clone(),
@@ -257,21 +304,32 @@ impl LoadRecord {
         }
     }
 
-    /// The load that makes the same again.
-    #[must_use]
-    pub fn job(&self, seed: Option<[u8; 32]>, time: u64) -> Job {
-        Job {
+    /// The load that makes the same again, of a crash kernel: what `--panic` goes with is
+    /// all there, and what it does not go with (pools, a device tree, another map) is not.
+    ///
+    /// # Errors
+    /// When an older rkexec wrote the record, and what was asked cannot be told from it.
+    pub fn job(&self, seed: Option<[u8; 32]>, time: u64) -> Result<Job, NotAsked> {
+        let (cmdline, syscall) = match &self.asked {
+            Some(asked) => (asked.cmdline.clone(), asked.syscall),
+            None if !self.addons.is_empty() => return Err(NotAsked(self.rkexec.clone())),
+            None => {
+                let cmdline = CmdlineRequest {
+                    base: CmdlineBase::Given(self.cmdline.clone()),
+                    ..CmdlineRequest::default()
+                };
+                (cmdline, SyscallChoice::Only(self.syscall))
+            }
+        };
+        Ok(Job {
             kernel: self.kernel.clone(),
             initrds: self.initrds.clone(),
             profile: self.profile.clone(),
             addons: self.addons.clone(),
             modules: self.modules.clone(),
             request: LoadRequest {
-                cmdline: CmdlineRequest {
-                    base: CmdlineBase::Given(self.cmdline.clone()),
-                    ..CmdlineRequest::default()
-                },
-                syscall: SyscallChoice::Only(self.syscall),
+                cmdline,
+                syscall,
                 mem_min: self.mem_min,
                 mem_max: self.mem_max,
                 no_digest: !self.digest,
@@ -284,7 +342,7 @@ impl LoadRecord {
                 file_flags: self.file_flags,
                 ..LoadRequest::default()
             },
-        }
+        })
     }
 
     /// Tells `security` what was found out by this load: that the kernel refuses
@@ -335,43 +393,5 @@ impl LoadRecord {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn record(more: &serde_json::Value) -> LoadRecord {
-        let mut record = serde_json::json!({
-            "schema": SCHEMA, "boot_id": "", "rkexec": "", "loaded_at": 0, "target": "crash",
-            "syscall": "kexec_file_load", "kernel": "/k", "release": null, "initrds": [],
-            "blobs": { "kernel": { "size": 1, "digest": "00" }, "initrd": [] }, "cmdline": "",
-            "digest": true, "no_efi": false, "serial_port": null, "hotplug": HotplugChoice::Auto,
-            "mem_min": null, "mem_max": null, "init_size": 0, "fit": null,
-        });
-        for (field, value) in more.as_object().unwrap() {
-            record[field] = value.clone();
-        }
-        serde_json::from_value(record).unwrap()
-    }
-
-    #[test]
-    fn a_refusal_that_no_fact_tells_is_remembered() {
-        let taught = |refused: bool, choice| {
-            let mut security = Security::default();
-            let refused = serde_json::json!({ "kexec_load_refused": refused });
-            record(&refused).teach(choice, &mut security);
-            security.forbids_kexec_load(None).is_some()
-        };
-        assert!(taught(true, SyscallChoice::Auto));
-        assert!(!taught(false, SyscallChoice::Auto));
-        // Who names a call gets it.
-        assert!(!taught(true, SyscallChoice::Only(Syscall::KexecLoad)));
-        // A record of an earlier version says nothing of it.
-        assert!(!record(&serde_json::json!({})).kexec_load_refused);
-    }
-
-    #[test]
-    fn flags_of_the_call_are_asked_for_again() {
-        let flags = serde_json::json!({ "file_flags": { "no_cma": true, "force_dtb": false } });
-        let job = record(&flags).job(None, 0);
-        assert!(job.request.file_flags.no_cma && !job.request.file_flags.force_dtb);
-    }
-}
+#[path = "record_tests.rs"]
+mod tests;

@@ -31,7 +31,7 @@ const NOT_FOR_CRASH: [&str; 4] = ["crashkernel", "mem", "memmap", "pmpool"];
 pub(super) const NO_MEMHOTPLUG: &str = "acpi_no_memhotplug";
 
 /// How the command line is made.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct CmdlineRequest {
     /// Where it starts from.
     pub base: CmdlineBase,
@@ -42,7 +42,8 @@ pub struct CmdlineRequest {
 }
 
 /// Where the command line starts from.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum CmdlineBase {
     /// Nothing.
     #[default]

@@ -15,7 +15,8 @@ use crate::memory::{
 use crate::sys::{Syscall, Target};
 
 /// What `--syscall` says.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum SyscallChoice {
     /// Decided from facts.
     #[default]

@@ -35,8 +35,13 @@ pub enum PlanError {
     #[error(transparent)]
     NoHole(#[from] NoHole),
     /// The crash kernel does not fit what is reserved for it.
-    #[error("the crash kernel does not fit its reservation: {0}")]
-    NotInReservation(NoHole),
+    #[error("the crash kernel does not fit its reservation: {hole}")]
+    NotInReservation {
+        /// What found no place.
+        hole: NoHole,
+        /// What to do about it.
+        way_out: String,
+    },
     /// Nothing fits, as the command line takes memory away.
     #[error("{error}; it would fit without {words} on the new command line")]
     TakenAway {
@@ -159,10 +164,14 @@ pub enum PlanError {
 }
 
 impl PlanError {
-    /// The same of a crash kernel, which has no other place than its reservation.
-    pub(super) fn of_crash(self) -> Self {
+    /// The same of a crash kernel, which has no other place than its reservation;
+    /// `way_out` is asked when something found no place there.
+    pub(super) fn of_crash(self, way_out: impl FnOnce(&NoHole) -> String) -> Self {
         match self {
-            Self::NoHole(hole) => Self::NotInReservation(hole),
+            Self::NoHole(hole) => Self::NotInReservation {
+                way_out: way_out(&hole),
+                hole,
+            },
             other => other,
         }
     }
@@ -186,6 +195,7 @@ impl PlanError {
             Self::Environment(refusal) => Some(refusal.way_out.to_owned()),
             Self::NoSyscall { way_out, .. } => way_out.clone(),
             Self::Firmware(error) => Some(error.hint().to_owned()),
+            Self::NotInReservation { way_out, .. } => Some(way_out.clone()),
             Self::FileLoadRefuses { .. } => {
                 Some("without --syscall, rkexec takes kexec_load where it may".to_owned())
             }

@@ -29,6 +29,7 @@ pub use initrd::{INITRD_PAD, stream_size};
 pub use validate::Violation;
 
 use crate::arch::x86_64::boot_params::E820_MAX_ENTRIES_ZEROPAGE;
+use crate::crash::sizing::{self, Sizing};
 use crate::crash::{self, HotplugChoice, Reservation};
 use crate::handover::record::Blob;
 use crate::handover::{Capability, Handover, HandoverRequest, Pool, Protection};
@@ -468,6 +469,42 @@ pub fn plan<'a>(
     plan.warnings.extend(about_map);
     validate::validate(&plan, host, &excluded::by_line(&plan))?;
     Ok(plan)
+}
+
+/// A crash kernel that finds no place in its reservation is told of as such, with the
+/// reservation that it needs; other errors stay.
+fn of_crash(
+    error: PlanError,
+    request: &LoadRequest,
+    host: &Host,
+    plan: &Plan<'_>,
+    image: &LinuxKernel<'_>,
+    initrds: &[&[u8]],
+) -> PlanError {
+    let Some(crash) = &plan.crash else {
+        return error;
+    };
+    error.of_crash(|hole| {
+        if request.mem_min.is_some() || request.mem_max.is_some() {
+            return "--mem-min and --mem-max bound the place in the reservation: leave them out"
+                .to_owned();
+        }
+        let reservation = &crash.reservation;
+        let sizing = Sizing::of(
+            reservation,
+            u64::from(image.header.init_size.get()),
+            initrds,
+        );
+        let needed = sizing.map_or(0, |sizing| sizing.needed());
+        // At least what is missing for the place that was not found.
+        let largest = hole.largest.first().map_or(0, |range| range.size());
+        let missing = hole.size.saturating_sub(largest).saturating_add(hole.align);
+        let more = reservation.target.size().saturating_add(missing);
+        let parameter = sizing::parameter(needed.max(more), &host.cmdline);
+        format!(
+            "boot with {parameter} (or more) on the kernel's command line, or take a smaller initrd"
+        )
+    })
 }
 
 /// What a crash kernel needs besides a kernel.

@@ -185,11 +185,11 @@ pub(super) fn explain(
     initrds: &[&[u8]],
     plan: &Plan<'_>,
 ) -> PlanError {
-    let error = match request.target {
-        Target::Normal => error,
-        Target::Crash => error.of_crash(),
-    };
-    let no_place = matches!(error, PlanError::NoHole(_) | PlanError::NotInReservation(_));
+    let error = super::of_crash(error, request, host, plan, image, initrds);
+    let no_place = matches!(
+        error,
+        PlanError::NoHole(_) | PlanError::NotInReservation { .. }
+    );
     let Some((words, _)) = excluded::words(plan).filter(|_| no_place) else {
         return error;
     };

@@ -320,14 +320,18 @@ try status rkexec status --output json
 arm replaced
 arm still
 # A record that cannot be written: the old one must not pass for it.
-mkdir /run/rkexec/crash.new
-echo >>/next/initrd
+mount -t tmpfs -o mode=700,size=32k none /run/rkexec
+try refill rkexec load --panic /next/vmlinuz --initrd /next/initrd --cmdline x
+refused fill dd if=/dev/zero of=/run/rkexec/fill bs=4k
 arm unwritten
+ls -A /run/rkexec | record left
 try no-record rkexec status --output json
-rmdir /run/rkexec/crash.new
+rm /run/rkexec/fill
 arm recorded
 sed -i s/128M/300M/ /etc/rkexec.toml
 refused small rkexec arm
+sed -i \"1i when_impossible = 'warn'\" /etc/rkexec.toml
+try small-warns rkexec arm --output json
 record loaded </sys/kernel/kexec_crash_loaded
 ";
 
@@ -358,7 +362,7 @@ fn only_what_differs_is_loaded() -> Result<()> {
             json!("which crash kernel was loaded before is not recorded"),
         ),
         ("still", nothing),
-        ("unwritten", json!("the initrd is another one now")),
+        ("unwritten", json!("the command line is another one now")),
         (
             "recorded",
             json!("which crash kernel was loaded before is not recorded"),
@@ -381,6 +385,9 @@ fn only_what_differs_is_loaded() -> Result<()> {
     }
     let warned = before.text("unwritten.err")?;
     assert!(warned.contains("is not recorded"), "{warned}");
+    // Nothing half written stays.
+    let left: Vec<&str> = before.text("left")?.split_whitespace().collect();
+    assert_eq!(left, ["fill", "lock"]);
     assert_eq!(before.text("small.status")?, "1");
     let small = before.text("small.err")?;
     assert!(
@@ -389,8 +396,102 @@ fn only_what_differs_is_loaded() -> Result<()> {
         ),
         "{small}"
     );
-    // What was loaded before it was asked for too much stays.
+    // What was loaded before it was asked for too much stays, and that is said.
     assert_eq!(before.text("loaded")?, "1");
+    let warned = before.text("small-warns.err")?;
+    assert!(
+        warned.contains("warning: nothing is loaded: 256 MiB are reserved")
+            && warned.contains("; the crash kernel loaded before stays armed"),
+        "{warned}"
+    );
+    let said: Value = serde_json::from_str(before.text("small-warns.out")?)?;
+    assert_eq!(
+        (&said["armed"], &said["loaded"]),
+        (&json!(true), &json!(false))
+    );
+    Ok(())
+}
+
+/// Both load from a disk that takes some seconds for it, and one after the other.
+const TWO_AT_ONCE: &str = "
+modules virtio_pci virtio_blk minix
+mkdir /slow
+mount -t minix /dev/vda /slow
+cp /next/initrd /slow/initrd
+umount /slow
+load_from() { rkexec load --panic /next/vmlinuz --initrd $1/initrd --cmdline \"reset_devices $2\"; }
+for round in 1 2; do
+  echo 3 >/proc/sys/vm/drop_caches
+  mount -t minix -o ro /dev/vda /slow
+  load_from /slow first >/tmp/first 2>&1 &
+  first=$!
+  until [ -s /run/rkexec/lock ]; do sleep 0.1; done
+  load_from /next second >/tmp/second 2>&1 &
+  second=$!
+  status=0
+  wait $first || status=$?
+  echo $status | record first-status-$round
+  record first-$round </tmp/first
+  status=0
+  wait $second || status=$?
+  echo $status | record second-status-$round
+  record second-$round </tmp/second
+  try check-$round rkexec status --check --output json
+  record loaded-$round </sys/kernel/kexec_crash_loaded
+  umount /slow
+  rkexec unload --panic
+  : >/run/rkexec/lock
+done
+# Nobody is kept off where there is no place for a lock.
+mount -t tmpfs -o ro,mode=700 none /run/rkexec
+try readonly rkexec load --panic /next/vmlinuz --initrd /next/initrd --cmdline reset_devices
+record loaded-readonly </sys/kernel/kexec_crash_loaded
+";
+
+#[test]
+fn two_loads_at_once_end_well_both() -> Result<()> {
+    let disk = tempfile::NamedTempFile::new()?;
+    disk.as_file().set_len(64 << 20)?;
+    lab::output(Command::new("/sbin/mkfs.minix").arg("-3").arg(disk.path()))?;
+    let drive = format!(
+        "file={},format=raw,if=none,id=disk,throttling.bps-read=2000000",
+        disk.path().display()
+    );
+    let outcome = guest("arm-two-at-once", &Kernel::new("6.12")?)?
+        .cpus(2)
+        .args(["-drive", &drive, "-device", "virtio-blk-pci,drive=disk"])
+        .script(TWO_AT_ONCE)
+        .run()?;
+    let stage = outcome.stage(1)?;
+    for round in [1, 2] {
+        for load in ["first", "second"] {
+            let said = stage.text(&format!("{load}-{round}"))?;
+            ensure!(
+                stage.text(&format!("{load}-status-{round}"))? == "0",
+                "{load}: {said}"
+            );
+            ensure!(!said.contains("NOT armed"), "{said}");
+        }
+        let waited = stage.text(&format!("second-{round}"))?;
+        ensure!(
+            waited.contains("rkexec: another rkexec (PID ")
+                && waited.contains(" is loading: waiting"),
+            "{waited}"
+        );
+        ensure!(stage.text(&format!("loaded-{round}"))? == "1");
+        ensure!(stage.text(&format!("check-{round}.status"))? == "0");
+        let status: Value = serde_json::from_str(stage.text(&format!("check-{round}.out"))?)?;
+        assert_eq!(status["armed"]["state"], "yes", "{status}");
+        // The record is that of the last one, which is loaded.
+        assert_eq!(status["crash_record"]["cmdline"], "reset_devices second");
+    }
+    let warned = stage.text("readonly.err")?;
+    ensure!(
+        warned.contains("no other rkexec is kept from loading at the same time: ")
+            && warned.contains("is not recorded"),
+        "{warned}"
+    );
+    ensure!(stage.text("readonly.status")? == "0" && stage.text("loaded-readonly")? == "1");
     Ok(())
 }
 

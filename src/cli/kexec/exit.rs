@@ -77,9 +77,9 @@ fn plan(error: &PlanError, syscall: Option<Syscall>) -> u8 {
             FILE_LOAD_REFUSED
         }
         // With the file call it is the kernel that finds no place.
-        PlanError::NotInReservation(_) if !segments_only => FAILED,
+        PlanError::NotInReservation { .. } if !segments_only => FAILED,
         PlanError::NoHole(_)
-        | PlanError::NotInReservation(_)
+        | PlanError::NotInReservation { .. }
         | PlanError::Occupied { .. }
         | PlanError::Unreachable { .. }
         | PlanError::EmptyBounds { .. }

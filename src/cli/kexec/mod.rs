@@ -179,6 +179,10 @@ fn load(context: &Context, load: &Load, then: Then, run: &Run) -> anyhow::Result
         context.warn(note);
     }
     let job = load::job(&args)?;
+    let _alone = match run.dry_run {
+        true => None,
+        false => load::alone(context)?,
+    };
     let host = load::host_for(context, &job).context("planning failed")?;
     load::with_plan(context, &host, &job, |planned| {
         let (plan, image) = (&planned.plan, planned.image);

@@ -1,0 +1,173 @@
+//! After a crash kernel could not be loaded: is the machine armed, and can it be again?
+
+use super::Context;
+use super::load::{again, forget};
+use crate::host::Host;
+use crate::host::loaded::Loaded;
+use crate::load::record::LoadRecord;
+use crate::load::{After, LoadError};
+use crate::sys::Target;
+
+/// Why nobody can say that the machine is armed.
+enum Unarmed {
+    /// No crash kernel is loaded; what more there is to say.
+    Known(String),
+    /// One may be loaded, or not, because…
+    Unknown(String),
+}
+
+/// What the message of a failed load begins with: whether the crash kernel that was
+/// loaded before is still there. If it is not, it is loaded again.
+///
+/// `host` is the machine before the load, `before` the record of what was loaded then,
+/// and `error` says why the load failed.
+pub(super) fn after(
+    context: &Context,
+    host: &Host,
+    before: Option<&LoadRecord>,
+    error: &anyhow::Error,
+) -> String {
+    if let Some(LoadError::Changed {
+        after: After::StillLoaded(_),
+        ..
+    }) = error.downcast_ref()
+    {
+        return "load failed, and what a panic boots now is not to be trusted".to_owned();
+    }
+    let outcome = match is_busy(error) {
+        true => Err(Unarmed::Unknown(
+            "another program is loading a kernel now".to_owned(),
+        )),
+        false => still_armed(context, host, before),
+    };
+    match outcome {
+        Ok(how) => format!("load failed, and {how}"),
+        Err(Unarmed::Known(why)) => {
+            forget(context, Target::Crash);
+            format!("load failed, and the machine is NOT armed{why}")
+        }
+        Err(Unarmed::Unknown(why)) => {
+            format!("load failed, and whether the machine is armed is not known: {why}")
+        }
+    }
+}
+
+/// The kernel does one load at a time, and this was not the one.
+fn is_busy(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| match cause.downcast_ref() {
+        Some(LoadError::Sys(error)) => {
+            error.errno.map(crate::sys::Errno::number) == Some(libc::EBUSY)
+        }
+        _ => false,
+    })
+}
+
+/// How it comes that the machine is armed, or why it is not.
+fn still_armed(
+    context: &Context,
+    host: &Host,
+    before: Option<&LoadRecord>,
+) -> Result<&'static str, Unarmed> {
+    let was_armed = host.loaded.crash == Some(true);
+    let untold = match Loaded::is_crash_loaded(&context.root) {
+        Ok(Some(true)) if was_armed => return Ok("the crash kernel loaded before stays armed"),
+        Ok(Some(true)) => return Ok("a crash kernel that another program loaded is armed"),
+        Ok(Some(false)) if !was_armed => return Err(Unarmed::Known(String::new())),
+        Ok(Some(false)) => None,
+        Ok(None) => Some("the running kernel does not tell".to_owned()),
+        Err(error) => Some(format!("{:#}", anyhow::Error::from(error))),
+    };
+    let again = match before {
+        None => Err("there is no record of it".to_owned()),
+        Some(record) => again(context, record)
+            .map_err(|error| format!("loading it again failed as well ({error:#})")),
+    };
+    match (again, untold) {
+        (Ok(()), _) => {
+            Ok("the crash kernel loaded before, which the attempt had thrown out, is armed again")
+        }
+        (Err(why), None) => Err(Unarmed::Known(format!(
+            ": the crash kernel loaded before is lost, and {why}"
+        ))),
+        (Err(_), Some(untold)) => Err(Unarmed::Unknown(untold)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::host::{Root, security::Security};
+    use crate::sys::{Attempt, Errno, SysError, Syscall};
+
+    /// What is said of a load that fails with `errno` on a machine that was armed, or was
+    /// not, and whose kernel says `now` of it.
+    fn said(was: bool, now: Option<&str>, errno: i32) -> String {
+        let dir = tempfile::tempdir().unwrap();
+        if let Some(now) = now {
+            let kernel = dir.path().join("sys/kernel");
+            std::fs::create_dir_all(&kernel).unwrap();
+            std::fs::write(kernel.join("kexec_crash_loaded"), now).unwrap();
+        }
+        let context = Context {
+            root: Root::at(Path::new(dir.path())),
+            ..Context::plain()
+        };
+        let mut host = crate::testing::host::host("00100000-3fffffff : System RAM\n");
+        host.loaded.crash = Some(was);
+        let security = Security::default();
+        let attempt = Attempt::new(Syscall::KexecLoad, Target::Crash, &security, &host.loaded);
+        let error = SysError::failed(&attempt, Errno::new(errno));
+        after(&context, &host, None, &LoadError::Sys(error).into())
+    }
+
+    #[test]
+    fn not_armed_is_said_only_of_a_machine_that_is_not() {
+        let (armed, not) = (Some("1\n"), Some("0\n"));
+        let failed = libc::EADDRNOTAVAIL;
+        for (was, now, errno, what) in [
+            (
+                true,
+                armed,
+                failed,
+                "the crash kernel loaded before stays armed",
+            ),
+            // Loaded by another program between the look and the call.
+            (
+                false,
+                armed,
+                failed,
+                "a crash kernel that another program loaded is armed",
+            ),
+            (false, not, failed, "the machine is NOT armed"),
+            (
+                true,
+                not,
+                failed,
+                "the machine is NOT armed: the crash kernel loaded before is lost, and there is no record of it",
+            ),
+            (
+                true,
+                None,
+                failed,
+                "whether the machine is armed is not known: the running kernel does not tell",
+            ),
+            (
+                false,
+                Some("?\n"),
+                failed,
+                "whether the machine is armed is not known: /sys/kernel/kexec_crash_loaded: `?` is neither 0 nor 1",
+            ),
+            (
+                false,
+                not,
+                libc::EBUSY,
+                "whether the machine is armed is not known: another program is loading a kernel now",
+            ),
+        ] {
+            let expected = format!("load failed, and {what}");
+            assert_eq!(said(was, now, errno), expected);
+        }
+    }
+}

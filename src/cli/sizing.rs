@@ -1,0 +1,41 @@
+//! What is said of a crash kernel's memory.
+
+use super::render::human;
+use crate::crash::sizing::{Sizing, parameter};
+use crate::host::Host;
+
+/// That the reservation may be too small; `None` when it is not.
+pub(super) fn too_small(sizing: &Sizing, host_cmdline: &str) -> Option<String> {
+    if sizing.is_enough() {
+        return None;
+    }
+    Some(format!(
+        "the reservation of {} may be too small for the crash kernel to run: {}; boot with {} or more",
+        human(sizing.reserved),
+        sum(sizing),
+        parameter(sizing.needed(), host_cmdline)
+    ))
+}
+
+pub(super) fn sum(sizing: &Sizing) -> String {
+    format!(
+        "it needs {} (kernel {}, initrd {}, the same unpacked {}, margin {})",
+        human(sizing.needed()),
+        human(sizing.kernel),
+        human(sizing.initrd),
+        human(sizing.unpacked),
+        human(sizing.margin)
+    )
+}
+
+/// The same of what is planned.
+pub(super) fn of_plan(
+    plan: &crate::plan::Plan<'_>,
+    host: &Host,
+    memory_size: u64,
+    initrds: &[&[u8]],
+) -> Option<String> {
+    let crash = plan.crash.as_ref()?;
+    let sizing = Sizing::of(&crash.reservation, memory_size, initrds)?;
+    too_small(&sizing, &host.cmdline)
+}
