@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use clap::Args;
 use serde_json::json;
 
-use super::load::{Planned, alone, carry_out, now, random_seed, with_plan};
+use super::load::{Planned, alone, carry_out, now, random_seed, with_quick_plan};
 use super::{Context, Output, Usage, render, write_out};
 use crate::arm::config::{Config, DEFAULT_PATH, WhenImpossible};
 use crate::arm::watch::{Kernel, Machine, State, watch};
@@ -137,7 +137,7 @@ impl Arming<'_> {
         possible(&self.config, &Loaded::read(root)?)?;
         let host = Host::read_for_crash(root)?;
         let job = job(&self.config, &host.release)?;
-        with_plan(self.context, &host, &job, |planned| {
+        with_quick_plan(self.context, &host, &job, |planned| {
             let wanted = planned.record(root)?;
             let differs = match LoadRecord::of_loaded(root, Target::Crash, &host.loaded)? {
                 Some(record) => record.differs(&wanted),
@@ -164,7 +164,7 @@ impl Arming<'_> {
     }
 
     fn load(&self, planned: &Planned<'_>) -> anyhow::Result<()> {
-        for warning in &planned.plan.warnings {
+        for warning in planned.plan.warnings.iter().chain(&planned.too_small()) {
             self.context.warn(warning);
         }
         carry_out(self.context, planned, &|_| Ok(()))
