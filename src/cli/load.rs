@@ -14,6 +14,7 @@ use crate::handover::Capability;
 use crate::host::{Host, HostError, Root};
 use crate::image::uki::{Addon, Uki};
 use crate::image::{self, Contents, Found, Image};
+use crate::load::initrds;
 use crate::load::lock::{self, Lock, LockError};
 use crate::load::parts::{Parts, lost_signature};
 use crate::load::record::{Job, LoadRecord};
@@ -211,6 +212,10 @@ pub(super) fn with_quick_plan<T>(
     let mut plan = plan::plan(&parts.request, host, image, &parts.initrds, target)
         .context("planning failed")?;
     plan.warnings.extend(parts.warnings);
+    if image.linux().is_some() {
+        let flaws = initrds::warnings(&files.initrds, &parts.initrds);
+        plan.warnings.extend(flaws);
+    }
     plan.warnings
         .extend(lost_signature(&found, plan.syscall.name));
     then(&mut Planned {

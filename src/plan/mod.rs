@@ -3,6 +3,7 @@
 //! [`plan`] is pure: it reads no file, no clock, no environment, and takes its
 //! randomness from the request. A [`Plan`] is the only road to a system call.
 
+mod advice;
 mod chain;
 pub mod cmdline;
 mod decide;
@@ -23,7 +24,6 @@ pub use initrd::{INITRD_PAD, stream_size};
 pub use validate::Violation;
 
 use crate::arch::x86_64::boot_params::E820_MAX_ENTRIES_ZEROPAGE;
-use crate::crash::sizing::{self, Sizing};
 use crate::crash::{self, HotplugChoice, Reservation};
 use crate::handover::record::Blob;
 use crate::handover::{Capability, Handover, HandoverRequest, Pool, Protection};
@@ -337,6 +337,7 @@ pub fn plan<'a>(
     handover.check_places(&memory_map, &host.iomem.crash_kernel())?;
 
     let mut warnings = general_warnings(request, host, &memory_map);
+    warnings.extend(advice::empty_line(request, cmdline.as_str()));
     if image.format == Format::Vmlinux {
         warnings.push(
             "a vmlinux is not randomized (KASLR): only the unpacker of a bzImage does that"
@@ -389,14 +390,16 @@ pub fn plan<'a>(
             plan.e820 = plan.memory_map.e820();
             plan.excluded = excluded(host, &plan);
             let placed = place::place(request, host, image, initrds, &handover, &mut plan);
-            placed.map_err(|error| of_crash(error, request, host, &plan, image, initrds))?;
+            placed
+                .map_err(|error| advice::of_crash(error, request, host, &plan, image, initrds))?;
         }
         Syscall::KexecFileLoad => {
             plan.excluded = excluded(host, &plan);
             if plan.crash.is_some() {
                 plan.e820 = plan.memory_map.e820();
-                place::fits(request, host, image, initrds, &plan)
-                    .map_err(|error| of_crash(error, request, host, &plan, image, initrds))?;
+                place::fits(request, host, image, initrds, &plan).map_err(|error| {
+                    advice::of_crash(error, request, host, &plan, image, initrds)
+                })?;
                 plan.blobs = Some(Blobs::of_files(image, initrds));
             } else {
                 plan.e820 = kernel_map(host);
@@ -421,42 +424,6 @@ pub fn plan<'a>(
     }
     validate::validate(&plan, host)?;
     Ok(plan)
-}
-
-/// A crash kernel that finds no place in its reservation is told of as such, with the
-/// reservation that it needs; other errors stay.
-fn of_crash(
-    error: PlanError,
-    request: &LoadRequest,
-    host: &Host,
-    plan: &Plan<'_>,
-    image: &LinuxKernel<'_>,
-    initrds: &[&[u8]],
-) -> PlanError {
-    let Some(crash) = &plan.crash else {
-        return error;
-    };
-    error.of_crash(|hole| {
-        if request.mem_min.is_some() || request.mem_max.is_some() {
-            return "--mem-min and --mem-max bound the place in the reservation: leave them out"
-                .to_owned();
-        }
-        let reservation = &crash.reservation;
-        let sizing = Sizing::of(
-            reservation,
-            u64::from(image.header.init_size.get()),
-            initrds,
-        );
-        let needed = sizing.map_or(0, |sizing| sizing.needed());
-        // At least what is missing for the place that was not found.
-        let largest = hole.largest.first().map_or(0, |range| range.size());
-        let missing = hole.size.saturating_sub(largest).saturating_add(hole.align);
-        let more = reservation.target.size().saturating_add(missing);
-        let parameter = sizing::parameter(needed.max(more), &host.cmdline);
-        format!(
-            "boot with {parameter} (or more) on the kernel's command line, or take a smaller initrd"
-        )
-    })
 }
 
 /// Keeps the capture kernel's ACPI driver from adding the machine's DIMMs to its
@@ -514,13 +481,6 @@ fn check_drivers(drivers: &BTreeSet<String>) -> Result<(), PlanError> {
 
 fn general_warnings(request: &LoadRequest, host: &Host, map: &MemoryMap) -> Vec<String> {
     let mut warnings = Vec::new();
-    let CmdlineRequest { base, append, .. } = &request.cmdline;
-    if *base == CmdlineBase::Empty && append.is_empty() {
-        warnings.push(
-            "the command line is empty (--cmdline, --reuse-cmdline or --append give one)"
-                .to_owned(),
-        );
-    }
     let withheld: u64 = sum(map, |kind| *kind == MemoryKind::Withheld);
     if withheld > 0 && request.memory_map == MapPolicy::FixedUp {
         warnings.push(format!(
@@ -559,6 +519,7 @@ fn crash_warnings(host: &Host, crash: &CrashPlan, cmdline: &str) -> Vec<String> 
                 .to_owned(),
         );
     }
+    warnings.extend(advice::unfit_for_crash(cmdline));
     let present = host.crash.cpus.len() as u64;
     let possible = host.crash.possible_cpus.unwrap_or(present);
     if possible > present && crash.hotplug.is_none() && host.loaded.crash_elfcorehdr_size.is_none()

@@ -21,6 +21,7 @@ mod output;
 mod report;
 mod usage;
 mod vmcore_dmesg;
+mod warnings;
 
 use std::fs;
 use std::path::{Path, PathBuf};
