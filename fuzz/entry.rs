@@ -21,7 +21,7 @@ use rkexec::image::decompress::{self, DecompressError};
 use rkexec::image::ikconfig;
 use rkexec::image::multiboot::{self, Multiboot};
 use rkexec::image::uki::{Addon, Uki};
-use rkexec::image::{self, Contents, Found, bzimage, vmlinux};
+use rkexec::image::{self, Contents, Found, bzimage, initramfs, vmlinux, whole};
 use rkexec::kconfig::{KernelConfig, Symbol};
 use rkexec::memory::{E820Type, MapPolicy, MemoryMap, Placement};
 use rkexec::plan::taken;
@@ -314,6 +314,19 @@ pub(crate) fn decompress(data: &[u8]) -> bool {
         assert!(matches!(error, Err(DecompressError::TooLarge { .. })));
     }
     true
+}
+
+/// An initrd.
+pub(crate) fn initrd(data: &[u8]) -> bool {
+    const CAP: usize = 1 << 20;
+    let whole = whole::check(data);
+    if let Err(flaw) = &whole {
+        let said = flaw.to_string();
+        assert!(!said.is_empty() && !said.contains(char::is_control));
+    }
+    let _ = initramfs::unpacked_size(data, CAP);
+    let _ = initramfs::compression(data);
+    whole.is_ok()
 }
 
 /// A dump of a crashed kernel.

@@ -29,6 +29,7 @@ pub(crate) fn all() -> [(&'static str, Vec<Vec<u8>>); 19] {
         ("vmcore", vmcore()),
         ("kernel_config", kernel_config()),
         ("ikconfig", ikconfig()),
+        ("initrd", initrd()),
         ("gzip", packed(include_bytes!("../tests/data/plain.gz"))),
         ("bzip2", packed(include_bytes!("../tests/data/plain.bz2"))),
         ("lzma", packed(include_bytes!("../tests/data/plain.lzma"))),
@@ -51,6 +52,22 @@ fn packed(file: &[u8]) -> Vec<Vec<u8>> {
     let plain = include_bytes!("../tests/data/plain").len() as u64;
     let size = &plain.to_le_bytes()[..4];
     vec![file.to_vec(), [file, size, &vec![0; file.len()]].concat()]
+}
+
+/// Initrds in every packing, alone and behind microcode.
+fn initrd() -> Vec<Vec<u8>> {
+    let cpio = &include_bytes!("../tests/data/initrd/cpio")[..];
+    let packed: [&[u8]; 6] = [
+        include_bytes!("../tests/data/initrd/cpio.gz"),
+        include_bytes!("../tests/data/initrd/cpio.bz2"),
+        include_bytes!("../tests/data/initrd/cpio.lzma"),
+        include_bytes!("../tests/data/initrd/cpio.xz"),
+        include_bytes!("../tests/data/initrd/cpio.zst"),
+        include_bytes!("../tests/data/initrd/cpio.lz4"),
+    ];
+    let behind = packed.iter().map(|packed| [cpio, packed].concat());
+    let alone = packed.iter().map(|packed| packed.to_vec());
+    alone.chain(behind).chain([cpio.to_vec()]).collect()
 }
 
 /// Dumps whose ring has not yet wrapped, and has, with memory of its own.

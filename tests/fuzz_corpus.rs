@@ -183,6 +183,11 @@ fn ikconfig() {
 }
 
 #[test]
+fn initrd() {
+    run("initrd", entry::initrd);
+}
+
+#[test]
 fn gzip() {
     run("gzip", entry::decompress);
 }

@@ -47,7 +47,9 @@ fn plan(machine: &str, args: &[&str]) -> String {
         TinyBzImage::new(0x1_0000).build(),
     )
     .unwrap();
-    fs::write(lab.path().join("initrd"), [1; 5000]).unwrap();
+    let mut initrd = include_bytes!("data/initrd/cpio").to_vec();
+    initrd.resize(5000, 0);
+    fs::write(lab.path().join("initrd"), initrd).unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_rkexec"))
         .args(["plan", "vmlinuz", "--initrd", "initrd", "--reuse-cmdline"])
         .arg("--root")

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use clap::Args;
 use serde_json::json;
 
-use super::load::{Planned, alone, carry_out, now, random_seed, with_plan};
+use super::load::{Planned, alone, carry_out, now, random_seed, with_quick_plan};
 use super::{Context, Output, Usage, render, write_text};
 use crate::arm::config::{Config, DEFAULT_PATH, WhenImpossible};
 use crate::arm::watch::{Kernel, Machine, State, watch};
@@ -144,7 +144,7 @@ impl Arming<'_> {
         if let Some(record) = &record {
             record.teach(job.request.syscall, &mut host.security);
         }
-        with_plan(self.context, &host, &job, |planned| {
+        with_quick_plan(self.context, &host, &job, |planned| {
             let wanted = planned.record(root)?;
             let differs = match &record {
                 Some(record) => record.differs(&wanted),
@@ -171,7 +171,7 @@ impl Arming<'_> {
     }
 
     fn load(&self, planned: &Planned<'_>) -> anyhow::Result<()> {
-        for warning in &planned.plan.warnings {
+        for warning in planned.plan.warnings.iter().chain(&planned.too_small()) {
             self.context.warn(warning);
         }
         carry_out(self.context, planned, &|_| Ok(()))

@@ -14,6 +14,7 @@ use crate::handover::Capability;
 use crate::host::{Host, HostError, Root};
 use crate::image::uki::{Addon, Uki};
 use crate::image::{self, Contents, Found, Image};
+use crate::load::initrds;
 use crate::load::lock::{self, Lock, LockError};
 use crate::load::parts::{Parts, lost_signature};
 use crate::load::record::{Job, LoadRecord};
@@ -89,6 +90,17 @@ pub(super) struct Planned<'a> {
 }
 
 impl Planned<'_> {
+    /// That the reservation may be too small for the crash kernel to run; the initrds are
+    /// unpacked to find out.
+    pub(super) fn too_small(&self) -> Option<String> {
+        sizing::of_plan(
+            &self.plan,
+            self.host,
+            self.image.memory_size(),
+            self.initrds,
+        )
+    }
+
     /// What is recorded of it when it is loaded.
     pub(super) fn record(&self, root: &Root) -> Result<LoadRecord, HostError> {
         LoadRecord::of(root, self.job, self.host, self.image, &self.plan)
@@ -145,12 +157,27 @@ pub(super) fn job(args: &LoadArgs) -> anyhow::Result<Job> {
     })
 }
 
-/// Plans `job`, and gives the plan to `then`.
+/// Plans `job`, and gives the plan to `then`, with every warning.
 pub(super) fn with_plan<T>(
     context: &Context,
     host: &Host,
     job: &Job,
     then: impl FnOnce(&Planned<'_>) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    with_quick_plan(context, host, job, |planned| {
+        let too_small = planned.too_small();
+        planned.plan.warnings.extend(too_small);
+        then(planned)
+    })
+}
+
+/// The same without what takes time: a crash kernel's initrds are not unpacked to see
+/// whether they have room.
+pub(super) fn with_quick_plan<T>(
+    context: &Context,
+    host: &Host,
+    job: &Job,
+    then: impl FnOnce(&mut Planned<'_>) -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
     let initrds = job.initrds.iter().map(|path| open_file(path, "initrd"));
     let addons = job.addons.iter().map(|path| open_file(path, "addon"));
@@ -185,12 +212,13 @@ pub(super) fn with_plan<T>(
     let mut plan = plan::plan(&parts.request, host, image, &parts.initrds, target)
         .context("planning failed")?;
     plan.warnings.extend(parts.warnings);
-    let size = image.memory_size();
-    let too_small = sizing::of_plan(&plan, host, size, &parts.initrds);
-    plan.warnings.extend(too_small);
+    if image.linux().is_some() {
+        let flaws = initrds::warnings(&files.initrds, &parts.initrds);
+        plan.warnings.extend(flaws);
+    }
     plan.warnings
         .extend(lost_signature(&found, plan.syscall.name));
-    then(&Planned {
+    then(&mut Planned {
         plan,
         image,
         uki: found.uki.as_ref(),
@@ -263,7 +291,7 @@ fn attempt<T>(
             Some(mut host) => {
                 // No file tells that, and it was found out before.
                 host.security.kexec_load_refused = planned.host.security.kexec_load_refused;
-                with_plan(context, &host, planned.job, |planned| {
+                with_quick_plan(context, &host, planned.job, |planned| {
                     attempt(context, planned, loads - 1, then)
                 })
             }
@@ -340,7 +368,7 @@ pub(super) fn again(context: &Context, record: &LoadRecord) -> anyhow::Result<()
     let job = record.job(Some(random_seed()?), now())?;
     let mut host = host_for(context, &job)?;
     record.teach(job.request.syscall, &mut host.security);
-    with_plan(context, &host, &job, |planned| {
+    with_quick_plan(context, &host, &job, |planned| {
         if planned.plan.blobs != record.blobs {
             anyhow::bail!("its files are no longer what they were");
         }

@@ -16,17 +16,17 @@ use ruzstd::decoding::errors::FrameDecoderError;
 pub const DEFAULT_CAP: usize = 512 << 20;
 /// Largest dictionary or window, bytes: what the kernel's build asks xz and
 /// zstd -22 for (scripts/xz_wrap.sh, `cmd_zstd22`).
-const MAX_WINDOW: u32 = 128 << 20;
+pub(super) const MAX_WINDOW: u32 = 128 << 20;
 /// What lzma-rust2 may take, KiB: the dictionary and 1 MiB for its tables.
-const LZMA_LIMIT_KIB: u32 = (MAX_WINDOW >> 10) + 1024;
+pub(super) const LZMA_LIMIT_KIB: u32 = (MAX_WINDOW >> 10) + 1024;
 /// Unpacked size of every block of a legacy lz4 frame but the last one, bytes
 /// (lz4_Frame_format.md, "Legacy frame").
-const LZ4_BLOCK: usize = 8 << 20;
+pub(super) const LZ4_BLOCK: usize = 8 << 20;
 /// Largest packed size of such a block: LZ4_COMPRESSBOUND.
-const LZ4_BOUND: usize = LZ4_BLOCK + LZ4_BLOCK / 255 + 16;
+pub(super) const LZ4_BOUND: usize = LZ4_BLOCK + LZ4_BLOCK / 255 + 16;
 
 /// The magic of a legacy lz4 frame.
-const LZ4_LEGACY: &[u8] = b"\x02\x21\x4c\x18";
+pub(super) const LZ4_LEGACY: &[u8] = b"\x02\x21\x4c\x18";
 
 /// How the kernel inside an image is packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -65,12 +65,12 @@ pub fn compression(initrd: &[u8]) -> Option<Compression> {
     }
 }
 
-fn is_cpio(bytes: &[u8]) -> bool {
+pub(super) fn is_cpio(bytes: &[u8]) -> bool {
     MAGICS.iter().any(|magic| bytes.starts_with(magic))
 }
 
 /// Where the archive at the start of `bytes` ends.
-fn archive_end(bytes: &[u8]) -> Option<usize> {
+pub(super) fn archive_end(bytes: &[u8]) -> Option<usize> {
     let mut at = 0_usize;
     loop {
         let entry = bytes.get(at..)?;

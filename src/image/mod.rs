@@ -12,6 +12,7 @@ mod pe;
 pub mod signature;
 pub mod uki;
 pub mod vmlinux;
+pub mod whole;
 
 pub use linux::LinuxKernel;
 pub use multiboot::Multiboot;

@@ -1,6 +1,7 @@
 //! Carrying out a plan: one system call, and a look whether the files stayed
 //! what they were.
 
+pub mod initrds;
 pub mod lock;
 pub mod parts;
 pub mod record;

@@ -85,7 +85,9 @@ impl<'a> Parts<'a> {
         let unused: Vec<String> = match &mut cmdline.base {
             CmdlineBase::Empty => {
                 let lines: Vec<String> = own.into_iter().chain(added).collect();
-                cmdline.base = CmdlineBase::Given(lines.join(" "));
+                if !lines.is_empty() {
+                    cmdline.base = CmdlineBase::Given(lines.join(" "));
+                }
                 Vec::new()
             }
             CmdlineBase::Given(_) => {

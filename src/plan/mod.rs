@@ -3,6 +3,7 @@
 //! [`plan`] is pure: it reads no file, no clock, no environment, and takes its
 //! randomness from the request. A [`Plan`] is the only road to a system call.
 
+mod advice;
 mod chain;
 pub mod cmdline;
 mod decide;
@@ -29,7 +30,6 @@ pub use initrd::{INITRD_PAD, stream_size};
 pub use validate::Violation;
 
 use crate::arch::x86_64::boot_params::E820_MAX_ENTRIES_ZEROPAGE;
-use crate::crash::sizing::{self, Sizing};
 use crate::crash::{self, HotplugChoice, Reservation};
 use crate::handover::record::Blob;
 use crate::handover::{Capability, Handover, HandoverRequest, Pool, Protection};
@@ -355,6 +355,7 @@ pub fn plan<'a>(
     handover.check_places(&memory_map, &host.iomem.crash_kernel())?;
 
     let mut warnings = general_warnings(request, host);
+    warnings.extend(advice::empty_line(request, cmdline.as_str()));
     if image.format == Format::Vmlinux {
         warnings.push(
             "a vmlinux is not randomized (KASLR): only the unpacker of a bzImage does that"
@@ -471,41 +472,6 @@ pub fn plan<'a>(
     Ok(plan)
 }
 
-/// A crash kernel that finds no place in its reservation is told of as such, with the
-/// reservation that it needs; other errors stay.
-fn of_crash(
-    error: PlanError,
-    request: &LoadRequest,
-    host: &Host,
-    plan: &Plan<'_>,
-    image: &LinuxKernel<'_>,
-    initrds: &[&[u8]],
-) -> PlanError {
-    let Some(crash) = &plan.crash else {
-        return error;
-    };
-    error.of_crash(|hole| {
-        if request.mem_min.is_some() || request.mem_max.is_some() {
-            return "--mem-min and --mem-max bound the place in the reservation: leave them out"
-                .to_owned();
-        }
-        let reservation = &crash.reservation;
-        let sizing = Sizing::of(
-            reservation,
-            u64::from(image.header.init_size.get()),
-            initrds,
-        );
-        let needed = sizing.map_or(0, |sizing| sizing.needed());
-        // At least what is missing for the place that was not found.
-        let largest = hole.largest.first().map_or(0, |range| range.size());
-        let missing = hole.size.saturating_sub(largest).saturating_add(hole.align);
-        let more = reservation.target.size().saturating_add(missing);
-        let parameter = sizing::parameter(needed.max(more), &host.cmdline);
-        format!(
-            "boot with {parameter} (or more) on the kernel's command line, or take a smaller initrd"
-        )
-    })
-}
 
 /// What a crash kernel needs besides a kernel.
 fn crash_plan(
@@ -557,13 +523,6 @@ fn check_drivers(drivers: &BTreeSet<String>) -> Result<(), PlanError> {
 
 fn general_warnings(request: &LoadRequest, host: &Host) -> Vec<String> {
     let mut warnings = Vec::new();
-    let CmdlineRequest { base, append, .. } = &request.cmdline;
-    if *base == CmdlineBase::Empty && append.is_empty() {
-        warnings.push(
-            "the command line is empty (--cmdline, --reuse-cmdline or --append give one)"
-                .to_owned(),
-        );
-    }
     // Unasked, kexec_load is not taken there; a crash kernel takes nothing over.
     let is_forced = request.syscall == SyscallChoice::Only(Syscall::KexecLoad);
     if is_forced && request.target == Target::Normal {
@@ -631,6 +590,7 @@ fn crash_warnings(host: &Host, crash: &CrashPlan, plan: &Plan<'_>) -> Vec<String
                 .to_owned(),
         );
     }
+    warnings.extend(advice::unfit_for_crash(plan.cmdline.as_str()));
     let present = host.crash.cpus.len() as u64;
     let possible = host.crash.possible_cpus.unwrap_or(present);
     let updates = match by_kernel {

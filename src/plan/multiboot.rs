@@ -38,12 +38,14 @@ pub(super) fn plan<'a>(
 ) -> Result<Plan<'a>, PlanError> {
     refuse(request, initrds)?;
     super::check_drivers(&request.include_driver_managed)?;
-    let cmdline = command_line(request, host, image)?;
+    let asked = super::command_line(request, host, usize::MAX)?;
+    let cmdline = command_line(&asked, image)?;
     let memory_map =
         MemoryMap::reconcile(host, request.memory_map, &request.include_driver_managed);
     let handover = Handover::gather(&request.handover, host)?;
     handover.check_places(&memory_map, &host.iomem.crash_kernel())?;
-    let warnings = super::general_warnings(request, host);
+    let mut warnings = super::general_warnings(request, host);
+    warnings.extend(super::advice::empty_line(request, asked.as_str()));
     check_names(image)?;
     let syscall = decide::for_multiboot(request, host)?;
     let mut plan = Plan::new(syscall, cmdline, memory_map, warnings);
@@ -104,12 +106,7 @@ fn refuse(request: &LoadRequest, initrds: &[&[u8]]) -> Result<(), PlanError> {
 
 /// The command line behind the name of the file: what others put there as well,
 /// and what Xen takes away from it.
-fn command_line(
-    request: &LoadRequest,
-    host: &Host,
-    image: &Multiboot<'_>,
-) -> Result<Cmdline, PlanError> {
-    let line = super::command_line(request, host, usize::MAX)?;
+fn command_line(line: &Cmdline, image: &Multiboot<'_>) -> Result<Cmdline, PlanError> {
     let base = match (image.name.as_str(), line.as_str()) {
         ("", line) => line.to_owned(),
         (name, "") => name.to_owned(),

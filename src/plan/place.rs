@@ -185,7 +185,7 @@ pub(super) fn explain(
     initrds: &[&[u8]],
     plan: &Plan<'_>,
 ) -> PlanError {
-    let error = super::of_crash(error, request, host, plan, image, initrds);
+    let error = super::advice::of_crash(error, request, host, plan, image, initrds);
     let no_place = matches!(
         error,
         PlanError::NoHole(_) | PlanError::NotInReservation { .. }

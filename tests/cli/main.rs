@@ -25,6 +25,7 @@ mod taken;
 mod untrusted;
 mod usage;
 mod vmcore_dmesg;
+mod warnings;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -548,7 +548,11 @@ fn a_failed_reload_leaves_the_machine_armed() -> Result<()> {
     armed("first", "1", "0")?;
     failed(
         "large",
-        &["no hole for the initrd", "the largest free there"],
+        &[
+            "no hole for the initrd",
+            "the largest free there",
+            "hint: boot with crashkernel=",
+        ],
     )?;
     failed("large-file", &["no hole for the initrd"])?;
     armed("large", "1", "0")?;
@@ -572,4 +576,44 @@ fn a_failed_reload_leaves_the_machine_armed() -> Result<()> {
     failed("limit", &["stays armed", "kexec_load_limit_panic"])?;
     armed("limit", "1", "0")?;
     armed("end", "1", "0")
+}
+
+/// What the attempt threw out is a UKI with an addon: it is loaded again with the words
+/// of both, once.
+#[test]
+fn a_uki_with_an_addon_is_armed_again_as_it_was() -> Result<()> {
+    let kernel = Kernel::new("6.12")?;
+    let crash = Crash::of("crash-reload-uki", "6.12");
+    let ukify = Ukify::new()?;
+    let file = ukify.uki("uki", &kernel.image(), &crash.initrd()?, CMDLINE, &[])?;
+    let addon = ukify.build(
+        "addon",
+        "addonx64.efi.stub",
+        &["--cmdline", "rkexec.addon=1"],
+    )?;
+    let script = "
+        try first rkexec load --panic /test/uki --addon /test/addon --append last
+        try before rkexec status --output json
+        # Open for writing: the kernel sees it when the old image is gone.
+        cp /next/vmlinuz /tmp/vmlinuz
+        exec 8>>/tmp/vmlinuz
+        refused busy rkexec load --panic /tmp/vmlinuz --initrd /next/initrd --cmdline x --syscall kexec_file_load
+        try after rkexec status --check --output json
+    ";
+    let outcome = crash
+        .guest()?
+        .file("test/uki", &host_file(&file)?)
+        .file("test/addon", &host_file(&addon)?)
+        .script(script)
+        .run()?;
+    let stage = outcome.stage(1)?;
+    let busy = stage.text("busy.err")?;
+    ensure!(busy.contains("is armed again"), "{busy}");
+    for step in ["before", "after"] {
+        let status: serde_json::Value = serde_json::from_str(stage.text(&format!("{step}.out"))?)?;
+        assert_eq!(status["armed"]["state"], "yes", "{step}");
+        let line = &status["crash_record"]["cmdline"];
+        assert_eq!(line, &format!("{CMDLINE} rkexec.addon=1 last"), "{step}");
+    }
+    Ok(())
 }

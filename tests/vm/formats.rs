@@ -92,7 +92,7 @@ impl Ukify {
     }
 
     /// Builds `name` from these options, around `stub`; where it is.
-    fn build(&self, name: &str, stub: &str, options: &[&str]) -> Result<PathBuf> {
+    pub(crate) fn build(&self, name: &str, stub: &str, options: &[&str]) -> Result<PathBuf> {
         let ukify = lab::part("ukify")?.join("usr");
         let path = self.0.path().join(name);
         lab::output(
