@@ -41,11 +41,13 @@ pub fn lines(text: &str) -> Cow<'_, str> {
 /// A message: one line of bounded length.
 #[must_use]
 pub fn message(text: &str) -> Cow<'_, str> {
-    let Some(cut) = (text.len() > MAX_MESSAGE).then(|| text.floor_char_boundary(MAX_MESSAGE))
-    else {
+    if text.len() <= MAX_MESSAGE {
         return inline(text);
-    };
-    let (start, rest) = text.split_at(cut);
+    }
+    let cut = (0..=MAX_MESSAGE)
+        .rev()
+        .find(|at| text.is_char_boundary(*at));
+    let (start, rest) = text.split_at(cut.unwrap_or(0));
     Cow::Owned(format!("{}… ({} more bytes)", inline(start), rest.len()))
 }
 

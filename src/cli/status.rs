@@ -182,12 +182,17 @@ fn sizing(root: &Root, record: &LoadRecord, host: &Host) -> Option<Sizing> {
     let blobs = record.blobs.as_ref()?;
     let unpacked = unpacked(root, record)?;
     Some(Sizing {
-        reserved: reservation.all.iter().map(|range| range.size()).sum(),
+        reserved: sum_of(reservation.all.iter().map(|range| range.size())),
         kernel: record.init_size,
-        initrd: blobs.initrd.iter().map(|blob| blob.size as u64).sum(),
+        initrd: sum_of(blobs.initrd.iter().map(|blob| blob.size as u64)),
         unpacked,
         margin: MARGIN,
     })
+}
+
+/// The sum of what files and a record say, who may say anything.
+fn sum_of(sizes: impl Iterator<Item = u64>) -> u64 {
+    sizes.fold(0, u64::saturating_add)
 }
 
 /// Bytes that the initrds take unpacked: those of the files, and of a UKI.

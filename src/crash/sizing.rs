@@ -50,7 +50,11 @@ impl Sizing {
     /// What it takes in all.
     #[must_use]
     pub const fn needed(&self) -> u64 {
-        self.kernel + self.initrd + self.unpacked + self.margin
+        // A record may hold any numbers.
+        self.kernel
+            .saturating_add(self.initrd)
+            .saturating_add(self.unpacked)
+            .saturating_add(self.margin)
     }
 
     /// Whether the reservation is as large as that.

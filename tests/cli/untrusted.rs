@@ -354,6 +354,25 @@ fn status_opens_nothing_of_this_machine_for_a_captured_one() {
 }
 
 #[test]
+fn numbers_of_a_record_do_not_overflow() {
+    let lab = lab();
+    lab.write("m/vmlinuz", TinyBzImage::new(0x1_0000).build());
+    lab.write("m/initrd", [0; 64]);
+    let blob = json!({ "size": u64::MAX, "digest": "0".repeat(64) });
+    let mut record: Value = serde_json::from_str(&record("/vmlinuz", "/initrd", "x")).unwrap();
+    record["init_size"] = u64::MAX.into();
+    record["blobs"]["initrd"] = json!([blob, blob]);
+    loaded(&lab, &record.to_string());
+    lab.write(
+        "m/sys/kernel/kexec/crash_cma_ranges",
+        "0-fffffffffffffffe\n0-fffffffffffffffe\n",
+    );
+    let ended = lab.run(&["status", "--root", "m", "--output", "json"]);
+    let status: Value = serde_json::from_str(&ended.out).unwrap();
+    assert_eq!(status["sizing"]["needed"], u64::MAX, "{ended:?}");
+}
+
+#[test]
 fn status_counts_an_initrd_without_keeping_it() {
     use std::io::Write as _;
     const SIZE: usize = 600 << 20;
