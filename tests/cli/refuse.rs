@@ -184,6 +184,13 @@ fn kexec_handover_that_is_on_by_default() {
     assert!(reason.contains("preserves memblock"), "{reason}");
     let text = lab.succeeds(&["status", "--root", "m"]);
     assert!(text.contains("it preserves memblock"), "{text}");
+    let copy = lab.path().join("copy");
+    let copy = copy.to_str().unwrap();
+    lab.succeeds(&["capture", copy, "--root", "m"]);
+    assert!(
+        lab.succeeds(&["status", "--root", copy])
+            .contains("it preserves memblock")
+    );
 }
 
 #[test]
