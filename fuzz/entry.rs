@@ -277,6 +277,10 @@ pub(crate) fn kernel_config(data: &[u8]) -> bool {
             Symbol::Value(value) => format!("{name}={value}\n"),
         })
         .collect();
+    // A fragment tells nothing of what it does not mention.
+    let running = security::RunningConfig::parse(data);
+    let is_told = config.get("CONFIG_KEXEC").is_some() || config.is_complete();
+    assert!(is_told || running.kexec.is_none());
     assert_eq!(KernelConfig::parse(text.as_bytes()), Some(config));
     true
 }

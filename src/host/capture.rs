@@ -23,6 +23,9 @@ pub enum CaptureError {
     /// A fact could not be read; nothing was written.
     #[error("reading this machine")]
     Host(#[from] HostError),
+    /// The kernel does not tell everything now; nothing was written.
+    #[error("a load is under way, and the kernel does not tell the size of the crash reservation")]
+    Busy,
     /// The directory has something in it.
     #[error("{} exists and is not an empty directory", dir.display())]
     NotEmpty {
@@ -60,6 +63,7 @@ impl CaptureError {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Host(error) => error.hint(),
+            Self::Busy => Some("try again when the other load is done"),
             Self::NotEmpty { .. } | Self::NotOurs { .. } => {
                 Some("name a directory that does not exist yet")
             }
@@ -85,6 +89,9 @@ impl CaptureError {
 pub fn capture(root: &Root, dir: &Path) -> Result<CaptureReport, CaptureError> {
     let recorder = root.recorder();
     let host = Host::read_for_crash(&recorder)?;
+    if host.loaded.busy {
+        return Err(CaptureError::Busy);
+    }
     // For multiboot kernels alone: nobody needs it, and what is not there is no fault.
     let tables = FirmwareTables::read(&recorder, &host);
     // Not before all is read: a machine that cannot be captured leaves nothing.

@@ -8,7 +8,8 @@
 use super::security::RunningConfig;
 use super::{HostError, Root, boot_params, cpu};
 
-const DEBUGFS: &str = "/sys/kernel/debug";
+/// What every x86 kernel has in debugfs (arch/x86/kernel/kdebugfs.c).
+const DEBUGFS: &str = "/sys/kernel/debug/x86";
 const SHOWN: &str = "/sys/kernel/debug/kho";
 /// The blobs that it hands over, by name.
 const BLOBS: &str = "/sys/kernel/debug/kho/out/sub_fdts";
@@ -88,17 +89,12 @@ impl Facts {
     fn read(root: &Root, config: &RunningConfig) -> Result<Self, HostError> {
         let cmdline = super::cmdline::read(root)?;
         let shown = root.list_permitted(SHOWN)?.is_some();
-        let blobs = root.list_permitted(BLOBS)?;
-        let debugfs = root
-            .list_permitted(DEBUGFS)?
-            .is_some_and(|names| !names.is_empty());
+        let blobs = blobs(root)?;
+        let debugfs = root.list_permitted(DEBUGFS)?.is_some();
         let running = boot_params::read(root)?;
         Ok(Self {
             release: super::release(root)?,
-            preserved: match blobs {
-                Some(names) => Some(names.into_iter().filter(|name| name != METADATA).collect()),
-                None => Some(by_words(&cmdline)).filter(|names| !names.is_empty()),
-            },
+            preserved: blobs.or_else(|| Some(by_words(&cmdline)).filter(|names| !names.is_empty())),
             debugfs,
             shown,
             booted_with: running.is_some_and(|running| {
@@ -161,6 +157,20 @@ impl Facts {
         let mut words = self.cmdline.split_ascii_whitespace();
         words.any(|word| word.starts_with(start))
     }
+}
+
+/// The names of the blobs but that of the metadata; `None` when they are not visible.
+fn blobs(root: &Root) -> Result<Option<Vec<String>>, HostError> {
+    let Some(names) = root.list_permitted(BLOBS)? else {
+        return Ok(None);
+    };
+    let mut blobs = Vec::new();
+    for name in names.into_iter().filter(|name| name != METADATA) {
+        // Read, so that it is there on a captured machine as well.
+        root.read_permitted(&format!("{BLOBS}/{name}"))?;
+        blobs.push(name);
+    }
+    Ok(Some(blobs))
 }
 
 /// What is preserved whenever these words are on the command line.

@@ -191,8 +191,8 @@ fn appraises_kexec(policy: &str) -> bool {
     })
 }
 
-/// The first user namespace maps every number to itself, and no other one can map
-/// all of them so unless the one above it does (user_namespaces(7)).
+/// The first user namespace maps every number to itself, and one whose map is another
+/// is not the first (user_namespaces(7)).
 fn user_namespace(root: &Root) -> Result<Option<bool>, HostError> {
     let Some(bytes) = root.read_permitted(UID_MAP)? else {
         return Ok(None);

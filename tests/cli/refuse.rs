@@ -184,6 +184,13 @@ fn kexec_handover_that_is_on_by_default() {
     assert!(reason.contains("preserves memblock"), "{reason}");
     let text = lab.succeeds(&["status", "--root", "m"]);
     assert!(text.contains("it preserves memblock"), "{text}");
+    let copy = lab.path().join("copy");
+    let copy = copy.to_str().unwrap();
+    lab.succeeds(&["capture", copy, "--root", "m"]);
+    assert!(
+        lab.succeeds(&["status", "--root", copy])
+            .contains("it preserves memblock")
+    );
 }
 
 #[test]
@@ -225,6 +232,9 @@ fn without_kcore_the_kernel_describes_itself() {
         reason.contains("does not tell how it maps memory (/proc/kcore)"),
         "{reason}"
     );
+    // Masked by /dev/null, as in a container.
+    fs::write(root.join("proc/kcore"), "").unwrap();
+    assert_eq!(json(&lab, &ARM)["syscall"], plan["syscall"]);
     // Who insists, or wants what only the other call can do, is told.
     for more in [["--syscall", "kexec_load"], ["--hotplug", "off"]] {
         let error = lab.fails(1, &[&ARM, &more[..]].concat());

@@ -292,6 +292,43 @@ fn what_refuses_kexec_load_leaves_the_other_call() -> Result<()> {
     Ok(())
 }
 
+/// Where /proc/kcore is masked, the kernel describes itself, and the machine is armed.
+#[test]
+fn without_kcore_a_crash_kernel_is_loaded_by_the_other_call() -> Result<()> {
+    let kernel = Kernel::new("6.12")?;
+    let trip = Trip::to(&kernel).options("");
+    let request = trip.request();
+    let script = format!(
+        "mount -o bind /dev/null /proc/kcore
+         try load rkexec load --panic {request} --output json
+         record armed </sys/kernel/kexec_crash_loaded
+         try check rkexec status --check
+         refused segments rkexec load --panic {request} --syscall kexec_load
+         record still-armed </sys/kernel/kexec_crash_loaded\n"
+    );
+    let initrd = trip.initrd()?;
+    let outcome = trip
+        .prepare(Guest::new("without-kcore", &kernel), &initrd)?
+        .append("crashkernel=256M")
+        .script(&script)
+        .run()?;
+    let stage = outcome.stage(1)?;
+    let plan: Value = serde_json::from_str(stage.text("load.out")?)?;
+    assert_eq!(plan["syscall"]["name"], "kexec_file_load");
+    ensure!(
+        plan["syscall"]["reason"]
+            .to_string()
+            .contains("/proc/kcore"),
+        "{plan}"
+    );
+    assert_eq!(
+        (stage.text("armed")?, stage.text("still-armed")?),
+        ("1", "1")
+    );
+    assert_eq!(stage.text("check.status")?, "0");
+    refused(stage, "segments", "1", "/proc/kcore")
+}
+
 #[test]
 fn faulty_inputs_leave_what_kexec_load_loaded() -> Result<()> {
     faulty_inputs("faulty-kexec_load", "kexec_load")
