@@ -11,6 +11,7 @@ pub mod cpu;
 pub mod crash;
 pub mod devicetree;
 pub mod efi;
+pub mod efi_tables;
 pub mod firmware_memmap;
 pub mod firmware_tables;
 pub mod iomem;
@@ -68,7 +69,7 @@ impl Host {
         let memory = cpu::Memory::read(root)?;
         let iomem = iomem::read(root)?;
         let boot_params = boot_params::read(root)?;
-        Ok(Self {
+        let mut host = Self {
             release: release(root)?,
             iomem,
             firmware_map: firmware_memmap::read(root)?,
@@ -83,7 +84,12 @@ impl Host {
             crash: crash::CrashFacts::default(),
             serial: serial::read(root)?,
             cmdline,
-        })
+        };
+        let event_log = efi_tables::event_log(root, &host);
+        if let Some(efi) = &mut host.efi {
+            efi.event_log = event_log;
+        }
+        Ok(host)
     }
 
     /// Reads every fact below `root`.

@@ -617,7 +617,7 @@ fn excluded(host: &Host, plan: &Plan<'_>) -> Vec<Excluded> {
         };
         let name = match &region.kind {
             MemoryKind::Pool(name) => format!("pool {name}"),
-            MemoryKind::EfiTables => "EFI runtime map".to_owned(),
+            MemoryKind::EfiTables => region.sources.efi.unwrap_or("EFI").to_owned(),
             kind => region
                 .sources
                 .iomem
