@@ -121,6 +121,8 @@ for entry in /sys/firmware/efi/runtime-map/*; do
 done
 table=$(printf 0x%x $table)
 printf '%s' $table | record table
+rkexec capture /tmp/captured >/tmp/out
+ls /tmp/captured/dev | record captured-memory
 ";
 
 /// Everything is to lie as high as it can below the end of the memory attributes table:
@@ -141,6 +143,15 @@ fn tables_in_system_ram_are_kept() -> Result<()> {
     ensure!(
         arrival.plan.segments.iter().any(|row| close(&row)),
         "no segment came near the table"
+    );
+    // The configuration table can be read, and has a dozen entries of 24 bytes.
+    let memory = before.text("captured-memory")?.lines();
+    let sizes = memory.filter_map(|name| hex(name.rsplit_once('-')?.1).ok());
+    let sizes: Vec<u64> = sizes.collect();
+    ensure!(sizes.contains(&0x78), "no system table: {sizes:x?}");
+    ensure!(
+        sizes.iter().any(|size| *size >= 240 && size % 24 == 0),
+        "no configuration table: {sizes:x?}"
     );
     let log = after.text("dmesg")?;
     ensure!(log.contains("MEMATTR="), "{log}");
