@@ -58,6 +58,38 @@ pub struct Efi {
     pub runtime_map: Vec<EfiDescriptor>,
     /// The SecureBoot variable, `None` when it cannot be read.
     pub secure_boot: Option<bool>,
+    /// The log of what the TPM measured, where the EFI stub left it; `None` when
+    /// that is not known.
+    pub event_log: Option<PhysRange>,
+}
+
+/// Memory with a table that the next kernel reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kept {
+    /// The addresses.
+    pub range: PhysRange,
+    /// Who says so.
+    pub source: &'static str,
+    /// What it is.
+    pub reason: &'static str,
+}
+
+impl Efi {
+    /// The memory that must stay as it is for the next kernel, in no order.
+    pub fn kept(&self) -> impl Iterator<Item = Kept> + '_ {
+        let listed = self.runtime_map.iter().filter_map(EfiDescriptor::range);
+        let listed = listed.map(|range| Kept {
+            range,
+            source: "EFI runtime map",
+            reason: "a table of EFI that the next kernel reads (/sys/firmware/efi/runtime-map)",
+        });
+        let log = self.event_log.map(|range| Kept {
+            range,
+            source: "EFI configuration table",
+            reason: "the TPM's event log, which the next kernel reads",
+        });
+        listed.chain(log)
+    }
 }
 
 /// The addresses in systab that a loader hands on; 0 for those not stated.
@@ -118,6 +150,7 @@ pub(crate) fn read(root: &Root) -> Result<Option<Efi>, HostError> {
         smbios: systab.smbios,
         runtime_map: runtime_map(root)?,
         secure_boot: secure_boot(root),
+        event_log: None,
     }))
 }
 

@@ -12,6 +12,7 @@ pub mod crash;
 pub mod devicetree;
 pub(crate) mod door;
 pub mod efi;
+pub mod efi_tables;
 pub mod environment;
 pub mod firmware_memmap;
 pub mod firmware_tables;
@@ -72,7 +73,7 @@ impl Host {
         let memory = cpu::Memory::read(root)?;
         let iomem = iomem::read(root)?;
         let boot_params = boot_params::read(root)?;
-        Ok(Self {
+        let mut host = Self {
             release: release(root)?,
             iomem,
             firmware_map: firmware_memmap::read(root)?,
@@ -87,7 +88,12 @@ impl Host {
             crash: crash::CrashFacts::default(),
             serial: serial::read(root)?,
             cmdline,
-        })
+        };
+        let event_log = efi_tables::event_log(root, &host);
+        if let Some(efi) = &mut host.efi {
+            efi.event_log = event_log;
+        }
+        Ok(host)
     }
 
     /// Reads every fact below `root`.

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use super::layer::{Layer, join, sweep};
 use super::{E820Type, PhysRange};
 use crate::host::Host;
-use crate::host::efi::EfiDescriptor;
+use crate::host::efi::{Efi, Kept};
 use crate::host::iomem::Resource;
 
 /// What a range is, after all sources were heard.
@@ -123,8 +123,8 @@ pub struct Sources {
     pub firmware: Option<E820Type>,
     /// Type in the e820 table the running kernel was booted with.
     pub boot_e820: Option<E820Type>,
-    /// Whether /sys/firmware/efi/runtime-map lists it, where that decides.
-    pub efi: bool,
+    /// What of EFI names it, where that decides.
+    pub efi: Option<&'static str>,
 }
 
 impl Sources {
@@ -134,7 +134,7 @@ impl Sources {
         let iomem = self.iomem.as_ref().map(|name| format!("iomem: {name}"));
         let firmware = self.firmware.map(|kind| format!("firmware map: {kind}"));
         let boot = self.boot_e820.map(|kind| format!("boot e820: {kind}"));
-        let efi = self.efi.then(|| "EFI runtime map".to_owned());
+        let efi = self.efi.map(str::to_owned);
         [iomem, firmware, boot, efi].into_iter().flatten().collect()
     }
 }
@@ -208,7 +208,7 @@ impl MemoryMap {
                 iomem: iomem.as_ref().map(Class::name),
                 firmware,
                 boot_e820: boot,
-                efi: false,
+                efi: None,
             };
             let ram = |kind: Option<E820Type>| kind.is_some_and(E820Type::is_ram);
             let added =
@@ -240,17 +240,16 @@ impl MemoryMap {
                 reason,
             });
         });
-        let kept = host.efi.iter().flat_map(|efi| &efi.runtime_map);
-        for range in kept.filter_map(EfiDescriptor::range) {
-            map.keep_for_efi(range);
+        for kept in host.efi.iter().flat_map(Efi::kept) {
+            map.keep_for_efi(&kept);
         }
         map
     }
 
-    /// The rule for what lies in `range`, which /sys/firmware/efi/runtime-map lists: the
-    /// kernel that runs now keeps tables there that the next one reads (the memory
-    /// attributes table), and /proc/iomem calls that System RAM.
-    fn keep_for_efi(&mut self, range: PhysRange) {
+    /// The rule for what EFI needs kept: tables that the next kernel reads (the memory
+    /// attributes table), and /proc/iomem calls their memory System RAM.
+    fn keep_for_efi(&mut self, kept: &Kept) {
+        let range = kept.range;
         let first = self
             .regions
             .partition_point(|r| r.range.end() <= range.start());
@@ -263,9 +262,8 @@ impl MemoryMap {
                 region.kind = MemoryKind::EfiTables;
                 region.e820 = Some(E820Type::RESERVED);
                 region.placement = Placement::Never;
-                region.sources.efi = true;
-                region.reason =
-                    "a table of EFI that the next kernel reads (/sys/firmware/efi/runtime-map)";
+                region.sources.efi = Some(kept.source);
+                region.reason = kept.reason;
             });
         }
     }

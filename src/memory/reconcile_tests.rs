@@ -621,6 +621,24 @@ fn tables_of_efi_in_system_ram() {
 }
 
 #[test]
+fn the_log_of_the_tpm() {
+    let mut host = with_efi(machine(""), &[]);
+    let log = PhysRange::new(0x2000_0000, 0x1_1000).unwrap();
+    host.efi.as_mut().unwrap().event_log = Some(log);
+    let map = map(&host);
+    assert_eq!(
+        show(&map),
+        [
+            "00100000-1fffffff ram 0x1 yes dump",
+            "20000000-20010fff efi_tables 0x2 no dump",
+            "20011000-3fffffff ram 0x1 yes dump",
+        ]
+    );
+    let sources = map.regions()[1].sources.lines();
+    assert_eq!(sources.last().unwrap(), "EFI configuration table");
+}
+
+#[test]
 fn tables_of_efi_in_memory_that_is_withheld_or_no_ram() {
     // mem=512M: RAM for the firmware alone.
     let host = host("00100000-1fffffff : System RAM\n")

@@ -40,7 +40,7 @@ pub(super) fn excluded(host: &Host, plan: &Plan<'_>, taken: &[Taken]) -> Vec<Exc
         };
         let name = match &region.kind {
             MemoryKind::Pool(name) => format!("pool {name}"),
-            MemoryKind::EfiTables => "EFI runtime map".to_owned(),
+            MemoryKind::EfiTables => region.sources.efi.unwrap_or("EFI").to_owned(),
             kind => region
                 .sources
                 .iomem

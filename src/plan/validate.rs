@@ -4,7 +4,7 @@
 use super::taken::Taken;
 use super::{Plan, PlanError, Role};
 use crate::host::Host;
-use crate::host::efi::EfiDescriptor;
+use crate::host::efi::Efi;
 use crate::memory::{Holes, PAGE_SIZE, PhysRange, Placement};
 use crate::sys::{SEGMENT_MAX, Syscall};
 
@@ -120,16 +120,15 @@ fn rules(plan: &Plan<'_>) -> Result<(), Violation> {
     }
 }
 
-/// No segment lies in what /sys/firmware/efi/runtime-map lists.
+/// No segment lies in memory that EFI needs kept.
 fn off_efi(plan: &Plan<'_>, host: &Host) -> Result<(), Violation> {
-    let kept = host.efi.iter().flat_map(|efi| &efi.runtime_map);
-    for kept in kept.filter_map(EfiDescriptor::range) {
+    for kept in host.efi.iter().flat_map(Efi::kept) {
         let mut segments = plan.segments.iter();
-        if let Some(segment) = segments.find(|segment| segment.mem.overlaps(kept)) {
+        if let Some(segment) = segments.find(|segment| segment.mem.overlaps(kept.range)) {
             return Err(Violation::InExcluded {
                 role: segment.role.name(),
                 range: segment.mem,
-                name: format!("the EFI runtime map ({kept})"),
+                name: format!("{}, which the {} names", kept.range, kept.source),
             });
         }
     }

@@ -12,6 +12,7 @@ mod damage;
 mod debian;
 mod dmesg;
 mod drop_in;
+mod efi;
 mod examples;
 mod formats;
 mod handover;

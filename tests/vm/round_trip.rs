@@ -38,7 +38,7 @@ fn crosswise(name: &str, first: &str, next: &str, uefi: bool, syscall: &str) -> 
 }
 
 /// /sys/firmware/efi/runtime-map, file by file.
-fn runtime_map(stage: Stage<'_>) -> Result<Vec<&str>> {
+pub(crate) fn runtime_map(stage: Stage<'_>) -> Result<Vec<&str>> {
     let mut lines: Vec<&str> = stage.text("efi-runtime-map")?.lines().collect();
     lines.sort_unstable();
     Ok(lines)

@@ -35,6 +35,7 @@ fn efi_machine() -> Host {
             2
         ],
         secure_boot: Some(false),
+        event_log: None,
     });
     host
 }
