@@ -7,7 +7,7 @@ pub mod sizing;
 
 use crate::host::Host;
 use crate::host::crash::Note;
-use crate::memory::{E820Type, Layer, MemoryMap, PhysRange, Placement};
+use crate::memory::{E820Type, Layer, MemoryKind, MemoryMap, PhysRange, Placement, Region};
 use crate::sys::Hotplug;
 use elfcorehdr::{Contents, TooManyHeaders};
 
@@ -140,7 +140,9 @@ impl Reservation {
     }
 
     /// Makes `map` the capture kernel's: it is told of no RAM but its own, below
-    /// 1 MiB and in the reservation, and its segments go there. Of soft-reserved
+    /// 1 MiB and in the reservation, and its segments go there. What the running
+    /// kernel uses as System RAM in its reservation is RAM, whatever the firmware
+    /// calls it: `memmap=` can have made it so. Of soft-reserved
     /// memory it is not told either: its dax drivers would take that for RAM
     /// (`crash_setup_memmap_entries` hands it over as little). The rest of RAM,
     /// a driver's included, is what the dump holds; not the first MiB, where the
@@ -151,8 +153,6 @@ impl Reservation {
     /// When the reservation is smaller than what the kernel puts into it.
     pub fn restrict(&self, map: &mut MemoryMap) -> Result<(), CrashError> {
         let room = self.room(map)?;
-        let low = PhysRange::from_bounds(0, LOW).ok();
-        let usable: Vec<PhysRange> = low.into_iter().chain(self.all.iter().copied()).collect();
         let told = map.e820();
         let of = |wanted: E820Type| {
             let rows = told.iter().filter(move |(_, kind)| *kind == wanted);
@@ -172,16 +172,30 @@ impl Reservation {
                 region.reason = "RAM of the kernel that will have died: in its dump";
             });
         }
-        for own in &usable {
-            map.change(*own, |region| region.in_dump = false);
-            for range in ram.iter().filter_map(|ram| ram.intersection(*own)) {
-                map.change(range, |region| {
-                    region.e820 = Some(E820Type::RAM);
-                    region.reason = "the capture kernel's own memory";
-                });
+        let own = |region: &mut Region| {
+            region.e820 = Some(E820Type::RAM);
+            region.reason = "the capture kernel's own memory";
+        };
+        if let Ok(low) = PhysRange::from_bounds(0, LOW) {
+            map.change(low, |region| region.in_dump = false);
+            for range in ram.iter().filter_map(|ram| ram.intersection(low)) {
+                map.change(range, own);
             }
         }
-        map.change(self.target, |region| region.placement = Placement::Allowed);
+        for range in &self.all {
+            map.change(*range, |region| {
+                region.in_dump = false;
+                if region.is_system_ram() {
+                    region.kind = MemoryKind::Ram;
+                    own(region);
+                }
+            });
+        }
+        map.change(self.target, |region| {
+            if region.e820 == Some(E820Type::RAM) {
+                region.placement = Placement::Allowed;
+            }
+        });
         map.change(room, |region| {
             region.placement = Placement::Never;
             region.reason = "the capture kernel's own memory; left free for what the kernel adds";

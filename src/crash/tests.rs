@@ -231,3 +231,57 @@ proptest! {
         }
     }
 }
+
+/// `memmap=256M%0x10000000-2+1` and the like make RAM of what the firmware calls
+/// something else; the capture kernel gets no such word.
+#[test]
+fn system_ram_in_the_reservation_is_ram_whatever_the_firmware_calls_it() {
+    for kind in [2, 3, 4, 5, 7, 12, 13, 0xefff_ffff] {
+        let mut host = host(
+            "00001000-0009fbff : System RAM
+00100000-3fffffff : System RAM
+  0c000000-0fffffff : Crash kernel
+  10000000-1fffffff : Crash kernel
+40000000-4fffffff : Reserved
+",
+        )
+        .boot_e820([
+            (0x1000, 0x9_fbff, 1),
+            (0x10_0000, 0xdff_ffff, 1),
+            (0xe00_0000, 0x2fff_ffff, kind),
+            (0x3000_0000, 0x3fff_ffff, 1),
+            (0x4000_0000, 0x4fff_ffff, 2),
+        ]);
+        host.crash.cma = vec![range(0x2000_0000, 0x21ff_ffff)];
+        host.loaded.crash_size = Some(256 * MIB);
+        let map = map(&host);
+        let told = map.e820().into_iter().filter(|(_, kind)| kind.is_ram());
+        let told: Vec<PhysRange> = told.map(|(range, _)| range).collect();
+        let own = [range(0x1000, 0x9_fbff), range(0xc00_0000, 0x21ff_ffff)];
+        assert_eq!(told, own, "{kind}");
+        let places: Vec<PhysRange> = map.ranges(Placement::Allowed).collect();
+        assert_eq!(places.len(), 1);
+        assert_eq!(places[0].end(), 0x2000_0000);
+        // The rest of what was made RAM is in the dump, and told as the firmware has it.
+        assert!(dumped(&map).contains(&range(0x2200_0000, 0x3fff_ffff)));
+        let soft = kind == 0xefff_ffff;
+        let rest = map
+            .e820()
+            .into_iter()
+            .find(|(it, _)| it.contains(0x2800_0000));
+        assert_eq!(rest.map(|(_, kind)| kind.0), (!soft).then_some(kind));
+    }
+}
+
+/// A file that shows a reservation where there is no RAM comes from no kernel: it
+/// leaves no place for segments.
+#[test]
+fn a_reservation_that_is_no_ram_holds_no_segment() {
+    let host = host(
+        "00100000-0fffffff : System RAM
+10000000-1fffffff : Reserved
+  10000000-1fffffff : Crash kernel
+",
+    );
+    assert_eq!(map(&host).ranges(Placement::Allowed).count(), 0);
+}

@@ -150,6 +150,14 @@ pub struct Region {
     pub reason: &'static str,
 }
 
+impl Region {
+    /// Whether the running kernel uses it as plain System RAM.
+    #[must_use]
+    pub fn is_system_ram(&self) -> bool {
+        self.sources.iomem.as_deref() == Some(E820Type::RAM.name())
+    }
+}
+
 /// How the map for the next kernel is made.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum MapPolicy {

@@ -7,6 +7,7 @@ mod arm;
 mod chain;
 mod contents;
 mod crash;
+mod crash_map;
 mod damage;
 mod debian;
 mod dmesg;
