@@ -22,7 +22,8 @@ use rkexec::image::ikconfig::{self, KernelConfig, Symbol};
 use rkexec::image::multiboot::{self, Multiboot};
 use rkexec::image::uki::{Addon, Uki};
 use rkexec::image::{self, Contents, Found, bzimage, vmlinux};
-use rkexec::memory::{MapPolicy, MemoryMap, Placement};
+use rkexec::memory::{E820Type, MapPolicy, MemoryMap, Placement};
+use rkexec::plan::taken;
 use rkexec::vmcore::Vmcore;
 
 /// Where the chain of the target `chain` lies: any page will do.
@@ -121,6 +122,24 @@ pub(crate) fn memmap(data: &[u8]) -> bool {
         ..host()
     });
     accepted
+}
+
+/// A kernel's command line: what it takes away of its kernel's memory.
+pub(crate) fn taken(data: &[u8]) -> bool {
+    let ram = taken::taken(data, E820Type::RAM);
+    let reserved = taken::taken(data, E820Type::RESERVED);
+    for taken in ram.iter().chain(&reserved) {
+        assert!(taken.word.starts_with(taken.parameter));
+    }
+    for pair in ram.windows(2) {
+        assert!(pair[0].range.start() <= pair[1].range.start());
+    }
+    // What stands behind does not matter where nothing is open.
+    if !data.contains(&b'"') {
+        let behind = [data, b" quiet"].concat();
+        assert_eq!(taken::taken(&behind, E820Type::RAM), ram);
+    }
+    !ram.is_empty()
 }
 
 /// /sys/kernel/boot_params/data, followed by the payload of a SETUP_E820_EXT node.

@@ -14,10 +14,11 @@ use tiny_multiboot::{Segment, TinyElf, header_v1, header_v2, tag};
 use tiny_vmcore::{State, TinyRing};
 
 /// The targets and their seeds.
-pub(crate) fn all() -> [(&'static str, Vec<Vec<u8>>); 18] {
+pub(crate) fn all() -> [(&'static str, Vec<Vec<u8>>); 19] {
     [
         ("iomem", iomem()),
         ("memmap", memmap()),
+        ("taken", taken()),
         ("boot_params", boot_params()),
         ("bzimage", bzimage()),
         ("vmlinux", vmlinux()),
@@ -179,6 +180,20 @@ f0000000-ffffffff : PCI Bus 0000:00
     [plain, driver, deep]
         .map(|text| text.as_bytes().to_vec())
         .to_vec()
+}
+
+/// Command lines that take memory away.
+fn taken() -> Vec<Vec<u8>> {
+    let lines = [
+        "mem=8G",
+        "quiet memmap=1G$7G",
+        "crashkernel=256M@1G",
+        "quiet memmap=1G$7G,64M!0x20000000 mem=8G memmap=64K#1G",
+        "memmap=exactmap memmap=640K@0 memmap=260M@768M memmap=1M%1G-1+13",
+        "crashkernel=512M-2G:64M,2G-:256M@0x10000000 cma=64M@1G-1088M pmpool=1G,64M",
+        "memmap=\"1G$7G\" x=\"a b\" memmap=256M%0x10000000-2+1 -- mem=1G",
+    ];
+    lines.map(|line| line.as_bytes().to_vec()).to_vec()
 }
 
 /// Entries of /sys/firmware/memmap, their files ended by NULs.

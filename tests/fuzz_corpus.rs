@@ -123,6 +123,11 @@ fn iomem() {
 }
 
 #[test]
+fn taken() {
+    run("taken", entry::taken);
+}
+
+#[test]
 fn memmap() {
     run("memmap", entry::memmap);
 }

@@ -108,6 +108,16 @@ pub enum HandoverError {
         /// What is there instead.
         what: String,
     },
+    /// The new command line takes a pool away.
+    #[error("the new command line takes away the pool {name} at {range}: {word}")]
+    TakenAway {
+        /// Its node's name.
+        name: String,
+        /// Where it lies.
+        range: PhysRange,
+        /// The word that does it.
+        word: String,
+    },
     /// Protection `kernel` needs what the page allocator can take over.
     #[error(
         "the pool {name} at {range} is not aligned to {:#x} bytes, as the kernel's CMA demands",
@@ -165,6 +175,10 @@ impl HandoverError {
             Self::TargetIgnoresIndirect => {
                 Some("--pool-protect reserved keeps them whole under every kernel")
             }
+            Self::TakenAway { .. } => Some(
+                "change that word, or take it off the line with --remove; where it only reserves the pool \
+                 (memmap=nn$ss), --pool-protect reserved fits it",
+            ),
             Self::NoSuchPool(_) => Some(
                 "--pool BASE,SIZE hands it over; --remove pmpool takes it off the command line",
             ),

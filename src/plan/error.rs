@@ -30,6 +30,14 @@ pub enum PlanError {
     /// The crash kernel does not fit what is reserved for it.
     #[error("the crash kernel does not fit its reservation: {0}")]
     NotInReservation(NoHole),
+    /// Nothing fits, as the command line takes memory away.
+    #[error("{error}; it would fit without {words} on the new command line")]
+    TakenAway {
+        /// What does not fit.
+        error: Box<Self>,
+        /// The words that take memory away.
+        words: String,
+    },
     /// The bounds leave nothing.
     #[error("--mem-min {min:#x} is not below --mem-max {max:#x}")]
     EmptyBounds {
@@ -176,6 +184,11 @@ impl PlanError {
                 Some("boot once with no5lvl, or take a kernel with CONFIG_X86_5LEVEL (a bzImage is sure to tell)".to_owned())
             }
             Self::NotForMultiboot { hint, .. } => hint.map(str::to_owned),
+            Self::TakenAway { .. } => Some(
+                "no segment may lie in memory that the command line takes from the next kernel: change that \
+                 word, or take it off the line with --remove"
+                    .to_owned(),
+            ),
             Self::NoHole(_) | Self::Occupied { .. } => {
                 Some("rkexec memmap shows where segments may go, and why not elsewhere".to_owned())
             }

@@ -7,10 +7,12 @@ mod chain;
 pub mod cmdline;
 mod decide;
 mod error;
+mod excluded;
 mod initrd;
 mod multiboot;
 mod place;
 mod pools;
+pub mod taken;
 mod validate;
 
 use std::borrow::Cow;
@@ -386,20 +388,24 @@ pub fn plan<'a>(
                 );
             }
             plan.e820 = plan.memory_map.e820();
-            plan.excluded = excluded(host, &plan);
-            let placed = place::place(request, host, image, initrds, &handover, &mut plan);
-            placed.map_err(|error| match request.target {
-                Target::Normal => error,
-                Target::Crash => error.of_crash(),
-            })?;
+            plan.excluded = excluded::excluded(host, &plan, &excluded::by_line(&plan));
+            place::place(request, host, image, initrds, &handover, &mut plan)
+                .map_err(|error| place::explain(error, request, host, image, initrds, &plan))?;
         }
         Syscall::KexecFileLoad => {
-            plan.excluded = excluded(host, &plan);
+            plan.excluded = excluded::excluded(host, &plan, &excluded::by_line(&plan));
+            excluded::warn_of_file_load(&mut plan);
+            let fits = place::fits(request, host, image, initrds, &plan)
+                .map_err(|error| place::explain(error, request, host, image, initrds, &plan));
             if plan.crash.is_some() {
                 plan.e820 = plan.memory_map.e820();
-                place::fits(request, host, image, initrds, &plan).map_err(PlanError::of_crash)?;
+                fits?;
                 plan.blobs = Some(Blobs::of_files(image, initrds));
             } else {
+                // Of other reasons the running kernel knows more.
+                if let Err(error @ PlanError::TakenAway { .. }) = fits {
+                    return Err(error);
+                }
                 plan.e820 = kernel_map(host);
             }
             let line = &plan.cmdline;
@@ -420,7 +426,7 @@ pub fn plan<'a>(
             }
         }
     }
-    validate::validate(&plan, host)?;
+    validate::validate(&plan, host, &excluded::by_line(&plan))?;
     Ok(plan)
 }
 
@@ -548,45 +554,4 @@ fn sum(map: &MemoryMap, of: impl Fn(&MemoryKind) -> bool) -> u64 {
         .filter(|region| of(&region.kind))
         .map(|region| region.range.size())
         .sum()
-}
-
-/// What is memory, and yet no place for segments.
-fn excluded(host: &Host, plan: &Plan<'_>) -> Vec<Excluded> {
-    let regions = plan.memory_map.regions().iter().filter_map(|region| {
-        let was_ram = region.sources.firmware.is_some_and(E820Type::is_ram);
-        let is_memory = match region.kind {
-            MemoryKind::Ram | MemoryKind::HotAddedRam => false,
-            MemoryKind::DriverManaged(_)
-            | MemoryKind::PersistentMemory
-            | MemoryKind::PersistentMemoryLegacy
-            | MemoryKind::SoftReserved
-            | MemoryKind::Withheld
-            | MemoryKind::Pool(_) => true,
-            _ => was_ram,
-        };
-        let name = match &region.kind {
-            MemoryKind::Pool(name) => format!("pool {name}"),
-            kind => region
-                .sources
-                .iomem
-                .clone()
-                .unwrap_or_else(|| kind.name().to_owned()),
-        };
-        is_memory.then_some(Excluded {
-            range: region.range,
-            name,
-            reason: region.reason,
-        })
-    });
-    let target = plan.crash.as_ref().map(|crash| crash.reservation.target);
-    let reserved = host.iomem.crash_kernel().into_iter();
-    let reserved = reserved.filter(|range| Some(*range) != target);
-    let crash = reserved.map(|range| Excluded {
-        range,
-        name: "Crash kernel".to_owned(),
-        reason: "reserved for the crash kernel",
-    });
-    let mut all: Vec<Excluded> = regions.chain(crash).collect();
-    all.sort_by_key(|excluded| excluded.range);
-    all
 }

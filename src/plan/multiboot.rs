@@ -10,7 +10,7 @@ use std::borrow::Cow;
 use super::place::{FOUR_GIB, Places, digests};
 use super::{
     Blobs, Cmdline, CmdlineBase, CmdlineRequest, LoadRequest, Plan, PlanError, PlannedPool, Role,
-    Segment, cmdline, decide, pools, validate,
+    Segment, cmdline, decide, excluded, pools, validate,
 };
 use crate::arch::x86_64::multiboot::{BootInformation, Module, Pixels, Screen, v1, v2};
 use crate::handover::{Handover, Protection};
@@ -49,10 +49,11 @@ pub(super) fn plan<'a>(
     let mut plan = Plan::new(syscall, cmdline, memory_map, warnings);
     reserve_pools(&handover, &mut plan);
     plan.e820 = plan.memory_map.e820();
-    plan.excluded = super::excluded(host, &plan);
+    // The command line is not for a Linux: its words take no memory away.
+    plan.excluded = excluded::excluded(host, &plan, &[]);
     warn(host, image, &handover, &request.firmware_tables, &mut plan);
     place(request, host, image, &mut plan)?;
-    validate::validate(&plan, host)?;
+    validate::validate(&plan, host, &[])?;
     Ok(plan)
 }
 

@@ -14,7 +14,8 @@
 use std::borrow::Cow;
 
 use super::{
-    Blobs, LoadRequest, Plan, PlanError, Role, Segment, SetupDataSummary, chain, initrd, validate,
+    Blobs, LoadRequest, Plan, PlanError, Role, Segment, SetupDataSummary, chain, excluded, initrd,
+    validate,
 };
 use crate::arch::x86_64::boot_params::join;
 use crate::arch::x86_64::setup_data;
@@ -157,8 +158,8 @@ pub(super) fn place<'a>(
     Ok(())
 }
 
-/// Whether a crash kernel that the running kernel places itself (kexec_file_load)
-/// can fit: it throws the loaded one away before it finds out.
+/// Whether what the running kernel places itself (kexec_file_load) can fit: of a
+/// crash kernel it throws the loaded one away before it finds out.
 pub(super) fn fits(
     request: &LoadRequest,
     host: &Host,
@@ -166,19 +167,49 @@ pub(super) fn fits(
     initrds: &[&[u8]],
     plan: &Plan<'_>,
 ) -> Result<(), PlanError> {
-    let Some(crash) = &plan.crash else {
-        return Ok(());
-    };
     let mut places = Places::new(request, host, reach(host, image), plan)?;
-    let headers = elfcorehdr::size(host.crash.cpus.len(), crash.dump.len()) as u64;
-    let headers = headers.max(host.loaded.crash_elfcorehdr_size.unwrap_or(0));
-    places.take("elfcorehdr", headers, PAGE_SIZE, 0, u64::MAX)?;
+    if let Some(crash) = &plan.crash {
+        let headers = elfcorehdr::size(host.crash.cpus.len(), crash.dump.len()) as u64;
+        let headers = headers.max(host.loaded.crash_elfcorehdr_size.unwrap_or(0));
+        places.take("elfcorehdr", headers, PAGE_SIZE, 0, u64::MAX)?;
+    }
     places.small("boot_params", zero_page::segment_size(0))?;
     places.small("purgatory", purgatory::size())?;
     places.kernel(image)?;
     match initrd::stream_size(initrds) {
         0 => Ok(()),
         size => places.initrd(image, size).map(drop),
+    }
+}
+
+/// Says of what did not fit whether it is a crash kernel, and whether it would fit
+/// if the command line took no memory away.
+pub(super) fn explain(
+    error: PlanError,
+    request: &LoadRequest,
+    host: &Host,
+    image: &LinuxKernel<'_>,
+    initrds: &[&[u8]],
+    plan: &Plan<'_>,
+) -> PlanError {
+    let error = match request.target {
+        Target::Normal => error,
+        Target::Crash => error.of_crash(),
+    };
+    let no_place = matches!(error, PlanError::NoHole(_) | PlanError::NotInReservation(_));
+    let Some((words, _)) = excluded::words(plan).filter(|_| no_place) else {
+        return error;
+    };
+    let without = Plan {
+        excluded: excluded::without_line(plan),
+        ..plan.clone()
+    };
+    match fits(request, host, image, initrds, &without) {
+        Ok(()) => PlanError::TakenAway {
+            error: Box::new(error),
+            words,
+        },
+        Err(_) => error,
     }
 }
 

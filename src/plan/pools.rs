@@ -1,7 +1,7 @@
 //! Pools in the plan: how they are protected, and what the command line says.
 
-use super::{LoadRequest, Plan, PlanError, PlannedPool, cmdline};
-use crate::handover::{Capability, Handover, Protection, pool, protect};
+use super::{LoadRequest, Plan, PlanError, PlannedPool, cmdline, taken};
+use crate::handover::{Capability, Handover, HandoverError, Protection, pool, protect};
 use crate::image::LinuxKernel;
 use crate::memory::E820Type;
 
@@ -35,6 +35,24 @@ pub(super) fn protect(
             protection,
             reason,
         });
+    }
+    check_line(plan)
+}
+
+/// The command line leaves every pool what the next kernel is told that it is.
+fn check_line(plan: &Plan<'_>) -> Result<(), PlanError> {
+    for planned in &plan.pools {
+        let (pool, (told, _)) = (&planned.pool, told(planned.protection));
+        let taken = taken::taken(plan.cmdline.as_str().as_bytes(), told);
+        let mut others = taken.into_iter().filter(|it| it.parameter != "pmpool");
+        if let Some(taken) = others.find(|it| it.range.overlaps(pool.range())) {
+            return Err(HandoverError::TakenAway {
+                name: pool.name().to_owned(),
+                range: pool.range(),
+                word: taken.word,
+            }
+            .into());
+        }
     }
     Ok(())
 }

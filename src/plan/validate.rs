@@ -1,6 +1,7 @@
 //! What must hold of every plan, checked against the facts and not against
 //! what the planner meant to do.
 
+use super::taken::Taken;
 use super::{Plan, PlanError, Role};
 use crate::host::Host;
 use crate::memory::{Holes, PAGE_SIZE, PhysRange, Placement};
@@ -42,16 +43,28 @@ pub enum Violation {
         range: PhysRange,
         name: String,
     },
+    #[error("the {role} segment at {range:?} lies outside the RAM that the next kernel is told of")]
+    NotTold {
+        role: &'static str,
+        range: PhysRange,
+    },
+    #[error("the {role} segment at {range:?} lies in what {word} takes from the next kernel")]
+    TakenAway {
+        role: &'static str,
+        range: PhysRange,
+        word: String,
+    },
     #[error("the entry point {0:#x} lies in no purgatory segment")]
     Entry(u64),
 }
 
-/// Checks the plan.
-pub(super) fn validate(plan: &Plan<'_>, host: &Host) -> Result<(), PlanError> {
+/// Checks the plan. `taken` is what its command line takes away.
+pub(super) fn validate(plan: &Plan<'_>, host: &Host, taken: &[Taken]) -> Result<(), PlanError> {
     if plan.syscall.name == Syscall::KexecFileLoad {
         return Ok(()); // the running kernel places and checks
     }
     rules(plan)?;
+    next_kernel(plan, taken)?;
     half_of_ram(plan.total_size(), host)
 }
 
@@ -105,6 +118,26 @@ fn rules(plan: &Plan<'_>) -> Result<(), Violation> {
     }
 }
 
+/// What holds of the segments as the next kernel sees its memory.
+fn next_kernel(plan: &Plan<'_>, taken: &[Taken]) -> Result<(), Violation> {
+    // Two entries of the table may touch, and a segment lie in both.
+    let told = plan.e820.iter().filter(|(_, kind)| kind.is_ram());
+    let told = Holes::new(told.map(|(range, _)| *range));
+    for segment in &plan.segments {
+        let (role, range) = (segment.role.name(), segment.mem);
+        // The capture kernel reads elfcorehdr as it reads the dump.
+        let is_told = || told.free().iter().any(|ram| ram.covers(range));
+        if segment.role != Role::Elfcorehdr && !is_told() {
+            return Err(Violation::NotTold { role, range });
+        }
+        if let Some(taken) = taken.iter().find(|taken| taken.range.overlaps(range)) {
+            let word = taken.word.clone();
+            return Err(Violation::TakenAway { role, range, word });
+        }
+    }
+    Ok(())
+}
+
 /// kexec_core.c: neither one segment nor all together may exceed half of the RAM
 /// (`totalram_pages`).
 pub(super) fn half_of_ram(size: u64, host: &Host) -> Result<(), PlanError> {
@@ -114,3 +147,7 @@ pub(super) fn half_of_ram(size: u64, host: &Host) -> Result<(), PlanError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "validate_tests.rs"]
+mod tests;

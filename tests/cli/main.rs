@@ -19,6 +19,7 @@ mod kexec;
 mod multiboot;
 mod output;
 mod report;
+mod taken;
 mod usage;
 mod vmcore_dmesg;
 

@@ -17,6 +17,7 @@ mod common;
 mod machine;
 mod multiboot;
 mod next_kernel;
+mod taken;
 
 use std::cell::Cell;
 use std::collections::BTreeSet;

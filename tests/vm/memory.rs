@@ -214,3 +214,37 @@ fn more_than_128_entries_all_arrive() -> Result<()> {
     assert_eq!(after.boot_e820()?.len(), 128);
     Ok(())
 }
+
+/// What the new command line takes away holds no segment. `nokaslr`: the kernel that
+/// chooses its own place would not show where setup_data lies.
+#[test]
+fn what_the_new_command_line_takes_holds_no_segment() -> Result<()> {
+    const GIB: u64 = 1 << 30;
+    let kernel = Kernel::new("6.12")?;
+    // Of 6 GiB this machine has the upper half from 4 GiB on: 6 to 7 GiB is where
+    // segments go when nobody says otherwise.
+    let guest = Guest::new("taken-by-the-line", &kernel).memory("6G");
+    let arrival = Trip::to(&kernel)
+        .append("nokaslr memmap=1G$6G,512M!5G crashkernel=128M@0x20000000")
+        .run(guest)?;
+    let row = |start, end, kind: &str| Row {
+        start,
+        end,
+        kind: kind.to_owned(),
+    };
+    let taken = [
+        row(6 * GIB, 7 * GIB, "Reserved"),
+        row(5 * GIB, 11 * GIB / 2, "Persistent Memory (legacy)"),
+        row(GIB / 2, GIB / 2 + (128 << 20), "Crash kernel"),
+    ];
+    arrival.plan.keeps_off(&taken)?;
+    let iomem = arrival.after()?.iomem()?;
+    for row in &taken {
+        ensure!(iomem.contains(row), "{row:x?} is not in {iomem:x?}");
+    }
+    // The first map has all of it: the next one is told so, and its words do the rest.
+    let told = arrival.after()?.firmware_map()?;
+    let all = told.iter().filter(|row| row.kind == "System RAM");
+    ensure!(all.map(|row| row.end).max() == Some(7 * GIB), "{told:x?}");
+    Ok(())
+}

@@ -1,0 +1,134 @@
+//! What is memory, and yet no place for segments.
+
+use super::taken::{Taken, taken};
+use super::{Excluded, Plan};
+use crate::host::Host;
+use crate::memory::{E820Type, MemoryKind, PhysRange, Placement};
+
+/// Most words that a message names.
+const MAX_WORDS: usize = 4;
+/// Why memory that the command line takes away is kept free.
+const BY_LINE: &str = "the new command line takes it from the next kernel";
+
+/// What the command line of a plan for Linux takes of the memory that the next
+/// kernel is told of as RAM.
+pub(super) fn by_line(plan: &Plan<'_>) -> Vec<Taken> {
+    let mut taken = taken(plan.cmdline.as_str().as_bytes(), E820Type::RAM);
+    // A capture kernel finds that memory in use, by itself: a line that was taken
+    // over from the running kernel names the reservation.
+    if plan.crash.is_some() {
+        taken.retain(|taken| taken.parameter != "crashkernel");
+    }
+    taken
+}
+
+/// What is memory, and yet no place for segments. `taken` is what the new command
+/// line takes away.
+pub(super) fn excluded(host: &Host, plan: &Plan<'_>, taken: &[Taken]) -> Vec<Excluded> {
+    let regions = plan.memory_map.regions().iter().filter_map(|region| {
+        let was_ram = region.sources.firmware.is_some_and(E820Type::is_ram);
+        let is_memory = match region.kind {
+            MemoryKind::Ram | MemoryKind::HotAddedRam => false,
+            MemoryKind::DriverManaged(_)
+            | MemoryKind::PersistentMemory
+            | MemoryKind::PersistentMemoryLegacy
+            | MemoryKind::SoftReserved
+            | MemoryKind::Withheld
+            | MemoryKind::Pool(_) => true,
+            _ => was_ram,
+        };
+        let name = match &region.kind {
+            MemoryKind::Pool(name) => format!("pool {name}"),
+            kind => region
+                .sources
+                .iomem
+                .clone()
+                .unwrap_or_else(|| kind.name().to_owned()),
+        };
+        is_memory.then_some(Excluded {
+            range: region.range,
+            name,
+            reason: region.reason,
+        })
+    });
+    let target = plan.crash.as_ref().map(|crash| crash.reservation.target);
+    let reserved = host.iomem.crash_kernel().into_iter();
+    let reserved = reserved.filter(|range| Some(*range) != target);
+    let crash = reserved.map(|range| Excluded {
+        range,
+        name: "Crash kernel".to_owned(),
+        reason: "reserved for the crash kernel",
+    });
+    let taken = taken.iter().flat_map(|taken| of_taken(plan, taken));
+    let mut all: Vec<Excluded> = regions.chain(crash).chain(taken).collect();
+    all.sort_by_key(|excluded| excluded.range);
+    all
+}
+
+/// The memory that segments could lie in without that word.
+fn of_taken(plan: &Plan<'_>, taken: &Taken) -> Vec<Excluded> {
+    let regions = plan.memory_map.regions();
+    let first = regions.partition_point(|region| region.range.end() <= taken.range.start());
+    let mut ranges: Vec<PhysRange> = Vec::new();
+    let touched = regions
+        .iter()
+        .skip(first)
+        .take_while(|region| region.range.start() < taken.range.end())
+        .filter(|region| region.placement != Placement::Never);
+    for part in touched.filter_map(|region| region.range.intersection(taken.range)) {
+        match ranges.last_mut() {
+            Some(last) if last.end() == part.start() => {
+                *last = PhysRange::from_bounds(last.start(), part.end()).unwrap_or(part);
+            }
+            _ => ranges.push(part),
+        }
+    }
+    let excluded = ranges.into_iter().map(|range| Excluded {
+        range,
+        name: taken.word.clone(),
+        reason: BY_LINE,
+    });
+    excluded.collect()
+}
+
+/// The words of the command line that keep segments off memory, and the first range
+/// of that memory; `None` where there are none.
+pub(super) fn words(plan: &Plan<'_>) -> Option<(String, PhysRange)> {
+    let of_line = || plan.excluded.iter().filter(|it| it.reason == BY_LINE);
+    let first = of_line().next()?.range;
+    let mut words: Vec<&str> = Vec::new();
+    for excluded in of_line() {
+        if !words.contains(&excluded.name.as_str()) {
+            words.push(&excluded.name);
+        }
+    }
+    let more = words.len().saturating_sub(MAX_WORDS);
+    words.truncate(MAX_WORDS);
+    let list = words.join(" ");
+    let list = match more {
+        0 => list,
+        more => format!("{list} and {more} more"),
+    };
+    Some((list, first))
+}
+
+/// The same exclusions as if the command line took nothing away.
+pub(super) fn without_line(plan: &Plan<'_>) -> Vec<Excluded> {
+    let others = plan.excluded.iter().filter(|it| it.reason != BY_LINE);
+    others.cloned().collect()
+}
+
+/// The running kernel places the segments itself, and knows nothing of the line.
+pub(super) fn warn_of_file_load(plan: &mut Plan<'_>) {
+    if let Some((words, first)) = words(plan) {
+        plan.warnings.push(format!(
+            "with kexec_file_load the running kernel places the segments, and it may use memory that the new \
+             command line takes from the next kernel ({words}; first {first}): if it does, the next kernel \
+             does not come up"
+        ));
+    }
+}
+
+#[cfg(test)]
+#[path = "excluded_tests.rs"]
+mod tests;

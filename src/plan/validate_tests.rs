@@ -1,0 +1,230 @@
+//! Every rule is seen to fail, each on a plan that was good before one thing in
+//! it was broken.
+
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::handover::Capability;
+use crate::host::crash::KernelMapping;
+use crate::image::probe;
+use crate::memory::E820Type;
+use crate::plan::excluded::by_line;
+use crate::plan::{CmdlineBase, CmdlineRequest, Excluded, LoadRequest, SyscallChoice, plan};
+use crate::sys::Target;
+use crate::testing::bzimage::TinyBzImage;
+use crate::testing::host::{Says as _, host, range};
+
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+
+/// 1 GiB in two entries that touch, with a reservation for a crash kernel.
+fn machine() -> Host {
+    let mut host = host(
+        "00001000-0009ffff : System RAM\n\
+         00100000-3fffffff : System RAM\n\
+         \x20 10000000-1fffffff : Crash kernel\n",
+    )
+    .boot_e820([(0x1000, 0x9_ffff, 1), (MIB, GIB - 1, 1)]);
+    host.total_ram = GIB;
+    host.loaded.crash_size = Some(256 * MIB);
+    let note = crate::host::crash::Note {
+        address: 0x3000_0000,
+        size: 0x160,
+    };
+    host.crash.cpus = vec![(0, note)];
+    host.crash.vmcoreinfo = Some(note);
+    host.crash.mapping = Some(KernelMapping {
+        direct_map: 0xffff_8880_0000_0000,
+        text: 0xffff_ffff_8100_0000,
+        image: range(0x200_0000, 0x2ff_ffff),
+    });
+    host
+}
+
+/// What the rules say of the plan for `target` with the command line `line` after
+/// `edit` was at it.
+fn broken(target: Target, line: &str, edit: impl FnOnce(&mut Plan<'_>)) -> Result<(), PlanError> {
+    let (host, file) = (machine(), TinyBzImage::new(0x1000).build());
+    let image = probe(&file).unwrap();
+    let request = LoadRequest {
+        cmdline: CmdlineRequest {
+            base: CmdlineBase::Given(line.to_owned()),
+            ..CmdlineRequest::default()
+        },
+        syscall: SyscallChoice::Only(Syscall::KexecLoad),
+        target,
+        ..LoadRequest::default()
+    };
+    let initrd = [7; 5000];
+    let mut plan = plan(&request, &host, &image, &[&initrd], Capability::unknown).unwrap();
+    edit(&mut plan);
+    validate(&plan, &host, &by_line(&plan))
+}
+
+fn violation(edit: impl FnOnce(&mut Plan<'_>)) -> Violation {
+    match broken(Target::Normal, "quiet memmap=1M$0x30000000", edit) {
+        Err(PlanError::Invalid(violation)) => violation,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn at(plan: &mut Plan<'_>, role: Role) -> usize {
+    let mut roles = plan.segments.iter().map(|segment| segment.role);
+    roles.position(|other| other == role).unwrap()
+}
+
+/// Makes `edit` of the place of the segment `role`.
+fn moved(plan: &mut Plan<'_>, role: Role, to: PhysRange) {
+    let at = at(plan, role);
+    plan.segments[at].mem = to;
+    plan.segments.sort_by_key(|segment| segment.mem);
+}
+
+#[test]
+fn a_plan_that_nobody_touched_keeps_the_rules() {
+    for target in [Target::Normal, Target::Crash] {
+        broken(target, "quiet", |_| ()).unwrap();
+    }
+}
+
+#[test]
+fn every_rule_is_seen_to_fail() {
+    let place = range(0x2000_0000, 0x2000_0fff);
+    let violations = [
+        violation(|plan| {
+            let first = plan.segments[0].clone();
+            plan.segments.resize(SEGMENT_MAX + 1, first);
+        }),
+        violation(|plan| moved(plan, Role::Purgatory, range(0x2000_0800, 0x2000_8fff))),
+        violation(|plan| {
+            let at = at(plan, Role::Initrd);
+            plan.segments[at].buf = vec![0; 0x2001].into();
+        }),
+        violation(|plan| {
+            let kernel = at(plan, Role::Kernel);
+            let start = plan.segments[kernel].mem.start();
+            moved(plan, Role::SetupData, range(start, start + 0xfff));
+        }),
+        // Beyond the RAM, and where the first kernel's BIOS is.
+        violation(|plan| moved(plan, Role::BootParams, range(GIB, GIB + 0x1fff))),
+        violation(|plan| moved(plan, Role::SetupData, range(0x1000_0000, 0x1000_0fff))),
+        violation(|plan| {
+            plan.excluded.push(Excluded {
+                range: place,
+                name: "a test".to_owned(),
+                reason: "",
+            });
+            moved(plan, Role::SetupData, place);
+        }),
+        // The map says RAM, and the table that is handed over does not.
+        violation(|plan| {
+            let at = at(plan, Role::Purgatory);
+            let purgatory = plan.segments[at].mem;
+            let ram = plan.e820.pop().unwrap().0;
+            let below = range(ram.start(), purgatory.start() + 0xfff);
+            plan.e820.push((below, E820Type::RAM));
+        }),
+        violation(|plan| {
+            plan.excluded.clear();
+            moved(plan, Role::SetupData, range(0x3000_0000, 0x3000_0fff));
+        }),
+        violation(|plan| plan.entry = None),
+        violation(|plan| plan.entry = Some(0x2000_0000)),
+    ];
+    let seen: BTreeSet<usize> = violations.iter().map(number).collect();
+    assert_eq!(seen, (0..RULES).collect(), "{violations:#?}");
+    for violation in violations {
+        assert!(!violation.to_string().is_empty());
+    }
+}
+
+const RULES: usize = 9;
+
+/// A new rule does not compile here until it has a number, and is missed above
+/// until it has a plan that breaks it.
+fn number(violation: &Violation) -> usize {
+    match violation {
+        Violation::TooManySegments { .. } => 0,
+        Violation::NotOnPages { .. } => 1,
+        Violation::Overfull { .. } => 2,
+        Violation::Overlap { .. } => 3,
+        Violation::OutsideRam { .. } => 4,
+        Violation::InExcluded { .. } => 5,
+        Violation::NotTold { .. } => 6,
+        Violation::TakenAway { .. } => 7,
+        Violation::Entry(_) => 8,
+    }
+}
+
+#[test]
+fn entries_that_touch_are_one_place() {
+    broken(Target::Normal, "quiet", |plan| {
+        let kernel = at(plan, Role::Kernel);
+        let middle = plan.segments[kernel].mem.start() + 0x1000;
+        let ram = plan.e820.pop().unwrap().0;
+        for part in [(ram.start(), middle), (middle, ram.end())] {
+            let part = PhysRange::from_bounds(part.0, part.1).unwrap();
+            plan.e820.push((part, E820Type::RAM));
+        }
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_crash_kernels_segments_lie_in_its_own_ram_but_for_the_header_of_the_dump() {
+    let nothing_told = |role| {
+        broken(Target::Crash, "quiet", |plan| {
+            let at = at(plan, role);
+            let mem = plan.segments[at].mem;
+            let split = |(range, kind): (PhysRange, E820Type)| {
+                let part = |start, end| PhysRange::from_bounds(start, end).ok();
+                let below = part(range.start(), range.end().min(mem.start()));
+                let above = part(range.start().max(mem.end()), range.end());
+                [below, above]
+                    .into_iter()
+                    .flatten()
+                    .map(move |it| (it, kind))
+            };
+            plan.e820 = std::mem::take(&mut plan.e820)
+                .into_iter()
+                .flat_map(split)
+                .collect();
+        })
+    };
+    for role in [
+        Role::Kernel,
+        Role::Initrd,
+        Role::BootParams,
+        Role::SetupData,
+        Role::Purgatory,
+    ] {
+        let name = role.name();
+        assert!(
+            matches!(
+                nothing_told(role),
+                Err(PlanError::Invalid(Violation::NotTold { role, .. })) if role == name
+            ),
+            "{name}"
+        );
+    }
+    nothing_told(Role::Elfcorehdr).unwrap();
+}
+
+#[test]
+fn all_segments_together_are_no_more_than_half_of_the_ram() {
+    let error = broken(Target::Normal, "quiet", |plan| {
+        moved(plan, Role::Kernel, range(0x2000_0000, 0x2fff_ffff));
+        moved(plan, Role::Initrd, range(0x30_0000, 0xfff_ffff));
+    });
+    // 256 MiB and 253 MiB: still less than half.
+    error.unwrap();
+    let error = broken(Target::Normal, "quiet", |plan| {
+        moved(plan, Role::Kernel, range(0x2000_0000, 0x2fff_ffff));
+        moved(plan, Role::Initrd, range(MIB, 0xfff_ffff));
+        moved(plan, Role::BootParams, range(0x3000_0000, 0x300f_ffff));
+    });
+    assert!(
+        matches!(error, Err(PlanError::TooLarge { limit, .. }) if limit == GIB / 2),
+        "{error:?}"
+    );
+}
