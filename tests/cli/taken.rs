@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::Lab;
+use super::common::pe::TinyPe;
 
 const GIB: u64 = 1 << 30;
 
@@ -59,6 +60,33 @@ fn no_segment_lies_in_what_the_command_line_takes() {
         text.contains("memmap=1G$7G: the new command line takes it from the next kernel"),
         "{text}"
     );
+}
+
+#[test]
+fn it_does_not_matter_what_the_line_was_made_of() {
+    let lab = lab();
+    let uki = TinyPe::uki().without(".dtb");
+    let line = b"quiet mem=7G\0";
+    lab.write("plain", uki.build());
+    lab.write(
+        "uki",
+        uki.without(".cmdline").with(".cmdline", line).build(),
+    );
+    lab.write("addon", TinyPe::new([(".cmdline", &b"mem=7G"[..])]).build());
+    lab.write("pc/proc/cmdline", "quiet mem=7G\n");
+    for source in [
+        &["uki"][..],
+        &["plain", "--addon", "addon"],
+        &["plain", "--append", "mem=7G"],
+        &["vmlinuz", "--reuse-cmdline"],
+    ] {
+        let options = ["--root", "pc", "--output", "json"];
+        let json = lab.succeeds(&[&["plan"], source, &options].concat());
+        let json: Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(json["excluded"][0]["name"], "mem=7G", "{source:?}");
+        let ends = segments(&json).into_iter().map(|(.., end)| end);
+        assert_eq!(ends.max(), Some(7 * GIB), "{source:?}");
+    }
 }
 
 #[test]
