@@ -4,6 +4,7 @@
 
 pub mod arch;
 pub mod arm;
+pub mod bytes;
 pub mod cli;
 pub mod crash;
 pub mod handover;

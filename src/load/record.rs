@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::bytes;
 use crate::crash::HotplugChoice;
 use crate::crash::fit::Fit;
 use crate::host::loaded::Loaded;
@@ -41,10 +42,12 @@ pub struct LoadRecord {
     /// By which call.
     pub syscall: Syscall,
     /// The kernel's file.
+    #[serde(with = "bytes::kept")]
     pub kernel: PathBuf,
     /// `uname -r` of the kernel, when its file tells.
     pub release: Option<String>,
     /// The initrds' files.
+    #[serde(with = "bytes::kept_list")]
     pub initrds: Vec<PathBuf>,
     /// A multiboot kernel's modules, each a file and, behind a space, its arguments.
     #[serde(default)]
@@ -53,7 +56,7 @@ pub struct LoadRecord {
     #[serde(default)]
     pub profile: Option<String>,
     /// The addons' files.
-    #[serde(default)]
+    #[serde(default, with = "bytes::kept_list")]
     pub addons: Vec<PathBuf>,
     /// Digests of what was loaded from these files.
     pub blobs: Option<Blobs>,
