@@ -123,6 +123,11 @@ fn iomem() {
 }
 
 #[test]
+fn cmdline() {
+    run("cmdline", entry::cmdline);
+}
+
+#[test]
 fn memmap() {
     run("memmap", entry::memmap);
 }

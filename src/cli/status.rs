@@ -1,13 +1,16 @@
 //! `rkexec status`: what is loaded, and what may forbid a load.
 
 use std::fmt::Write as _;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::render::json::{insert, insert_list};
 use super::{Context, render};
+use crate::bytes::{shown, shown_name};
 use crate::crash::Reservation;
 use crate::crash::sizing::{MARGIN, Sizing};
 use crate::host::loaded::Loaded;
@@ -304,10 +307,35 @@ fn what(record: &LoadRecord) -> String {
         .unwrap_or("a kernel without a version");
     format!(
         "{release} ({}) through {}, command line: {}",
-        record.kernel.display(),
+        shown_name(&record.kernel),
         record.syscall,
-        record.cmdline
+        shown(&record.cmdline)
     )
+}
+
+/// What a record is of, for programs.
+fn recorded(record: &LoadRecord) -> Value {
+    let mut json = json!({
+        "release": record.release,
+        "syscall": record.syscall,
+        "loaded_at": record.loaded_at,
+        "digests": record.blobs,
+        "kernel_updates": record.fit.as_ref().map(|fit| fit.kernel_updates),
+    });
+    if let Some(fields) = json.as_object_mut() {
+        fn name(path: &PathBuf) -> &[u8] {
+            path.as_os_str().as_bytes()
+        }
+        insert(fields, "kernel", name(&record.kernel));
+        insert_list(fields, "initrds", record.initrds.iter().map(name));
+        insert_list(
+            fields,
+            "modules",
+            record.modules.iter().map(|line| &***line),
+        );
+        insert(fields, "cmdline", &record.cmdline);
+    }
+    json
 }
 
 fn to_json(status: &Status) -> Value {
@@ -324,21 +352,7 @@ fn to_json(status: &Status) -> Value {
             json!({ "syscall": syscall, "target": target, "why": cause.why, "hint": cause.hint })
         })
         .collect();
-    let record = |record: &Option<LoadRecord>| {
-        record.as_ref().map(|record| {
-            json!({
-                "kernel": record.kernel,
-                "release": record.release,
-                "initrds": record.initrds,
-                "modules": record.modules,
-                "cmdline": record.cmdline,
-                "syscall": record.syscall,
-                "loaded_at": record.loaded_at,
-                "digests": record.blobs,
-                "kernel_updates": record.fit.as_ref().map(|fit| fit.kernel_updates),
-            })
-        })
-    };
+    let record = |record: &Option<LoadRecord>| record.as_ref().map(recorded);
     json!({
         "schema": 1,
         "loaded": loaded.normal,

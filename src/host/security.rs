@@ -2,7 +2,10 @@
 
 use std::io::{self, Read as _};
 
+use bstr::BStr;
+
 use super::{HostError, Root, text};
+use crate::cmdline;
 
 const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
 const STATUS: &str = "/proc/self/status";
@@ -175,11 +178,8 @@ fn appraises_kexec(policy: &str) -> bool {
 
 /// On by the command line, or by the kernel's default: then only its directory tells.
 fn kho(root: &Root) -> Result<bool, HostError> {
-    let cmdline = super::cmdline::read(root)?;
-    let asked = cmdline
-        .split_ascii_whitespace()
-        .filter_map(|word| kstrtobool(word.strip_prefix("kho=")?))
-        .next_back();
+    let line = super::cmdline::read(root)?;
+    let asked = cmdline::values(&line, "kho").filter_map(kstrtobool).last();
     match asked {
         Some(on) => Ok(on),
         None => Ok(root.list_permitted("/sys/kernel/debug/kho")?.is_some()),
@@ -187,8 +187,8 @@ fn kho(root: &Root) -> Result<bool, HostError> {
 }
 
 /// lib/kstrtox.c: only the first letter counts, or the first two of `on` and `off`.
-fn kstrtobool(word: &str) -> Option<bool> {
-    let mut letters = word.bytes().map(|letter| letter.to_ascii_lowercase());
+fn kstrtobool(word: &BStr) -> Option<bool> {
+    let mut letters = word.iter().map(|letter| letter.to_ascii_lowercase());
     match letters.next()? {
         b'e' | b'y' | b't' | b'1' => Some(true),
         b'd' | b'n' | b'f' | b'0' => Some(false),
@@ -360,7 +360,13 @@ mod tests {
     #[test]
     fn kho_by_command_line_or_directory() {
         let kho = |cmdline: &str| read(&[("/proc/cmdline", cmdline.as_bytes())]).kho;
-        for on in ["kho=on", "quiet kho=1\n", "kho=y", "kho=off kho=on"] {
+        for on in [
+            "kho=on",
+            "quiet kho=1\n",
+            "kho=y",
+            "kho=off kho=on",
+            "kho=\"on\"",
+        ] {
             assert!(kho(on), "{on}");
         }
         for off in [
@@ -371,6 +377,8 @@ mod tests {
             "kho",
             "kho_scratch=1",
             "xkho=on",
+            "x=\"a kho=on b\"",
+            "-- kho=on",
         ] {
             assert!(!kho(off), "{off}");
         }

@@ -9,6 +9,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use bstr::{BString, ByteSlice as _};
 use serde::{Deserialize, Serialize};
 
 use crate::bytes;
@@ -50,8 +51,8 @@ pub struct LoadRecord {
     #[serde(with = "bytes::kept_list")]
     pub initrds: Vec<PathBuf>,
     /// A multiboot kernel's modules, each a file and, behind a space, its arguments.
-    #[serde(default)]
-    pub modules: Vec<String>,
+    #[serde(default, with = "bytes::kept_list")]
+    pub modules: Vec<BString>,
     /// `--profile`.
     #[serde(default)]
     pub profile: Option<String>,
@@ -61,7 +62,8 @@ pub struct LoadRecord {
     /// Digests of what was loaded from these files.
     pub blobs: Option<Blobs>,
     /// The command line that was asked for, without what a crash load adds.
-    pub cmdline: String,
+    #[serde(with = "bytes::kept")]
+    pub cmdline: BString,
     /// Whether purgatory verifies.
     pub digest: bool,
     /// `--no-efi`.
@@ -92,7 +94,7 @@ pub struct Job {
     /// Addons to a UKI, in order.
     pub addons: Vec<PathBuf>,
     /// A multiboot kernel's modules, each a file and, behind a space, its arguments.
-    pub modules: Vec<String>,
+    pub modules: Vec<BString>,
     /// The rest.
     pub request: LoadRequest,
 }
@@ -136,13 +138,14 @@ impl LoadRecord {
     ) -> Result<Self, HostError> {
         let real = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let asked = match (image, &plan.crash) {
-            (_, Some(crash)) => crash.asked_cmdline.as_str(),
+            (_, Some(crash)) => crash.asked_cmdline.as_bstr(),
             // Without the name, which comes from the file again.
             (Image::Multiboot(kernel), None) => {
-                let line = plan.cmdline.as_str();
-                line.strip_prefix(&kernel.name).unwrap_or(line).trim_start()
+                let line = plan.cmdline.as_bstr();
+                let rest = line.strip_prefix(kernel.name.as_slice()).unwrap_or(line);
+                rest.trim_ascii_start().as_bstr()
             }
-            (Image::Linux(_), None) => plan.cmdline.as_str(),
+            (Image::Linux(_), None) => plan.cmdline.as_bstr(),
         };
         Ok(Self {
             schema: SCHEMA,
@@ -316,3 +319,7 @@ impl LoadRecord {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "record_bytes_tests.rs"]
+mod bytes_tests;

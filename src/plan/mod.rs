@@ -4,7 +4,6 @@
 //! randomness from the request. A [`Plan`] is the only road to a system call.
 
 mod chain;
-pub mod cmdline;
 mod decide;
 mod error;
 mod initrd;
@@ -16,13 +15,17 @@ mod validate;
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
-pub use cmdline::{Cmdline, CmdlineBase, CmdlineRequest};
+use bstr::{BStr, BString, ByteSlice as _};
+
 pub use decide::{Decision, SyscallChoice, kernel_map};
 pub use error::PlanError;
 pub use initrd::{INITRD_PAD, stream_size};
 pub use validate::Violation;
 
+pub use crate::cmdline::{Cmdline, CmdlineBase, CmdlineRequest};
+
 use crate::arch::x86_64::boot_params::E820_MAX_ENTRIES_ZEROPAGE;
+use crate::cmdline;
 use crate::crash::{self, HotplugChoice, Reservation};
 use crate::handover::record::Blob;
 use crate::handover::{Capability, Handover, HandoverRequest, Pool, Protection};
@@ -202,9 +205,7 @@ pub struct CrashPlan {
     /// that it wants for it; `None` with kexec_file_load, where it decides itself.
     pub hotplug: Option<(Hotplug, u64)>,
     /// The command line as it was asked for, without what a capture kernel needs besides.
-    pub asked_cmdline: String,
-    /// What the image takes, bytes without the NUL.
-    cmdline_limit: usize,
+    pub asked_cmdline: BString,
 }
 
 /// What is loaded from files, by its digests.
@@ -346,16 +347,15 @@ pub fn plan<'a>(
     let crash = match request.target {
         Target::Normal => None,
         Target::Crash => {
-            let asked = cmdline.as_str().to_owned();
+            let asked = cmdline.as_bstr().to_owned();
             if !cmdline::has(&asked, NO_MEMHOTPLUG) {
-                cmdline = cmdline.with(NO_MEMHOTPLUG, limit)?;
+                cmdline = cmdline.with(NO_MEMHOTPLUG)?;
             }
             Some(crash_plan(
                 request,
                 host,
                 &mut memory_map,
                 asked,
-                limit,
                 syscall.name,
             )?)
         }
@@ -369,17 +369,17 @@ pub fn plan<'a>(
     };
     if let Some(crash) = &plan.crash {
         plan.warnings
-            .extend(crash_warnings(host, crash, plan.cmdline.as_str()));
+            .extend(crash_warnings(host, crash, plan.cmdline.as_bstr()));
     }
     match plan.syscall.name {
         Syscall::KexecLoad => {
             if handover.has_pools() {
-                pools::protect(request, image, &handover, &target(), &mut plan)?;
+                pools::protect(request, &handover, &target(), &mut plan)?;
             } else if request.target == Target::Crash {
                 // Its memory is the reservation alone.
             } else if !request.handover.no_carry {
-                handover.check_cmdline(plan.cmdline.as_str())?;
-            } else if cmdline::has(plan.cmdline.as_str(), "pmpool") {
+                handover.check_cmdline(plan.cmdline.as_bstr())?;
+            } else if cmdline::has(plan.cmdline.as_bstr(), "pmpool") {
                 plan.warnings.push(
                     "pmpool= on the command line names no pool that is handed over: what lies there is lost"
                         .to_owned(),
@@ -434,8 +434,7 @@ fn crash_plan(
     request: &LoadRequest,
     host: &Host,
     map: &mut MemoryMap,
-    asked_cmdline: String,
-    cmdline_limit: usize,
+    asked_cmdline: BString,
     syscall: Syscall,
 ) -> Result<CrashPlan, PlanError> {
     let reservation = Reservation::of(host)?;
@@ -446,7 +445,6 @@ fn crash_plan(
         reservation,
         hotplug: hotplug.filter(|_| syscall == Syscall::KexecLoad),
         asked_cmdline,
-        cmdline_limit,
     })
 }
 
@@ -454,13 +452,13 @@ fn crash_plan(
 fn command_line(request: &LoadRequest, host: &Host, limit: usize) -> Result<Cmdline, PlanError> {
     let mut wish = request.cmdline.clone();
     if request.handover.no_carry && wish.base == CmdlineBase::Running {
-        wish.remove.push("pmpool".to_owned());
+        wish.remove.push("pmpool".into());
     }
     let running = match request.target {
         Target::Normal => host.cmdline.clone(),
-        Target::Crash => cmdline::for_crash(&host.cmdline),
+        Target::Crash => cmdline::for_crash(host.cmdline.as_bstr()),
     };
-    Cmdline::make(&wish, &running, limit)
+    Ok(Cmdline::make(&wish, &running, limit)?)
 }
 
 fn check_drivers(drivers: &BTreeSet<String>) -> Result<(), PlanError> {
@@ -515,9 +513,9 @@ fn general_warnings(request: &LoadRequest, host: &Host, map: &MemoryMap) -> Vec<
     warnings
 }
 
-fn crash_warnings(host: &Host, crash: &CrashPlan, cmdline: &str) -> Vec<String> {
+fn crash_warnings(host: &Host, crash: &CrashPlan, line: &BStr) -> Vec<String> {
     let mut warnings = Vec::new();
-    if !cmdline::has(cmdline, "reset_devices") {
+    if !cmdline::has(line, "reset_devices") {
         warnings.push(
             "the command line has no reset_devices: drivers of the capture kernel may trust devices in a state \
              that a panic left (Documentation/admin-guide/kdump/kdump.rst)"

@@ -7,12 +7,15 @@
 
 use std::borrow::Cow;
 
+use bstr::{BStr, ByteSlice as _};
+
 use super::place::{FOUR_GIB, Places, digests};
 use super::{
     Blobs, Cmdline, CmdlineBase, CmdlineRequest, LoadRequest, Plan, PlanError, PlannedPool, Role,
-    Segment, cmdline, decide, pools, validate,
+    Segment, decide, pools, validate,
 };
 use crate::arch::x86_64::multiboot::{BootInformation, Module, Pixels, Screen, v1, v2};
+use crate::cmdline;
 use crate::handover::{Handover, Protection};
 use crate::host::Host;
 use crate::host::firmware_tables::FirmwareTables;
@@ -106,16 +109,14 @@ fn command_line(
     image: &Multiboot<'_>,
 ) -> Result<Cmdline, PlanError> {
     let line = super::command_line(request, host, usize::MAX)?;
-    let base = match (image.name.as_str(), line.as_str()) {
-        ("", line) => line.to_owned(),
-        (name, "") => name.to_owned(),
-        (name, line) => format!("{name} {line}"),
-    };
+    let parts = [image.name.as_bstr(), line.as_bstr()];
+    let parts = parts.into_iter().filter(|part| !part.is_empty());
+    let base = bstr::join(b" ", parts).into();
     let request = CmdlineRequest {
         base: CmdlineBase::Given(base),
         ..CmdlineRequest::default()
     };
-    Cmdline::make(&request, "", usize::MAX)
+    Ok(Cmdline::make(&request, "", usize::MAX)?)
 }
 
 /// The modules' command lines are C strings, too.
@@ -125,7 +126,8 @@ fn check_names(image: &Multiboot<'_>) -> Result<(), PlanError> {
             base: CmdlineBase::Given(module.cmdline.clone()),
             ..CmdlineRequest::default()
         };
-        Cmdline::make(&request, "", usize::MAX).map(drop)
+        Cmdline::make(&request, "", usize::MAX)?;
+        Ok(())
     })
 }
 
@@ -172,7 +174,7 @@ fn warn(
     if image.asks_bios && host.efi.is_some() {
         warn("Xen starts on an EFI machine through EFI's boot services only, and they have ended: it will most likely reset the machine".to_owned());
     }
-    if image.asks_bios && !cmdline::has(plan.cmdline.as_str(), "no-real-mode") {
+    if image.asks_bios && !cmdline::has(plan.cmdline.as_bstr(), "no-real-mode") {
         warn("Xen asks the BIOS for its memory map, and does not take this one: no-real-mode on its command line makes it".to_owned());
     }
 }
@@ -196,7 +198,7 @@ fn place<'a>(
 
     let tables = &request.firmware_tables;
     let information = BootInformation {
-        cmdline: plan.cmdline.as_str(),
+        cmdline: plan.cmdline.as_bstr(),
         modules,
         map: &plan.e820,
         screen: screen(host, image)?,
@@ -389,7 +391,7 @@ fn modules<'a, 'm>(
     let mut modules = Vec::with_capacity(files.len());
     for file in alone {
         let mem = places.low("a module", file.bytes.len() as u64, end)?;
-        modules.push(module(mem.start(), file.bytes, &file.cmdline));
+        modules.push(module(mem.start(), file.bytes, file.cmdline.as_bstr()));
         segments.push(segment(Cow::Borrowed(file.bytes), mem));
     }
     if !together.is_empty() {
@@ -403,14 +405,18 @@ fn modules<'a, 'm>(
         }
         let mem = places.low("the last modules", bytes.len() as u64, end)?;
         for (file, offset) in together.iter().zip(offsets) {
-            modules.push(module(mem.start() + offset, file.bytes, &file.cmdline));
+            modules.push(module(
+                mem.start() + offset,
+                file.bytes,
+                file.cmdline.as_bstr(),
+            ));
         }
         segments.push(segment(Cow::Owned(bytes), mem));
     }
     Ok(modules)
 }
 
-fn module<'m>(start: u64, bytes: &[u8], cmdline: &'m str) -> Module<'m> {
+fn module<'m>(start: u64, bytes: &[u8], cmdline: &'m BStr) -> Module<'m> {
     Module {
         start: low(start),
         end: low(start + bytes.len() as u64),

@@ -1,10 +1,12 @@
 //! The JSON contract: schema 1. Addresses are `"0x…"`, sizes are bytes.
 
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
 use super::multiboot;
+use crate::bytes;
 use crate::handover::Capability;
 use crate::image::linux::xloadflags;
 use crate::image::{Image, LinuxKernel};
@@ -20,7 +22,7 @@ pub(in crate::cli) fn address(address: u64) -> String {
 pub(in crate::cli) fn plan(plan: &Plan<'_>, image: &Image<'_>, kernel: &Path) -> Value {
     let mut description = self::image(image);
     if let Some(fields) = description.as_object_mut() {
-        fields.insert("path".to_owned(), kernel.display().to_string().into());
+        insert(fields, "path", kernel.as_os_str().as_bytes());
     }
     let segments: Vec<Value> = plan
         .segments
@@ -67,13 +69,12 @@ pub(in crate::cli) fn plan(plan: &Plan<'_>, image: &Image<'_>, kernel: &Path) ->
             })
         })
         .collect();
-    json!({
+    let mut json = json!({
         "schema": 1,
         "target": plan.target(),
         "crash": plan.crash.as_ref().map(|crash| self::crash(plan, crash)),
         "syscall": plan.syscall,
         "image": description,
-        "cmdline": plan.cmdline,
         "entry": plan.entry.map(address),
         "segments": segments,
         "memory_map": memory_map(&plan.memory_map),
@@ -82,7 +83,35 @@ pub(in crate::cli) fn plan(plan: &Plan<'_>, image: &Image<'_>, kernel: &Path) ->
         "setup_data": plan.setup_data,
         "pools": pools,
         "warnings": plan.warnings,
-    })
+    });
+    if let Some(fields) = json.as_object_mut() {
+        insert(fields, "cmdline", plan.cmdline.as_bstr());
+    }
+    json
+}
+
+/// Adds text that need not be UTF-8 to `fields`. Where it is not, `NAME_bytes` has its
+/// bytes in hexadecimal.
+pub(in crate::cli) fn insert(fields: &mut Map<String, Value>, name: &str, text: &[u8]) {
+    let (text, bytes) = bytes::in_json(text);
+    fields.insert(name.to_owned(), text.into());
+    if let Some(bytes) = bytes {
+        fields.insert(format!("{name}_bytes"), bytes.into());
+    }
+}
+
+/// The same for a list: `NAME_bytes` has all of them where one is not UTF-8.
+pub(in crate::cli) fn insert_list<'a>(
+    fields: &mut Map<String, Value>,
+    name: &str,
+    list: impl Iterator<Item = &'a [u8]> + Clone,
+) {
+    let texts = list.clone().map(|text| bytes::in_json(text).0);
+    fields.insert(name.to_owned(), texts.collect::<Vec<_>>().into());
+    if list.clone().any(|text| bytes::in_json(text).1.is_some()) {
+        let bytes = list.map(bytes::hex).collect::<Vec<_>>();
+        fields.insert(format!("{name}_bytes"), bytes.into());
+    }
 }
 
 /// What makes it a crash kernel.
