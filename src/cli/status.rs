@@ -323,11 +323,10 @@ fn recorded(record: &LoadRecord) -> Value {
         "kernel_updates": record.fit.as_ref().map(|fit| fit.kernel_updates),
     });
     if let Some(fields) = json.as_object_mut() {
-        fn name(path: &PathBuf) -> &[u8] {
-            path.as_os_str().as_bytes()
-        }
-        insert(fields, "kernel", name(&record.kernel));
-        insert_list(fields, "initrds", record.initrds.iter().map(name));
+        insert(fields, "kernel", record.kernel.as_os_str().as_bytes());
+        let names = record.initrds.iter();
+        let names = names.map(|path| path.as_os_str().as_bytes());
+        insert_list(fields, "initrds", names);
         insert_list(
             fields,
             "modules",

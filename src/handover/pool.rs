@@ -174,9 +174,9 @@ impl Pool {
     ///
     /// # Errors
     /// When there is no size, a number is none, or as [`Pool::new`].
-    pub fn parse_cmdline(value: impl AsRef<[u8]>) -> Result<Self, PoolError> {
+    pub fn parse_cmdline(value: &(impl AsRef<[u8]> + ?Sized)) -> Result<Self, PoolError> {
         // What is not UTF-8 is no digit either way.
-        let value = &*shown(&value).to_string();
+        let value = &*shown(value).to_string();
         let (base, size) = value.split_once(',').ok_or_else(|| PoolError::NoSize {
             text: value.to_owned(),
         })?;

@@ -257,8 +257,8 @@ fn for_this_machine(pe: &Pe<'_>) -> Result<(), ImageError> {
 fn profile(bytes: &[u8]) -> Profile {
     let value = |wanted: &[u8]| {
         let lines = text(bytes).lines();
-        let values = lines.filter_map(|line| line.trim_ascii().strip_prefix(wanted));
-        let value = values.last()?.trim_with(|c| c == '"' || c == '\'');
+        let mut values = lines.filter_map(|line| line.trim_ascii().strip_prefix(wanted));
+        let value = values.next_back()?.trim_with(|c| c == '"' || c == '\'');
         // For terminals as well as for comparing.
         (!value.is_empty()).then(|| shown(value).to_string())
     };
