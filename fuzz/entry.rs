@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 
 use rkexec::arch::x86_64::boot_params::BootParams;
 use rkexec::arch::x86_64::setup_data::{SETUP_DTB, SetupData};
+use rkexec::cmdline::{self, Cmdline, CmdlineBase, CmdlineError, CmdlineRequest};
 use rkexec::handover::Report;
 use rkexec::handover::device_tree::{DeviceTree, MAX_BLOB, TreeError};
 use rkexec::handover::pool::Pool;
@@ -31,6 +32,37 @@ use rkexec::vmcore::Vmcore;
 const CHAIN_BASE: u64 = 0x7fff_f000;
 /// Size of the zero page, bytes.
 const ZERO_PAGE: usize = 4096;
+
+/// A running command line, reused.
+pub(crate) fn cmdline(data: &[u8]) -> bool {
+    let request = CmdlineRequest {
+        base: CmdlineBase::Running,
+        ..CmdlineRequest::default()
+    };
+    let one_line = CmdlineRequest {
+        base: CmdlineBase::Given(cmdline::one_line(data)),
+        ..CmdlineRequest::default()
+    };
+    let one_line = Cmdline::make(&one_line, "", usize::MAX);
+    assert!(!matches!(one_line, Err(CmdlineError::Newline(_))));
+    for word in cmdline::words(data) {
+        let (name, value) = cmdline::parameter(word);
+        assert!(name.len() + value.map_or(0, |value| value.len()) <= word.len());
+    }
+    let Ok(line) = Cmdline::make(&request, data, usize::MAX) else {
+        return false;
+    };
+    assert!(line.as_bstr().len() <= data.len());
+    for name in ["BOOT_IMAGE", "initrd", "elfcorehdr"] {
+        assert!(!cmdline::has(line.as_bstr(), name), "{name}");
+    }
+    assert!(!line.to_string().contains(char::is_control));
+    match line.with("x=1") {
+        Ok(with) => assert_eq!(cmdline::value(with.as_bstr(), "x"), Some("1".into())),
+        Err(error) => assert!(matches!(error, CmdlineError::OpenQuote(_))),
+    }
+    true
+}
 
 /// /proc/iomem.
 pub(crate) fn iomem(data: &[u8]) -> bool {
@@ -249,8 +281,8 @@ pub(crate) fn uki(data: &[u8]) -> bool {
     for number in 0..uki.profiles.len() {
         let uki = uki.clone().choose(&format!("@{number}")).unwrap();
         let _ = (uki.kernel(), uki.initrds(), uki.dtb(), uki.is_signed());
-        if let Ok(Some(line)) = uki.cmdline() {
-            assert!(!line.contains(|c: char| c.is_ascii_control()));
+        if let Some(line) = uki.cmdline() {
+            assert!(line.iter().all(|byte| *byte >= b' '));
         }
     }
     if let Ok(contents) = Contents::of(data)
@@ -386,7 +418,7 @@ fn check_tree(tree: &DeviceTree) {
 fn host() -> Host {
     Host {
         release: String::new(),
-        cmdline: String::new(),
+        cmdline: Default::default(),
         iomem: Iomem::default(),
         fdt: None,
         firmware_map: None,

@@ -17,6 +17,7 @@ use tiny_vmcore::{State, TinyRing};
 pub(crate) fn all() -> [(&'static str, Vec<Vec<u8>>); 19] {
     [
         ("iomem", iomem()),
+        ("cmdline", cmdline()),
         ("memmap", memmap()),
         ("taken", taken()),
         ("boot_params", boot_params()),
@@ -211,6 +212,17 @@ fn taken() -> Vec<Vec<u8>> {
         "memmap=\"1G$7G\" x=\"a b\" memmap=256M%0x10000000-2+1 -- mem=1G",
     ];
     lines.map(|line| line.as_bytes().to_vec()).to_vec()
+}
+
+/// Command lines with quotes, bytes that are no UTF-8, and words for init.
+fn cmdline() -> Vec<Vec<u8>> {
+    let lines: [&[u8]; 4] = [
+        b"BOOT_IMAGE=/vmlinuz root=LABEL=caf\xe9 quiet initrd=\\x.img -- initrd=3",
+        b"dyndbg=\"file a +p; initrd=b\" memmap=exactmap \"memmap=64K@0 1\" x=\"\n\"",
+        b"quiet\xc2\xa0initrd=x\xc2\xa0memmap=1G$2G root=LABEL=\xc3\xa0mes\xc3\xa0",
+        b" \t a==b =c \"d\" elfcorehdr=0x1 \x0b--\xff",
+    ];
+    lines.map(<[u8]>::to_vec).to_vec()
 }
 
 /// Entries of /sys/firmware/memmap, their files ended by NULs.

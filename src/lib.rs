@@ -4,7 +4,9 @@
 
 pub mod arch;
 pub mod arm;
+pub mod bytes;
 pub mod cli;
+pub mod cmdline;
 pub mod crash;
 pub mod handover;
 pub mod host;

@@ -128,6 +128,11 @@ fn taken() {
 }
 
 #[test]
+fn cmdline() {
+    run("cmdline", entry::cmdline);
+}
+
+#[test]
 fn memmap() {
     run("memmap", entry::memmap);
 }

@@ -143,7 +143,7 @@ fn facts_that_all_share() {
     for name in NAMES {
         let host = host(name);
         assert!(host.release.ends_with("-amd64"), "{}", host.release);
-        assert!(host.cmdline.starts_with("console=ttyS0 panic=-1 quiet"));
+        assert!(host.cmdline.starts_with(b"console=ttyS0 panic=-1 quiet"));
         assert_eq!(host.security.lockdown, Some(Lockdown::None), "{name}");
         assert_eq!(host.security.load_disabled, Some(false), "{name}");
         assert_eq!(host.security.cap_sys_boot, Some(true), "{name}");

@@ -142,7 +142,7 @@ fn process(rkexec: &Path, machine: &Path, kernel: &Kernel) -> Result<Duration> {
 fn library(machine: &Path, image: &image::Image<'_>) -> Result<Duration> {
     let request = LoadRequest {
         cmdline: CmdlineRequest {
-            base: CmdlineBase::Given("quiet".to_owned()),
+            base: CmdlineBase::Given("quiet".into()),
             ..CmdlineRequest::default()
         },
         no_digest: true,

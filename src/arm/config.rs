@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use crate::cmdline::UNFIT_FOR_CRASH;
 use crate::crash::HotplugChoice;
 use crate::memory::parse_size;
 use crate::plan::{CmdlineBase, CmdlineRequest, SyscallChoice};
@@ -196,12 +197,16 @@ impl Config {
         let rules = &self.cmdline;
         CmdlineRequest {
             base: match (&rules.line, rules.base) {
-                (Some(line), _) => CmdlineBase::Given(line.get_ref().clone()),
+                (Some(line), _) => CmdlineBase::Given(line.get_ref().as_str().into()),
                 (None, None | Some(Base::Running)) => CmdlineBase::Running,
                 (None, Some(Base::Empty)) => CmdlineBase::Empty,
             },
-            append: vec![rules.append.clone()],
-            remove: rules.remove.clone(),
+            append: vec![rules.append.as_str().into()],
+            remove: rules
+                .remove
+                .iter()
+                .map(|word| word.as_str().into())
+                .collect(),
         }
     }
 
@@ -229,22 +234,10 @@ impl Default for CmdlineRules {
             base: None,
             line: None,
             append: "nr_cpus=1 reset_devices".to_owned(),
-            remove: UNFIT.map(str::to_owned).to_vec(),
+            remove: UNFIT_FOR_CRASH.map(str::to_owned).to_vec(),
         }
     }
 }
-
-/// Parameters that do harm to a crash kernel: they set memory aside that it does
-/// not have, or tell it of other memory than its own.
-const UNFIT: [&str; 7] = [
-    "crashkernel",
-    "default_hugepagesz",
-    "hugepages",
-    "hugepagesz",
-    "log_buf_len",
-    "mem",
-    "memmap",
-];
 
 impl FileName {
     fn path(&self, release: &str) -> PathBuf {
@@ -412,7 +405,7 @@ mod tests {
         let cmdline = config.cmdline();
         assert_eq!(cmdline.base, CmdlineBase::Running);
         assert_eq!(cmdline.append, ["nr_cpus=1 reset_devices"]);
-        assert!(cmdline.remove.contains(&"crashkernel".to_owned()));
+        assert!(cmdline.remove.contains(&"crashkernel".into()));
     }
 
     #[test]
@@ -421,7 +414,7 @@ mod tests {
         assert_eq!(base("base = 'running'").base, CmdlineBase::Running);
         assert_eq!(base("base = 'empty'").base, CmdlineBase::Empty);
         let given = base("line = 'root=/dev/sda'\nappend = ''\nremove = []");
-        assert_eq!(given.base, CmdlineBase::Given("root=/dev/sda".to_owned()));
+        assert_eq!(given.base, CmdlineBase::Given("root=/dev/sda".into()));
         assert_eq!(given.append, [""]);
         assert!(given.remove.is_empty());
     }

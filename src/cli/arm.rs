@@ -1,6 +1,7 @@
 //! `rkexec arm`: the crash kernel of the configuration is loaded, if what is
 //! loaded is not already that.
 
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
@@ -8,9 +9,11 @@ use clap::Args;
 use serde_json::json;
 
 use super::load::{Planned, alone, carry_out, now, random_seed, with_quick_plan};
+use super::render::json::insert;
 use super::{Context, Output, Usage, render, write_text};
 use crate::arm::config::{Config, DEFAULT_PATH, WhenImpossible};
 use crate::arm::watch::{Kernel, Machine, State, watch};
+use crate::bytes::shown_name;
 use crate::host::Host;
 use crate::host::environment::Environment;
 use crate::host::loaded::Loaded;
@@ -103,7 +106,7 @@ struct Armed {
 
 impl Armed {
     fn line(&self) -> String {
-        let kernel = self.kernel.display();
+        let kernel = shown_name(&self.kernel);
         match &self.because {
             Some(why) => format!("armed with {kernel}: {why}"),
             None => format!("armed with {kernel} already: nothing is loaded"),
@@ -111,13 +114,16 @@ impl Armed {
     }
 
     fn to_json(&self) -> serde_json::Value {
-        json!({
+        let mut json = json!({
             "schema": 1,
             "armed": true,
             "loaded": self.because.is_some(),
             "reason": self.because,
-            "kernel": self.kernel,
-        })
+        });
+        if let Some(fields) = json.as_object_mut() {
+            insert(fields, "kernel", self.kernel.as_os_str().as_bytes());
+        }
+        json
     }
 }
 
@@ -216,7 +222,7 @@ impl Machine for Arming<'_> {
     fn arm(&mut self) -> anyhow::Result<String> {
         self.plan(|planned, wanted, _| {
             self.load(planned)?;
-            Ok(format!("armed with {}", wanted.kernel.display()))
+            Ok(format!("armed with {}", shown_name(&wanted.kernel)))
         })
     }
 }

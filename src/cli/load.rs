@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use anyhow::Context as _;
 use clap::Args;
 
-use super::options::LoadArgs;
+use super::options::{self, LoadArgs};
 use super::{Context, multiboot, render, rescue, say, sizing};
 use crate::handover::Capability;
 use crate::host::{Host, HostError, Root};
@@ -152,7 +152,7 @@ pub(super) fn job(args: &LoadArgs) -> anyhow::Result<Job> {
         initrds: args.initrd.clone(),
         profile: args.profile.clone(),
         addons: args.addon.clone(),
-        modules: args.module.clone(),
+        modules: args.module.iter().map(options::bytes).collect(),
         request: args.request(dtb, random_seed()?, now()),
     })
 }

@@ -1,9 +1,11 @@
 //! What a multiboot kernel is given beside what Linux is: modules, and the firmware's
 //! root pointers.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-use anyhow::Context as _;
+use bstr::BString;
 
 use super::load::open_file;
 use super::{Context, Usage};
@@ -17,10 +19,13 @@ use crate::plan::LoadRequest;
 use crate::sys::MappedFile;
 
 /// Opens the files of `modules`, each `FILE ARGS`.
-pub(super) fn open(modules: &[String]) -> anyhow::Result<Vec<MappedFile>> {
-    let open = |module: &String| {
-        let (file, _) = module.split_once(' ').unwrap_or((module, ""));
-        open_file(Path::new(file), "module")
+pub(super) fn open(modules: &[BString]) -> anyhow::Result<Vec<MappedFile>> {
+    let open = |module: &BString| {
+        let file = module.split(|byte| *byte == b' ').next();
+        open_file(
+            Path::new(OsStr::from_bytes(file.unwrap_or_default())),
+            "module",
+        )
     };
     modules.iter().map(open).collect()
 }
@@ -41,11 +46,7 @@ pub(super) fn complete<'a>(
         let why = "planning failed: --module is for multiboot kernels, and this is a Linux, which takes --initrd";
         return Err(Usage(why.to_owned()).into());
     };
-    kernel.name = job
-        .kernel
-        .to_str()
-        .context("planning failed: the kernel's name becomes a part of its command line, and is not UTF-8")?
-        .to_owned();
+    kernel.name = job.kernel.as_os_str().as_bytes().into();
     kernel.modules = files
         .modules
         .iter()

@@ -1,7 +1,10 @@
 //! The load options, as `load` and `plan` take them.
 
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 
+use bstr::BString;
 use clap::{Args, ValueEnum};
 
 use crate::crash::HotplugChoice;
@@ -28,19 +31,19 @@ pub(super) struct LoadArgs {
     pub(super) addon: Vec<PathBuf>,
     /// A module for a multiboot kernel: its file, and after a space its command line; repeatable.
     #[arg(long, value_name = "\"FILE ARGS\"")]
-    pub(super) module: Vec<String>,
+    pub(super) module: Vec<OsString>,
     /// The whole command line.
     #[arg(long, value_name = "STRING", conflicts_with = "reuse_cmdline")]
-    pub(super) cmdline: Option<String>,
+    pub(super) cmdline: Option<OsString>,
     /// The running command line, without what belongs to this boot alone.
     #[arg(long)]
     pub(super) reuse_cmdline: bool,
     /// Text added to the command line; repeatable.
     #[arg(long, value_name = "STRING")]
-    pub(super) append: Vec<String>,
+    pub(super) append: Vec<OsString>,
     /// Parameter taken out of the command line, `name` or `name=value`; repeatable.
     #[arg(long, value_name = "PARAM")]
-    remove: Vec<String>,
+    remove: Vec<OsString>,
     /// Load the crash kernel, which a panic boots, into the memory of `crashkernel=`.
     ///
     /// Its command line also gets elfcorehdr=, and acpi_no_memhotplug, without which it
@@ -111,6 +114,11 @@ pub(super) struct LoadArgs {
     pub(super) file_flags: FileFlags,
 }
 
+/// The bytes of an argument, which need not be UTF-8.
+pub(super) fn bytes(argument: &OsString) -> BString {
+    argument.clone().into_vec().into()
+}
+
 /// A port's number, without the suffixes of sizes.
 fn parse_port(text: &str) -> Result<u16, String> {
     let port = parse_size(text)
@@ -171,15 +179,15 @@ impl LoadArgs {
     /// seed for the next kernel's random number generator, and the time.
     pub(super) fn request(&self, dtb: Option<Vec<u8>>, seed: [u8; 32], time: u64) -> LoadRequest {
         let base = match &self.cmdline {
-            Some(line) => CmdlineBase::Given(line.clone()),
+            Some(line) => CmdlineBase::Given(bytes(line)),
             None if self.reuse_cmdline => CmdlineBase::Running,
             None => CmdlineBase::Empty,
         };
         LoadRequest {
             cmdline: CmdlineRequest {
                 base,
-                append: self.append.clone(),
-                remove: self.remove.clone(),
+                append: self.append.iter().map(bytes).collect(),
+                remove: self.remove.iter().map(bytes).collect(),
             },
             syscall: match self.syscall {
                 SyscallArg::Auto => SyscallChoice::Auto,

@@ -1,11 +1,13 @@
 //! What is said of a crash kernel's memory.
 
+use bstr::{BStr, ByteSlice as _};
+
 use super::render::human;
 use crate::crash::sizing::{Sizing, parameter};
 use crate::host::Host;
 
 /// That the reservation may be too small; `None` when it is not.
-pub(super) fn too_small(sizing: &Sizing, host_cmdline: &str) -> Option<String> {
+pub(super) fn too_small(sizing: &Sizing, running: &BStr) -> Option<String> {
     if sizing.is_enough() {
         return None;
     }
@@ -13,7 +15,7 @@ pub(super) fn too_small(sizing: &Sizing, host_cmdline: &str) -> Option<String> {
         "the reservation of {} may be too small for the crash kernel to run: {}; boot with {} or more",
         human(sizing.reserved),
         sum(sizing),
-        parameter(sizing.needed(), host_cmdline)
+        parameter(sizing.needed(), running)
     ))
 }
 
@@ -37,5 +39,5 @@ pub(super) fn of_plan(
 ) -> Option<String> {
     let crash = plan.crash.as_ref()?;
     let sizing = Sizing::of(&crash.reservation, memory_size, initrds)?;
-    too_small(&sizing, &host.cmdline)
+    too_small(&sizing, host.cmdline.as_bstr())
 }

@@ -1,14 +1,18 @@
 //! `rkexec status`: what is loaded, and what may forbid a load.
 
 use std::fmt::Write as _;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use bstr::ByteSlice as _;
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::render::json::{insert, insert_list};
 use super::sizing::{sum, too_small};
 use super::{Context, render};
+use crate::bytes::{shown, shown_name};
 use crate::crash::sizing::{MARGIN, Sizing};
 use crate::crash::{CrashError, Reservation};
 use crate::host::kho::Kho;
@@ -130,7 +134,7 @@ impl Status {
         let (sizing, too_small) = match (&crash, &host) {
             (Ok(Some(record)), Ok(host)) if !check => {
                 let sizing = sizing(root, record, host);
-                let warning = sizing.and_then(|sizing| too_small(&sizing, &host.cmdline));
+                let warning = sizing.and_then(|sizing| too_small(&sizing, host.cmdline.as_bstr()));
                 (sizing, warning)
             }
             _ => (None, None),
@@ -344,10 +348,34 @@ fn what(record: &LoadRecord) -> String {
         .unwrap_or("a kernel without a version");
     format!(
         "{release} ({}) through {}, command line: {}",
-        record.kernel.display(),
+        shown_name(&record.kernel),
         record.syscall,
-        record.cmdline
+        shown(&record.cmdline)
     )
+}
+
+/// What a record is of, for programs.
+fn recorded(record: &LoadRecord) -> Value {
+    let mut json = json!({
+        "release": record.release,
+        "syscall": record.syscall,
+        "loaded_at": record.loaded_at,
+        "digests": record.blobs,
+        "kernel_updates": record.fit.as_ref().map(|fit| fit.kernel_updates),
+    });
+    if let Some(fields) = json.as_object_mut() {
+        insert(fields, "kernel", record.kernel.as_os_str().as_bytes());
+        let names = record.initrds.iter();
+        let names = names.map(|path| path.as_os_str().as_bytes());
+        insert_list(fields, "initrds", names);
+        insert_list(
+            fields,
+            "modules",
+            record.modules.iter().map(|line| &***line),
+        );
+        insert(fields, "cmdline", &record.cmdline);
+    }
+    json
 }
 
 fn to_json(status: &Status) -> Value {
@@ -364,21 +392,7 @@ fn to_json(status: &Status) -> Value {
             json!({ "syscall": syscall, "target": target, "why": cause.why, "hint": cause.hint })
         })
         .collect();
-    let record = |record: &Option<LoadRecord>| {
-        record.as_ref().map(|record| {
-            json!({
-                "kernel": record.kernel,
-                "release": record.release,
-                "initrds": record.initrds,
-                "modules": record.modules,
-                "cmdline": record.cmdline,
-                "syscall": record.syscall,
-                "loaded_at": record.loaded_at,
-                "digests": record.blobs,
-                "kernel_updates": record.fit.as_ref().map(|fit| fit.kernel_updates),
-            })
-        })
-    };
+    let record = |record: &Option<LoadRecord>| record.as_ref().map(recorded);
     json!({
         "schema": 1,
         "loaded": loaded.normal,

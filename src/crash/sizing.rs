@@ -1,11 +1,12 @@
 //! Whether the reservation is large enough for the crash kernel to run in.
 
+use bstr::BStr;
 use serde::Serialize;
 
 use super::Reservation;
+use crate::cmdline;
 use crate::image::decompress::DEFAULT_CAP;
 use crate::image::initramfs;
-use crate::plan::cmdline;
 
 /// What a capture kernel needs besides itself and its initrd, bytes: the
 /// descriptors of its memory, buffers of its drivers, and the program that saves
@@ -68,11 +69,9 @@ impl Sizing {
 /// `running`, the running command line, has: segments go into the high reservation where
 /// there are two.
 #[must_use]
-pub fn parameter(bytes: u64, running: &str) -> String {
+pub fn parameter(bytes: u64, running: &BStr) -> String {
     let megabytes = bytes.div_ceil(1 << 20).next_multiple_of(STEP);
-    let high = cmdline::words(running)
-        .take_while(|word| *word != "--")
-        .any(|word| word.starts_with("crashkernel=") && word.ends_with(",high"));
+    let high = cmdline::values(running, "crashkernel").any(|value| value.ends_with(b",high"));
     let high = if high { ",high" } else { "" };
     format!("crashkernel={megabytes}M{high}")
 }
@@ -114,7 +113,11 @@ mod tests {
             ),
             (300 * mib, "x -- crashkernel=1M,high", "crashkernel=320M"),
         ] {
-            assert_eq!(super::parameter(bytes, running), parameter, "{running}");
+            assert_eq!(
+                super::parameter(bytes, running.into()),
+                parameter,
+                "{running}"
+            );
         }
     }
 }

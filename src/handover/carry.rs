@@ -1,15 +1,18 @@
 //! Which pools and which tree are handed over, and whether they may lie where
 //! they lie.
 
+use bstr::BStr;
+
 use super::device_tree::DeviceTree;
 use super::pool::{self, Pool};
 use super::protect::Protection;
 use super::record::{PoolRecord, Record};
 use super::{HandoverError, HandoverRequest};
 use crate::arch::x86_64::setup_data::SETUP_NONE;
+use crate::bytes::shown;
+use crate::cmdline;
 use crate::host::Host;
 use crate::memory::{E820Type, MemoryKind, MemoryMap, PhysRange, Region};
-use crate::plan::cmdline;
 
 /// Where a given blob is from, in errors.
 const GIVEN: &str = "the device tree of --dtb";
@@ -175,7 +178,7 @@ impl Handover {
     ///
     /// # Errors
     /// When it is malformed, or names another place or no pool at all.
-    pub fn check_cmdline(&self, line: &str) -> Result<bool, HandoverError> {
+    pub fn check_cmdline(&self, line: &BStr) -> Result<bool, HandoverError> {
         let Some(value) = cmdline::value(line, "pmpool") else {
             return Ok(false);
         };
@@ -187,10 +190,10 @@ impl Handover {
             Some(pool) if pool.range() == named.range() => Ok(true),
             Some(pool) => Err(HandoverError::Mismatch {
                 name: pool.name().to_owned(),
-                given: value.to_owned(),
+                given: shown(value).to_string(),
                 pool: pool.cmdline_value(),
             }),
-            None => Err(HandoverError::NoSuchPool(value.to_owned())),
+            None => Err(HandoverError::NoSuchPool(shown(value).to_string())),
         }
     }
 

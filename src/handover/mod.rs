@@ -145,9 +145,6 @@ pub enum HandoverError {
     /// `pmpool=` names memory that is no pool of this load.
     #[error("the new command line says pmpool={0}, and no pool is handed over there")]
     NoSuchPool(String),
-    /// Nothing can be added to the command line so that the kernel sees it.
-    #[error("{0} cannot be added to the command line: a quote is left open")]
-    OpenQuote(String),
     /// Nothing is known of the target.
     #[error(
         "nobody knows whether the next kernel understands pools: no word of {option} was found"

@@ -1,6 +1,7 @@
 //! Persistent memory pools, as the RFC "Introduce persistent memory pool" v2
 //! (kexec mailing list, 2023-09-25) defines them.
 
+use crate::bytes::shown;
 use crate::memory::{PAGE_SIZE, PhysRange, RangeError, SizeError, parse_digits, parse_size};
 
 /// The node below /chosen that describes a pool without another name.
@@ -173,7 +174,9 @@ impl Pool {
     ///
     /// # Errors
     /// When there is no size, a number is none, or as [`Pool::new`].
-    pub fn parse_cmdline(value: &str) -> Result<Self, PoolError> {
+    pub fn parse_cmdline(value: &(impl AsRef<[u8]> + ?Sized)) -> Result<Self, PoolError> {
+        // What is not UTF-8 is no digit either way.
+        let value = &*shown(value).to_string();
         let (base, size) = value.split_once(',').ok_or_else(|| PoolError::NoSize {
             text: value.to_owned(),
         })?;

@@ -3,9 +3,11 @@
 //! It travels as a SETUP_NONE node: every kernel ignores it, keeps its memory
 //! reserved, and shows it below /sys/kernel/boot_params/setup_data.
 
+use bstr::BString;
 use serde::{Deserialize, Serialize};
 
 use super::protect::Protection;
+use crate::bytes;
 
 /// First bytes of the payload; JSON follows.
 const MAGIC: &[u8] = b"RKXREC1\n";
@@ -25,7 +27,8 @@ pub struct Record {
     /// `uname -r` of the kernel that was loaded, when its file told.
     pub release: Option<String>,
     /// The command line.
-    pub cmdline: String,
+    #[serde(flatten, with = "bytes::Cmdline")]
+    pub cmdline: BString,
     /// The memory map: start, size, e820 type.
     pub e820: Vec<(u64, u64, u32)>,
     /// Whether `e820` is the whole map.
@@ -72,17 +75,12 @@ pub struct PoolRecord {
 pub struct RecordError(#[from] serde_json::Error);
 
 impl Blob {
-    /// Of `bytes`, whose digest is `digest`.
+    /// Of `content`, whose digest is `digest`.
     #[must_use]
-    pub fn new(bytes: &[u8], digest: &[u8]) -> Self {
-        use std::fmt::Write as _;
-        let mut hex = String::with_capacity(digest.len() * 2);
-        for byte in digest {
-            let _ = write!(hex, "{byte:02x}");
-        }
+    pub fn new(content: &[u8], digest: &[u8]) -> Self {
         Self {
-            size: bytes.len(),
-            digest: hex,
+            size: content.len(),
+            digest: bytes::hex(digest),
         }
     }
 }
@@ -120,7 +118,7 @@ mod tests {
             loaded_at: 1_800_000_000,
             from: "6.1".to_owned(),
             release: None,
-            cmdline: "a=\"b c\" \\ ü".to_owned(),
+            cmdline: "a=\"b c\" \\ ü".into(),
             e820: vec![(0, u64::MAX, u32::MAX)],
             e820_complete: true,
             setup_data: vec![(1, 20)],
@@ -141,6 +139,23 @@ mod tests {
     fn it_reads_back() {
         assert_eq!(Record::parse(&record().payload()).unwrap(), Some(record()));
         assert_eq!(record().device_tree.unwrap().digest, "ab".repeat(32));
+    }
+
+    /// Older versions read a string there, and are not to stumble.
+    #[test]
+    fn a_line_that_is_no_text_reads_back() {
+        let record = Record {
+            cmdline: b"root=LABEL=caf\xe9".into(),
+            ..record()
+        };
+        let payload = record.payload();
+        assert_eq!(Record::parse(&payload).unwrap(), Some(record));
+        let json: serde_json::Value = serde_json::from_slice(&payload[MAGIC.len()..]).unwrap();
+        assert_eq!(json["cmdline"], "root=LABEL=caf\\xe9");
+        assert_eq!(json["cmdline_bytes"], "726f6f743d4c4142454c3d636166e9");
+        let plain: serde_json::Value =
+            serde_json::from_slice(&self::record().payload()[MAGIC.len()..]).unwrap();
+        assert!(plain["cmdline"].is_string() && plain.get("cmdline_bytes").is_none());
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What arrived in this kernel, held against rkexec's record of what was planned.
 
+use bstr::BString;
 use serde::Serialize;
 
 use super::carry::running_record;
@@ -10,11 +11,13 @@ use super::{HandoverError, Pool, carry};
 use crate::arch::x86_64::setup_data::{
     INDIRECT_POOL, SETUP_DTB, SETUP_INDIRECT, SETUP_NONE, SETUP_RNG_SEED, type_name,
 };
+use crate::bytes::shown;
+use crate::cmdline;
 use crate::host::Host;
 use crate::host::boot_params::SetupDataNode;
 use crate::host::firmware_memmap::FirmwareRegion;
 use crate::memory::{E820Type, Layer, PhysRange};
-use crate::plan::{cmdline, kernel_map};
+use crate::plan::kernel_map;
 use crate::purgatory;
 
 /// How an item arrived.
@@ -124,6 +127,17 @@ fn compare<T: PartialEq + std::fmt::Display>(what: &str, planned: &T, found: &T)
     }
 }
 
+/// As [`compare`], by the bytes.
+fn command_line(planned: &BString, found: &BString) -> Item {
+    const WHAT: &str = "command line";
+    if planned == found {
+        return item(WHAT, Verdict::AsPlanned, "");
+    }
+    let (planned, found) = (shown(planned), shown(found));
+    let detail = format!("planned {planned}, found {found}");
+    item(WHAT, Verdict::Differs, detail)
+}
+
 fn items(record: &Record, host: &Host, pools: &[Pool]) -> Vec<Item> {
     let nodes = host
         .boot_params
@@ -137,7 +151,7 @@ fn items(record: &Record, host: &Host, pools: &[Pool]) -> Vec<Item> {
             "the kernel's file did not tell",
         ),
     }];
-    items.push(compare("command line", &record.cmdline, &host.cmdline));
+    items.push(command_line(&record.cmdline, &host.cmdline));
     items.push(memory_map(record, host));
     items.push(chain(record, nodes));
     items.extend(
@@ -364,7 +378,7 @@ fn unprotected(
     }
 }
 
-fn names_pool(line: &str, range: PhysRange) -> bool {
+fn names_pool(line: &BString, range: PhysRange) -> bool {
     let pool = cmdline::value(line, "pmpool").map(Pool::parse_cmdline);
     matches!(pool, Some(Ok(pool)) if pool.range() == range)
 }

@@ -1,16 +1,15 @@
 //! /proc/cmdline.
 
+use bstr::{BString, ByteSlice as _};
+
 use super::{HostError, Root};
 
 const PATH: &str = "/proc/cmdline";
 
-/// The line without its newline. Bytes that are not UTF-8 are replaced: the
-/// kernel takes any, and it should not keep a machine from being rebooted.
-pub(super) fn read(root: &Root) -> Result<String, HostError> {
+/// The line without its newline, in the bytes that the kernel has: they need not be UTF-8.
+pub(super) fn read(root: &Root) -> Result<BString, HostError> {
     let bytes = root.read(PATH)?;
-    Ok(String::from_utf8_lossy(&bytes)
-        .trim_end_matches('\n')
-        .to_owned())
+    Ok(bytes.trim_end_with(|c| c == '\n').into())
 }
 
 #[cfg(test)]
@@ -19,9 +18,11 @@ mod tests {
 
     #[test]
     fn only_the_newline_is_taken_away() {
+        const LINE: &[u8] = b" a=\"b c\" \xff \n";
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("proc")).unwrap();
-        std::fs::write(dir.path().join("proc/cmdline"), b" a=\"b c\" \xff \n").unwrap();
-        assert_eq!(read(&Root::at(dir.path())).unwrap(), " a=\"b c\" \u{fffd} ");
+        std::fs::write(dir.path().join("proc/cmdline"), LINE).unwrap();
+        let line = LINE.strip_suffix(b"\n").unwrap();
+        assert_eq!(read(&Root::at(dir.path())).unwrap(), line);
     }
 }

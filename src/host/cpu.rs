@@ -1,6 +1,9 @@
 //! /proc/cpuinfo and /proc/meminfo: the few facts that decide something.
 
+use bstr::BStr;
+
 use super::{HostError, Root};
+use crate::cmdline;
 
 const CPUINFO: &str = "/proc/cpuinfo";
 const MEMINFO: &str = "/proc/meminfo";
@@ -21,7 +24,7 @@ impl Cpu {
     ///
     /// # Errors
     /// When there is no such line.
-    pub fn parse(cpuinfo: &[u8], cmdline: &str) -> Result<Self, String> {
+    pub fn parse(cpuinfo: &[u8], line: &BStr) -> Result<Self, String> {
         let cpuinfo = String::from_utf8_lossy(cpuinfo);
         let flags = cpuinfo
             .lines()
@@ -31,10 +34,7 @@ impl Cpu {
             .ok_or_else(|| "no line `flags`".to_owned())?;
         let has = |flag: &str| flags.split_ascii_whitespace().any(|word| word == flag);
         Ok(Self {
-            la57: has("la57")
-                && !cmdline
-                    .split_ascii_whitespace()
-                    .any(|word| word == "no5lvl"),
+            la57: has("la57") && !cmdline::has(line, "no5lvl"),
             sha_ni: has("sha_ni") && has("ssse3") && has("sse4_1"),
             confidential: confidential(has),
         })
@@ -55,8 +55,8 @@ fn confidential(has: impl Fn(&str) -> bool) -> Option<&'static str> {
         .find(|flag| has(flag))
 }
 
-pub(super) fn read(root: &Root, cmdline: &str) -> Result<Cpu, HostError> {
-    Cpu::parse(&root.read(CPUINFO)?, cmdline).map_err(|what| HostError::malformed(CPUINFO, what))
+pub(super) fn read(root: &Root, line: &BStr) -> Result<Cpu, HostError> {
+    Cpu::parse(&root.read(CPUINFO)?, line).map_err(|what| HostError::malformed(CPUINFO, what))
 }
 
 /// What /proc/meminfo says, in bytes.
@@ -129,12 +129,12 @@ fn field(meminfo: &str, key: &str) -> Result<Option<u64>, String> {
 mod tests {
     use super::*;
 
-    fn cpu(flags: &str, cmdline: &str) -> Cpu {
+    fn cpu(flags: &str, line: &str) -> Cpu {
         let text = format!(
             "processor\t: 0\nmodel name\t: x flags\nflags\t\t: {flags}\nbugs\t\t:\n\n\
              processor\t: 1\nflags\t\t: la57 sha_ni ssse3 sse4_1\n"
         );
-        Cpu::parse(text.as_bytes(), cmdline).unwrap()
+        Cpu::parse(text.as_bytes(), line.into()).unwrap()
     }
 
     #[test]
@@ -143,6 +143,7 @@ mod tests {
         assert!(cpu("fpu la57", "quiet").la57);
         assert!(cpu("fpu la57", "no5lvlx").la57);
         assert!(!cpu("fpu la57", "quiet no5lvl").la57);
+        assert!(cpu("fpu la57", "x=\"a no5lvl b\" -- no5lvl").la57);
         assert!(cpu("ssse3 sse4_1 sha_ni", "").sha_ni);
         assert!(!cpu("ssse3 sha_ni", "").sha_ni);
         assert!(!cpu("sse4_1 sha_ni", "").sha_ni);
@@ -163,10 +164,10 @@ mod tests {
     #[test]
     fn a_file_without_flags_is_malformed() {
         assert_eq!(
-            Cpu::parse(b"processor : 0\n", ""),
+            Cpu::parse(b"processor : 0\n", "".into()),
             Err("no line `flags`".to_owned())
         );
-        assert!(Cpu::parse(b"\xff\xfe", "").is_err());
+        assert!(Cpu::parse(b"\xff\xfe", "".into()).is_err());
     }
 
     #[test]

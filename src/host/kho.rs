@@ -5,8 +5,11 @@
 //! with CONFIG_KEXEC_HANDOVER_ENABLE_DEFAULT needs none. debugfs shows the truth, and
 //! it may not be mounted.
 
+use bstr::{BStr, BString, ByteSlice as _};
+
 use super::security::RunningConfig;
 use super::{HostError, Root, boot_params, cpu};
+use crate::cmdline;
 
 /// What every x86 kernel has in debugfs (arch/x86/kernel/kdebugfs.c).
 const DEBUGFS: &str = "/sys/kernel/debug/x86";
@@ -71,7 +74,7 @@ impl Kho {
 #[derive(Debug, Default)]
 struct Facts {
     release: String,
-    cmdline: String,
+    cmdline: BString,
     /// debugfs is mounted, and this process may look into it.
     debugfs: bool,
     /// debugfs shows KHO.
@@ -94,7 +97,8 @@ impl Facts {
         let running = boot_params::read(root)?;
         Ok(Self {
             release: super::release(root)?,
-            preserved: blobs.or_else(|| Some(by_words(&cmdline)).filter(|names| !names.is_empty())),
+            preserved: blobs
+                .or_else(|| Some(by_words(cmdline.as_bstr())).filter(|names| !names.is_empty())),
             debugfs,
             shown,
             booted_with: running.is_some_and(|running| {
@@ -123,10 +127,10 @@ impl Facts {
                 format!("Linux {} has none: it came with 6.16", self.release),
             );
         }
-        if self.has_word("elfcorehdr=") && version >= Some((7, 3)) {
+        if self.has_word("elfcorehdr") && version >= Some((7, 3)) {
             return says(false, "a capture kernel switches it off");
         }
-        let word = word(&self.cmdline, "kho=");
+        let word = word(self.cmdline.as_bstr(), "kho");
         match (word, self.shown) {
             (Some(false), _) => return says(false, "kho=off on the command line"),
             (Some(true), true) => return says(true, "kho=on on the command line"),
@@ -153,9 +157,8 @@ impl Facts {
         }
     }
 
-    fn has_word(&self, start: &str) -> bool {
-        let mut words = self.cmdline.split_ascii_whitespace();
-        words.any(|word| word.starts_with(start))
+    fn has_word(&self, parameter: &str) -> bool {
+        cmdline::has(&self.cmdline, parameter)
     }
 }
 
@@ -174,10 +177,9 @@ fn blobs(root: &Root) -> Result<Option<Vec<String>>, HostError> {
 }
 
 /// What is preserved whenever these words are on the command line.
-fn by_words(cmdline: &str) -> Vec<String> {
-    let words = || cmdline.split_ascii_whitespace();
-    let reserves = words().any(|word| word.starts_with("reserve_mem="));
-    let updates = word(cmdline, "liveupdate=") == Some(true);
+fn by_words(line: &BStr) -> Vec<String> {
+    let reserves = cmdline::value(line, "reserve_mem").is_some();
+    let updates = word(line, "liveupdate") == Some(true);
     let named = [
         (updates, "LUO (liveupdate=)"),
         (reserves, "memblock (reserve_mem=)"),
@@ -187,16 +189,15 @@ fn by_words(cmdline: &str) -> Vec<String> {
 }
 
 /// The last valid truth value of a parameter, which is what counts.
-fn word(cmdline: &str, parameter: &str) -> Option<bool> {
-    cmdline
-        .split_ascii_whitespace()
-        .filter_map(|word| kstrtobool(word.strip_prefix(parameter)?))
-        .next_back()
+fn word(line: &BStr, parameter: &str) -> Option<bool> {
+    cmdline::values(line, parameter)
+        .filter_map(kstrtobool)
+        .last()
 }
 
 /// lib/kstrtox.c: only the first letter counts, or the first two of `on` and `off`.
-fn kstrtobool(word: &str) -> Option<bool> {
-    let mut letters = word.bytes().map(|letter| letter.to_ascii_lowercase());
+fn kstrtobool(word: &BStr) -> Option<bool> {
+    let mut letters = word.iter().map(|letter| letter.to_ascii_lowercase());
     match letters.next()? {
         b'e' | b'y' | b't' | b'1' => Some(true),
         b'd' | b'n' | b'f' | b'0' => Some(false),
@@ -217,7 +218,7 @@ mod tests {
     fn new(cmdline: &str) -> Facts {
         Facts {
             release: "7.2.13-amd64".to_owned(),
-            cmdline: cmdline.to_owned(),
+            cmdline: cmdline.into(),
             ..Facts::default()
         }
     }
@@ -293,7 +294,7 @@ mod tests {
         assert!(!facts.on().0);
         facts.shown = true;
         assert!(facts.on().0);
-        facts.cmdline = "kho=off".to_owned();
+        facts.cmdline = "kho=off".into();
         assert!(!facts.on().0);
         let off = Facts {
             config: built(false),

@@ -34,7 +34,7 @@ pub struct Host {
     /// `uname -r` of the running kernel.
     pub release: String,
     /// /proc/cmdline without the newline.
-    pub cmdline: String,
+    pub cmdline: bstr::BString,
     /// /proc/iomem.
     pub iomem: iomem::Iomem,
     /// /sys/firmware/memmap; `None` without CONFIG_FIRMWARE_MEMMAP.
@@ -80,7 +80,7 @@ impl Host {
             fdt: devicetree::read(root, boot_params.as_ref())?,
             boot_params,
             efi: efi::read(root)?,
-            cpu: cpu::read(root, &cmdline)?,
+            cpu: cpu::read(root, cmdline.as_ref())?,
             total_ram: memory.total,
             available_ram: memory.available,
             security: security::Security::read(root)?,

@@ -8,11 +8,13 @@
 //!
 //! Nothing is unpacked or copied: every section is a part of the file's bytes.
 
+use bstr::{BStr, BString, ByteSlice as _};
 use goblin::pe::header::COFF_MACHINE_X86_64;
 
 use super::pe::{self, Pe};
 use super::signature::is_signed;
 use super::{Image, ImageError, LinuxKernel, probe};
+use crate::bytes::shown;
 
 /// The name of the format.
 pub const NAME: &str = "UKI";
@@ -60,11 +62,8 @@ impl<'a> Section<'a> {
     /// Its text, when it is one of those that hold text: up to a NUL, without
     /// the white space at the end.
     #[must_use]
-    pub fn text(&self) -> Option<&'a str> {
-        if !TEXT.contains(&&*self.name) {
-            return None;
-        }
-        text(self.bytes)
+    pub fn text(&self) -> Option<&'a BStr> {
+        TEXT.contains(&&*self.name).then(|| text(self.bytes))
     }
 }
 
@@ -95,7 +94,7 @@ impl<'a> Uki<'a> {
         let mut sections = Vec::with_capacity(pe.sections.len());
         for section in pe.sections {
             if section.name == ".profile" {
-                profiles.push(profile(section.bytes)?);
+                profiles.push(profile(section.bytes));
             }
             sections.push(Section {
                 name: section.name,
@@ -190,18 +189,14 @@ impl<'a> Uki<'a> {
             .collect()
     }
 
-    /// The command line: control characters are spaces, and none is at its ends.
-    ///
-    /// # Errors
-    /// When it is no UTF-8.
-    pub fn cmdline(&self) -> Result<Option<String>, ImageError> {
-        let Some(bytes) = self.section(".cmdline") else {
-            return Ok(None);
-        };
-        let text =
-            text(bytes).ok_or_else(|| malformed("the section .cmdline is not UTF-8".to_owned()))?;
-        let line = text.replace(char::is_control, " ");
-        Ok(Some(line.trim().to_owned()))
+    /// The command line: control characters of ASCII are spaces, as systemd-stub makes
+    /// them, and none is at its ends. All other bytes are handed on as they are.
+    #[must_use]
+    pub fn cmdline(&self) -> Option<BString> {
+        let text = text(self.section(".cmdline")?);
+        let space = |byte: &u8| if *byte < b' ' { b' ' } else { *byte };
+        let line: Vec<u8> = text.iter().map(space).collect();
+        Some(line.trim_ascii().into())
     }
 
     /// The device tree blob.
@@ -258,28 +253,24 @@ fn for_this_machine(pe: &Pe<'_>) -> Result<(), ImageError> {
 }
 
 /// What a `.profile` says: lines as in os-release(5).
-fn profile(bytes: &[u8]) -> Result<Profile, ImageError> {
-    let text =
-        text(bytes).ok_or_else(|| malformed("a section .profile is not UTF-8".to_owned()))?;
-    let value = |wanted: &str| {
-        let lines = text.lines().filter_map(|line| line.trim().split_once('='));
-        let mut values = lines.filter(|(key, _)| *key == wanted);
-        let (_, value) = values.next_back()?;
-        let value = value.trim_matches(|c| c == '"' || c == '\'');
+fn profile(bytes: &[u8]) -> Profile {
+    let value = |wanted: &[u8]| {
+        let lines = text(bytes).lines();
+        let mut values = lines.filter_map(|line| line.trim_ascii().strip_prefix(wanted));
+        let value = values.next_back()?.trim_with(|c| c == '"' || c == '\'');
         // For terminals as well as for comparing.
-        (!value.is_empty()).then(|| value.replace(char::is_control, "?"))
+        (!value.is_empty()).then(|| shown(value).to_string())
     };
-    Ok(Profile {
-        id: value("ID"),
-        title: value("TITLE"),
-    })
+    Profile {
+        id: value(b"ID="),
+        title: value(b"TITLE="),
+    }
 }
 
 /// The text in a section: up to a NUL, without the white space at the end.
-fn text(bytes: &[u8]) -> Option<&str> {
-    let end = bytes.iter().position(|byte| *byte == 0);
-    let text = bytes.get(..end.unwrap_or(bytes.len()))?;
-    std::str::from_utf8(text).ok().map(str::trim_end)
+fn text(bytes: &[u8]) -> &BStr {
+    let text = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
+    text.trim_ascii_end().as_bstr()
 }
 
 fn malformed(what: String) -> ImageError {

@@ -204,7 +204,7 @@ fn file_load(
     }
     let initrd = joined.as_ref().map(|joined| joined.as_fd());
     // A Cmdline holds no NUL.
-    let cmdline = CString::new(plan.cmdline.as_str()).unwrap_or_default();
+    let cmdline = CString::new(plan.cmdline.as_bstr().to_vec()).unwrap_or_default();
     kexec::kexec_file_load(
         kernel
             .as_ref()
@@ -260,7 +260,7 @@ fn attempt<'a>(
     Attempt {
         signed,
         efi_secure_boot: host.secure_boot(),
-        cmdline_size: plan.cmdline.as_str().len() as u64 + 1,
+        cmdline_size: plan.cmdline.as_bstr().len() as u64 + 1,
         cmdline_limit: image.linux().map(|linux| linux.cmdline_limit() as u64),
         segments: plan.segments.len(),
         bytes,

@@ -1,6 +1,9 @@
 //! What is loaded besides the kernel: the parts of a UKI and of its addons, and
 //! the files and options that were given.
 
+use bstr::{BString, ByteSlice as _};
+
+use crate::bytes::shown;
 use crate::image::uki::{Addon, Uki};
 use crate::image::{Found, ImageError, signature};
 use crate::plan::{CmdlineBase, LoadRequest};
@@ -77,16 +80,15 @@ impl<'a> Parts<'a> {
         let initrds = all().filter_map(|uki| uki.section(".initrd"));
         self.initrds.splice(..0, microcode.chain(initrds));
 
-        let line = |uki: &Uki<'_>| Ok(uki.cmdline()?.filter(|line| !line.is_empty()));
-        let own = line(uki)?;
-        let added: Vec<Option<String>> = addons().map(line).collect::<Result<_, ImageError>>()?;
-        let added: Vec<String> = added.into_iter().flatten().collect();
+        let line = |uki: &Uki<'_>| uki.cmdline().filter(|line| !line.is_empty());
+        let own = line(uki);
+        let added = addons().filter_map(line);
         let cmdline = &mut self.request.cmdline;
-        let unused: Vec<String> = match &mut cmdline.base {
+        let unused: Vec<BString> = match &mut cmdline.base {
             CmdlineBase::Empty => {
-                let lines: Vec<String> = own.into_iter().chain(added).collect();
+                let lines: Vec<BString> = own.into_iter().chain(added).collect();
                 if !lines.is_empty() {
-                    cmdline.base = CmdlineBase::Given(lines.join(" "));
+                    cmdline.base = CmdlineBase::Given(bstr::join(b" ", lines).into());
                 }
                 Vec::new()
             }
@@ -100,7 +102,7 @@ impl<'a> Parts<'a> {
         if !unused.is_empty() {
             self.warnings.push(format!(
                 "the UKI's own command line is not used: {}",
-                unused.join(" ")
+                shown(&bstr::join(b" ", unused))
             ));
         }
 
@@ -120,15 +122,16 @@ impl<'a> Parts<'a> {
 }
 
 /// As systemd-stub: an addon that names a kernel is for that one.
-fn same_kernel(uki: &Uki<'_>, addon: &Uki<'_>) -> Result<(), PartsError> {
-    let name = |uki: &Uki<'_>| {
+fn same_kernel<'a>(uki: &Uki<'a>, addon: &Uki<'a>) -> Result<(), PartsError> {
+    let name = |uki: &Uki<'a>| {
         let uname = uki.section(".uname")?;
-        let name = String::from_utf8_lossy(uname);
-        let name = name.trim_end_matches(['\0', '\n']);
-        Some(name.replace(char::is_control, "?"))
+        Some(uname.trim_end_with(|c| matches!(c, '\0' | '\n')).as_bstr())
     };
     match (name(uki), name(addon)) {
-        (Some(uki), Some(addon)) if uki != addon => Err(PartsError::OtherKernel { addon, uki }),
+        (Some(uki), Some(addon)) if uki != addon => Err(PartsError::OtherKernel {
+            addon: shown(addon).to_string(),
+            uki: shown(uki).to_string(),
+        }),
         _ => Ok(()),
     }
 }

@@ -5,6 +5,7 @@ use crate::image::{Contents, open};
 use crate::plan::CmdlineRequest;
 use crate::testing::bzimage::TinyBzImage;
 use crate::testing::pe::TinyPe;
+use bstr::BStr;
 
 /// Files of addons.
 fn addons() -> [Vec<u8>; 2] {
@@ -33,9 +34,9 @@ fn parts<'a>(
     Parts::of(request, &found, &addons, &[b"given"])
 }
 
-fn line<'a>(parts: &'a Parts<'_>) -> Option<&'a str> {
+fn line<'a>(parts: &'a Parts<'_>) -> Option<&'a BStr> {
     match &parts.request.cmdline.base {
-        CmdlineBase::Given(line) => Some(line),
+        CmdlineBase::Given(line) => Some(line.as_ref()),
         _ => None,
     }
 }
@@ -69,7 +70,7 @@ fn a_uki_brings_its_parts() {
     let parts = parts(&LoadRequest::default(), &contents, &[]).unwrap();
     let expected: [&[u8]; 3] = [b"070701 microcode", b"070701 an initrd", b"given"];
     assert_eq!(parts.initrds, expected);
-    assert_eq!(line(&parts), Some("root=LABEL=x  quiet"));
+    assert_eq!(line(&parts), Some("root=LABEL=x  quiet".into()));
     let dtb = parts.request.handover.uki_dtb.as_deref();
     assert_eq!(dtb, Some(&b"\xd0\x0d\xfe\xed"[..]));
     assert_eq!(parts.warnings, [""; 0]);
@@ -89,7 +90,10 @@ fn addons_are_put_where_systemd_puts_them() {
         b"given",
     ];
     assert_eq!(parts.initrds, expected);
-    assert_eq!(line(&parts), Some("root=LABEL=x  quiet first second"));
+    assert_eq!(
+        line(&parts),
+        Some("root=LABEL=x  quiet first second".into())
+    );
     let dtb = parts.request.handover.uki_dtb.as_deref();
     assert_eq!(dtb, Some(&b"tree 1"[..]));
 
@@ -101,6 +105,15 @@ fn addons_are_put_where_systemd_puts_them() {
     let error = self::parts(&LoadRequest::default(), &contents, &addons).unwrap_err();
     let message = "an addon is made for the kernel 6.12.0-tiny, and the UKI has 6.1";
     assert_eq!(error.to_string(), message);
+
+    // As text they would be the same name.
+    let uki = TinyPe::uki().without(".uname").with(".uname", b"k\xe9");
+    let uki = uki.build();
+    let contents = Contents::of(&uki).unwrap();
+    let addon = TinyPe::new([(".uname", &b"k\xea"[..]), (".cmdline", b"x")]).build();
+    let error = self::parts(&LoadRequest::default(), &contents, &[addon]).unwrap_err();
+    let message = "an addon is made for the kernel k\\xea, and the UKI has k\\xe9";
+    assert_eq!(error.to_string(), message);
 }
 
 #[test]
@@ -109,8 +122,8 @@ fn options_go_before_the_uki_and_it_is_said() {
     let contents = Contents::of(&file).unwrap();
     for base in [
         CmdlineBase::Running,
-        CmdlineBase::Given("mine".to_owned()),
-        CmdlineBase::Given(String::new()),
+        CmdlineBase::Given("mine".into()),
+        CmdlineBase::Given("".into()),
     ] {
         let parts = parts(&wanting(base.clone()), &contents, &[]).unwrap();
         assert_eq!(parts.request.cmdline.base, base);
@@ -119,10 +132,10 @@ fn options_go_before_the_uki_and_it_is_said() {
     }
     // Those of addons are added to a line that was given, before --append.
     let addons = addons();
-    let mut request = wanting(CmdlineBase::Given("mine".to_owned()));
-    request.cmdline.append = vec!["last".to_owned()];
+    let mut request = wanting(CmdlineBase::Given("mine".into()));
+    request.cmdline.append = vec!["last".into()];
     let with_addons = self::parts(&request, &contents, &addons).unwrap();
-    assert_eq!(line(&with_addons), Some("mine"));
+    assert_eq!(line(&with_addons), Some("mine".into()));
     assert_eq!(
         with_addons.request.cmdline.append,
         ["first", "second", "last"]

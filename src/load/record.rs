@@ -9,9 +9,11 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use bstr::{BString, ByteSlice as _};
 use serde::{Deserialize, Serialize};
 
 use super::lock::{self, DIR};
+use crate::bytes;
 use crate::crash::HotplugChoice;
 use crate::crash::fit::Fit;
 use crate::host::loaded::Loaded;
@@ -41,24 +43,27 @@ pub struct LoadRecord {
     /// By which call.
     pub syscall: Syscall,
     /// The kernel's file.
+    #[serde(with = "bytes::kept")]
     pub kernel: PathBuf,
     /// `uname -r` of the kernel, when its file tells.
     pub release: Option<String>,
     /// The initrds' files.
+    #[serde(with = "bytes::kept_list")]
     pub initrds: Vec<PathBuf>,
     /// A multiboot kernel's modules, each a file and, behind a space, its arguments.
-    #[serde(default)]
-    pub modules: Vec<String>,
+    #[serde(default, with = "bytes::kept_list")]
+    pub modules: Vec<BString>,
     /// `--profile`.
     #[serde(default)]
     pub profile: Option<String>,
     /// The addons' files.
-    #[serde(default)]
+    #[serde(default, with = "bytes::kept_list")]
     pub addons: Vec<PathBuf>,
     /// Digests of what was loaded from these files.
     pub blobs: Option<Blobs>,
     /// The command line that was made, without what a crash load adds.
-    pub cmdline: String,
+    #[serde(with = "bytes::kept")]
+    pub cmdline: BString,
     /// What it was made of; an older rkexec did not keep that.
     #[serde(default)]
     asked: Option<Asked>,
@@ -114,7 +119,7 @@ pub struct Job {
     /// Addons to a UKI, in order.
     pub addons: Vec<PathBuf>,
     /// A multiboot kernel's modules, each a file and, behind a space, its arguments.
-    pub modules: Vec<String>,
+    pub modules: Vec<BString>,
     /// The rest.
     pub request: LoadRequest,
 }
@@ -193,13 +198,14 @@ impl LoadRecord {
     ) -> Result<Self, HostError> {
         let real = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let made = match (image, &plan.crash) {
-            (_, Some(crash)) => crash.asked_cmdline.as_str(),
+            (_, Some(crash)) => crash.asked_cmdline.as_bstr(),
             // Without the name, which comes from the file again.
             (Image::Multiboot(kernel), None) => {
-                let line = plan.cmdline.as_str();
-                line.strip_prefix(&kernel.name).unwrap_or(line).trim_start()
+                let line = plan.cmdline.as_bstr();
+                let rest = line.strip_prefix(kernel.name.as_slice()).unwrap_or(line);
+                rest.trim_ascii_start().as_bstr()
             }
-            (Image::Linux(_), None) => plan.cmdline.as_str(),
+            (Image::Linux(_), None) => plan.cmdline.as_bstr(),
         };
         Ok(Self {
             schema: SCHEMA,
@@ -392,6 +398,9 @@ impl LoadRecord {
     }
 }
 
+#[cfg(test)]
+#[path = "record_bytes_tests.rs"]
+mod bytes_tests;
 #[cfg(test)]
 #[path = "record_tests.rs"]
 mod tests;

@@ -24,7 +24,7 @@ fn machine() -> Host {
   10000000-1fffffff : Crash kernel
 ",
     );
-    host.cmdline = "BOOT_IMAGE=/k root=/dev/sda quiet".to_owned();
+    host.cmdline = "BOOT_IMAGE=/k root=/dev/sda quiet".into();
     host.total_ram = 512 << 20;
     host
 }
@@ -69,7 +69,7 @@ fn kept(root: &Root, record: &LoadRecord) -> LoadRecord {
 #[test]
 fn loaded_again_a_uki_has_the_words_of_its_addons_once() {
     let (_dir, root) = root();
-    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+    let words = |words: &[&str]| words.iter().map(|word| (*word).into()).collect();
     for (base, append, remove, line) in [
         (
             CmdlineBase::Empty,
@@ -84,7 +84,7 @@ fn loaded_again_a_uki_has_the_words_of_its_addons_once() {
             "root=LABEL=x first second=2 debug",
         ),
         (
-            CmdlineBase::Given("mine".to_owned()),
+            CmdlineBase::Given("mine".into()),
             &["debug"],
             &[],
             "mine first second=2 debug",

@@ -1,6 +1,9 @@
 //! What the operator is told of a command line and of a reservation.
 
-use super::{CmdlineBase, LoadRequest, Plan, PlanError, cmdline};
+use bstr::{BStr, ByteSlice as _};
+
+use super::{LoadRequest, Plan, PlanError};
+use crate::cmdline::{self, CmdlineBase};
 use crate::crash::sizing::{self, Sizing};
 use crate::host::Host;
 use crate::image::LinuxKernel;
@@ -34,7 +37,7 @@ pub(super) fn of_crash(
         let largest = hole.largest.first().map_or(0, |range| range.size());
         let missing = hole.size.saturating_sub(largest).saturating_add(hole.align);
         let more = reservation.target.size().saturating_add(missing);
-        let parameter = sizing::parameter(needed.max(more), &host.cmdline);
+        let parameter = sizing::parameter(needed.max(more), host.cmdline.as_bstr());
         format!(
             "boot with {parameter} (or more) on the kernel's command line, or take a smaller initrd"
         )
@@ -42,9 +45,10 @@ pub(super) fn of_crash(
 }
 
 /// That `line`, which the request made, is empty. Who gives an empty line means it.
-pub(super) fn empty_line(request: &LoadRequest, line: &str) -> Option<String> {
-    let is_empty = |line: &str| line.trim().is_empty();
-    let given = matches!(&request.cmdline.base, CmdlineBase::Given(line) if is_empty(line));
+pub(super) fn empty_line(request: &LoadRequest, line: &BStr) -> Option<String> {
+    let is_empty = |line: &BStr| line.trim_ascii().is_empty();
+    let given =
+        matches!(&request.cmdline.base, CmdlineBase::Given(line) if is_empty(line.as_bstr()));
     (is_empty(line) && !given).then(|| {
         "the command line is empty (--cmdline, --reuse-cmdline or --append give one)".to_owned()
     })
@@ -60,9 +64,9 @@ const UNFIT_FOR_CRASH: [(&str, &str); 2] = [
 ];
 
 /// A warning for each such parameter on a crash kernel's command line.
-pub(super) fn unfit_for_crash(cmdline: &str) -> impl Iterator<Item = String> {
+pub(super) fn unfit_for_crash(line: &BStr) -> impl Iterator<Item = String> {
     let unfit = UNFIT_FOR_CRASH.iter();
-    let there = unfit.filter(move |(parameter, _)| cmdline::has(cmdline, parameter));
+    let there = unfit.filter(move |(parameter, _)| cmdline::has(line, parameter));
     there.map(|(parameter, harm)| {
         format!(
             "the command line has {parameter}=: the capture kernel {harm} out of the reservation that it \

@@ -78,7 +78,7 @@ pub(super) fn record(
         loaded_at: time,
         from: host.release.clone(),
         release: image.release().map(str::to_owned),
-        cmdline: plan.cmdline.as_str().to_owned(),
+        cmdline: plan.cmdline.as_bstr().to_owned(),
         e820: e820
             .map(|(range, kind)| (range.start(), range.size(), kind.0))
             .collect(),

@@ -1,8 +1,10 @@
 //! Which system call: decided from facts, before any call, and said aloud.
 
-use super::cmdline;
+use bstr::{BStr, ByteSlice as _};
+
 use super::{Cmdline, LoadRequest, PlanError};
 use crate::arch::x86_64::boot_params::E820_MAX_ENTRIES_ZEROPAGE;
+use crate::cmdline;
 use crate::crash::{self, HotplugChoice};
 use crate::handover::Handover;
 use crate::host::Host;
@@ -275,7 +277,7 @@ pub(super) fn harm(
         return harm;
     }
     // What was set aside by hand the next kernel sets aside as well, by the same words.
-    let (here, next) = (by_hand(&host.cmdline), by_hand(line.as_str()));
+    let (here, next) = (by_hand(host.cmdline.as_bstr()), by_hand(line.as_bstr()));
     let is_lost = here.iter().any(|word| !next.contains(word));
     let severe = |kind: &MemoryKind| match kind {
         MemoryKind::DriverManaged(_) | MemoryKind::PersistentMemory | MemoryKind::SoftReserved => {
@@ -317,9 +319,9 @@ pub(super) fn harm(
 }
 
 /// The memory that `line` sets aside, word by word.
-fn by_hand(line: &str) -> Vec<&str> {
+fn by_hand(line: &BStr) -> Vec<&BStr> {
     let words = cmdline::words(line);
-    words.filter(|word| word.starts_with("memmap=")).collect()
+    words.filter(|word| word.starts_with(b"memmap=")).collect()
 }
 
 /// How many bytes of `regions`, where it is not RAM, are RAM in `kernels`; the first of

@@ -380,7 +380,7 @@ fn harms(host: &Host) -> Vec<String> {
 fn harms_with(host: &Host, line: &str) -> Vec<String> {
     let map = MemoryMap::reconcile(host, MapPolicy::FixedUp, &BTreeSet::new());
     let request = CmdlineRequest {
-        base: CmdlineBase::Given(line.to_owned()),
+        base: CmdlineBase::Given(line.into()),
         ..CmdlineRequest::default()
     };
     let line = Cmdline::make(&request, "", 2047).unwrap();

@@ -1,6 +1,7 @@
 //! Why there is no plan, and what to do about it.
 
 use super::{FirmwareError, Violation};
+use crate::cmdline::CmdlineError;
 use crate::crash::CrashError;
 use crate::handover::HandoverError;
 use crate::host::environment::Refusal;
@@ -12,25 +13,12 @@ pub enum PlanError {
     /// No kernel can be loaded on this machine, whatever is asked for.
     #[error("{}", .0.why)]
     Environment(Refusal),
-    /// A character that no command line may hold.
-    #[error("the command line holds {what} at byte {at}")]
-    CmdlineCharacter {
-        /// The character.
-        what: &'static str,
-        /// Where, in bytes from the start.
-        at: usize,
-    },
-    /// Longer than the image takes.
-    #[error("the command line has {length} bytes, the kernel takes {limit}")]
-    CmdlineTooLong {
-        /// Its length in bytes.
-        length: usize,
-        /// The image's limit in bytes.
-        limit: usize,
-    },
     /// The next kernel would not find its firmware.
     #[error(transparent)]
     Firmware(#[from] FirmwareError),
+    /// There is no command line.
+    #[error(transparent)]
+    Cmdline(#[from] CmdlineError),
     /// Nothing fits.
     #[error(transparent)]
     NoHole(#[from] NoHole),
@@ -211,6 +199,7 @@ impl PlanError {
             Self::NoHole(_) | Self::Occupied { .. } => {
                 Some("rkexec memmap shows where segments may go, and why not elsewhere".to_owned())
             }
+            Self::Cmdline(error) => error.hint().map(str::to_owned),
             Self::Handover(error) => error.hint().map(str::to_owned),
             Self::Crash(error) => error.hint().map(str::to_owned),
             Self::Unreachable { .. } => Some(

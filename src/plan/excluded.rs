@@ -13,7 +13,7 @@ const BY_LINE: &str = "the new command line takes it from the next kernel";
 /// What the command line of a plan for Linux takes of the memory that the next
 /// kernel is told of as RAM.
 pub(super) fn by_line(plan: &Plan<'_>) -> Vec<Taken> {
-    let mut taken = taken(plan.cmdline.as_str().as_bytes(), E820Type::RAM);
+    let mut taken = taken(plan.cmdline.as_bstr(), E820Type::RAM);
     // A capture kernel finds that memory in use, by itself: a line that was taken
     // over from the running kernel names the reservation.
     if plan.crash.is_some() {

@@ -46,7 +46,7 @@ fn machine() -> Host {
 fn line(text: &str) -> LoadRequest {
     LoadRequest {
         cmdline: CmdlineRequest {
-            base: CmdlineBase::Given(text.to_owned()),
+            base: CmdlineBase::Given(text.into()),
             ..CmdlineRequest::default()
         },
         ..LoadRequest::default()

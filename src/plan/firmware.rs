@@ -1,9 +1,11 @@
 //! What the next kernel learns of the firmware: EFI, the ACPI root pointer, and
 //! the empty initrd that an EFI machine needs.
 
-use super::cmdline;
+use bstr::BStr;
+
 use super::{LoadRequest, Plan};
 use crate::arch::x86_64::zero_page::{self, EfiHandover};
+use crate::cmdline;
 use crate::host::Host;
 use crate::image::LinuxKernel;
 use crate::sys::Syscall;
@@ -101,7 +103,7 @@ pub(super) fn told(
             ..Told::default()
         }),
         (Syscall::KexecLoad, true) => {
-            let rsdp = rsdp(host, plan.cmdline.as_str());
+            let rsdp = rsdp(host, plan.cmdline.as_bstr());
             let (why, asked) = if request.no_efi {
                 ("--no-efi asks for that".to_owned(), true)
             } else if host.efi.is_none() {
@@ -138,8 +140,8 @@ enum Rsdp {
     Unknown,
 }
 
-fn rsdp(host: &Host, line: &str) -> Rsdp {
-    if cmdline::has(line, "acpi_rsdp") || cmdline::value(line, "acpi") == Some("off") {
+fn rsdp(host: &Host, line: &BStr) -> Rsdp {
+    if cmdline::has(line, "acpi_rsdp") || cmdline::value(line, "acpi") == Some("off".into()) {
         Rsdp::OnTheLine
     } else if zero_page::rsdp(host) != 0 {
         Rsdp::HandedOver

@@ -62,7 +62,7 @@ fn request(syscall: Syscall, line: &str) -> LoadRequest {
         syscall: SyscallChoice::Only(syscall),
         ..LoadRequest::default()
     };
-    request.cmdline.base = CmdlineBase::Given(line.to_owned());
+    request.cmdline.base = CmdlineBase::Given(line.into());
     request
 }
 

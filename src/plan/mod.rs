@@ -5,7 +5,6 @@
 
 mod advice;
 mod chain;
-pub mod cmdline;
 mod decide;
 mod error;
 mod excluded;
@@ -22,14 +21,18 @@ mod validate;
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
-pub use cmdline::{Cmdline, CmdlineBase, CmdlineRequest};
+use bstr::{BString, ByteSlice as _};
+
 pub use decide::{Decision, SyscallChoice, kernel_map};
 pub use error::PlanError;
 pub use firmware::{EMPTY_INITRD, FirmwareError};
 pub use initrd::{INITRD_PAD, stream_size};
 pub use validate::Violation;
 
+pub use crate::cmdline::{Cmdline, CmdlineBase, CmdlineRequest};
+
 use crate::arch::x86_64::boot_params::E820_MAX_ENTRIES_ZEROPAGE;
+use crate::cmdline;
 use crate::crash::{self, HotplugChoice, Reservation};
 use crate::handover::record::Blob;
 use crate::handover::{Capability, Handover, HandoverRequest, Pool, Protection};
@@ -216,9 +219,7 @@ pub struct CrashPlan {
     /// that it wants for it; `None` with kexec_file_load, where it decides itself.
     pub hotplug: Option<(Hotplug, u64)>,
     /// The command line as it was asked for, without what a capture kernel needs besides.
-    pub asked_cmdline: String,
-    /// What the image takes, bytes without the NUL.
-    cmdline_limit: usize,
+    pub asked_cmdline: BString,
 }
 
 /// What is loaded from files, by its digests.
@@ -355,7 +356,7 @@ pub fn plan<'a>(
     handover.check_places(&memory_map, &host.iomem.crash_kernel())?;
 
     let mut warnings = general_warnings(request, host);
-    warnings.extend(advice::empty_line(request, cmdline.as_str()));
+    warnings.extend(advice::empty_line(request, cmdline.as_bstr()));
     if image.format == Format::Vmlinux {
         warnings.push(
             "a vmlinux is not randomized (KASLR): only the unpacker of a bzImage does that"
@@ -366,16 +367,15 @@ pub fn plan<'a>(
     let crash = match request.target {
         Target::Normal => None,
         Target::Crash => {
-            let asked = cmdline.as_str().to_owned();
+            let asked = cmdline.as_bstr().to_owned();
             if !cmdline::has(&asked, cmdline::NO_MEMHOTPLUG) {
-                cmdline = cmdline.with(cmdline::NO_MEMHOTPLUG, limit)?;
+                cmdline = cmdline.with(cmdline::NO_MEMHOTPLUG)?;
             }
             Some(crash_plan(
                 request,
                 host,
                 &mut memory_map,
                 asked,
-                limit,
                 syscall.name,
             )?)
         }
@@ -407,12 +407,12 @@ pub fn plan<'a>(
     match plan.syscall.name {
         Syscall::KexecLoad => {
             if handover.has_pools() {
-                pools::protect(request, image, &handover, &target(), &mut plan)?;
+                pools::protect(request, &handover, &target(), &mut plan)?;
             } else if request.target == Target::Crash {
                 // Its memory is the reservation alone.
             } else if !request.handover.no_carry {
-                handover.check_cmdline(plan.cmdline.as_str())?;
-            } else if cmdline::has(plan.cmdline.as_str(), "pmpool") {
+                handover.check_cmdline(plan.cmdline.as_bstr())?;
+            } else if cmdline::has(plan.cmdline.as_bstr(), "pmpool") {
                 plan.warnings.push(
                     "pmpool= on the command line names no pool that is handed over: what lies there is lost"
                         .to_owned(),
@@ -472,14 +472,12 @@ pub fn plan<'a>(
     Ok(plan)
 }
 
-
 /// What a crash kernel needs besides a kernel.
 fn crash_plan(
     request: &LoadRequest,
     host: &Host,
     map: &mut MemoryMap,
-    asked_cmdline: String,
-    cmdline_limit: usize,
+    asked_cmdline: BString,
     syscall: Syscall,
 ) -> Result<CrashPlan, PlanError> {
     let reservation = Reservation::of(host)?;
@@ -490,7 +488,6 @@ fn crash_plan(
         reservation,
         hotplug: hotplug.filter(|_| syscall == Syscall::KexecLoad),
         asked_cmdline,
-        cmdline_limit,
     })
 }
 
@@ -498,13 +495,13 @@ fn crash_plan(
 fn command_line(request: &LoadRequest, host: &Host, limit: usize) -> Result<Cmdline, PlanError> {
     let mut wish = request.cmdline.clone();
     if request.handover.no_carry && wish.base == CmdlineBase::Running {
-        wish.remove.push("pmpool".to_owned());
+        wish.remove.push("pmpool".into());
     }
     let running = match request.target {
         Target::Normal => host.cmdline.clone(),
-        Target::Crash => cmdline::for_crash(&host.cmdline),
+        Target::Crash => cmdline::for_crash(host.cmdline.as_bstr()),
     };
-    Cmdline::make(&wish, &running, limit)
+    Ok(Cmdline::make(&wish, &running, limit)?)
 }
 
 fn check_drivers(drivers: &BTreeSet<String>) -> Result<(), PlanError> {
@@ -583,14 +580,14 @@ fn crash_warnings(host: &Host, crash: &CrashPlan, plan: &Plan<'_>) -> Vec<String
              open the encrypted disk that the dump is for: only kexec_file_load passes them on"
         ));
     }
-    if !cmdline::has(plan.cmdline.as_str(), "reset_devices") {
+    if !cmdline::has(plan.cmdline.as_bstr(), "reset_devices") {
         warnings.push(
             "the command line has no reset_devices: drivers of the capture kernel may trust devices in a state \
              that a panic left (Documentation/admin-guide/kdump/kdump.rst)"
                 .to_owned(),
         );
     }
-    warnings.extend(advice::unfit_for_crash(plan.cmdline.as_str()));
+    warnings.extend(advice::unfit_for_crash(plan.cmdline.as_bstr()));
     let present = host.crash.cpus.len() as u64;
     let possible = host.crash.possible_cpus.unwrap_or(present);
     let updates = match by_kernel {

@@ -7,12 +7,15 @@
 
 use std::borrow::Cow;
 
+use bstr::{BStr, ByteSlice as _};
+
 use super::place::{FOUR_GIB, Places, digests};
 use super::{
     Blobs, Cmdline, CmdlineBase, CmdlineRequest, LoadRequest, Plan, PlanError, PlannedPool, Role,
-    Segment, cmdline, decide, excluded, pools, validate,
+    Segment, decide, excluded, pools, validate,
 };
 use crate::arch::x86_64::multiboot::{BootInformation, Module, Pixels, Screen, v1, v2};
+use crate::cmdline;
 use crate::handover::{Handover, Protection};
 use crate::host::Host;
 use crate::host::firmware_tables::FirmwareTables;
@@ -45,7 +48,7 @@ pub(super) fn plan<'a>(
     let handover = Handover::gather(&request.handover, host)?;
     handover.check_places(&memory_map, &host.iomem.crash_kernel())?;
     let mut warnings = super::general_warnings(request, host);
-    warnings.extend(super::advice::empty_line(request, asked.as_str()));
+    warnings.extend(super::advice::empty_line(request, asked.as_bstr()));
     check_names(image)?;
     let syscall = decide::for_multiboot(request, host)?;
     let mut plan = Plan::new(syscall, cmdline, memory_map, warnings);
@@ -107,16 +110,14 @@ fn refuse(request: &LoadRequest, initrds: &[&[u8]]) -> Result<(), PlanError> {
 /// The command line behind the name of the file: what others put there as well,
 /// and what Xen takes away from it.
 fn command_line(line: &Cmdline, image: &Multiboot<'_>) -> Result<Cmdline, PlanError> {
-    let base = match (image.name.as_str(), line.as_str()) {
-        ("", line) => line.to_owned(),
-        (name, "") => name.to_owned(),
-        (name, line) => format!("{name} {line}"),
-    };
+    let parts = [image.name.as_bstr(), line.as_bstr()];
+    let parts = parts.into_iter().filter(|part| !part.is_empty());
+    let base = bstr::join(b" ", parts).into();
     let request = CmdlineRequest {
         base: CmdlineBase::Given(base),
         ..CmdlineRequest::default()
     };
-    Cmdline::make(&request, "", usize::MAX)
+    Ok(Cmdline::make(&request, "", usize::MAX)?)
 }
 
 /// The modules' command lines are C strings, too.
@@ -126,7 +127,8 @@ fn check_names(image: &Multiboot<'_>) -> Result<(), PlanError> {
             base: CmdlineBase::Given(module.cmdline.clone()),
             ..CmdlineRequest::default()
         };
-        Cmdline::make(&request, "", usize::MAX).map(drop)
+        Cmdline::make(&request, "", usize::MAX)?;
+        Ok(())
     })
 }
 
@@ -173,7 +175,7 @@ fn warn(
     if image.asks_bios && host.is_efi() {
         warn("Xen starts on an EFI machine through EFI's boot services only, and they have ended: it will most likely reset the machine".to_owned());
     }
-    if image.asks_bios && !cmdline::has(plan.cmdline.as_str(), "no-real-mode") {
+    if image.asks_bios && !cmdline::has(plan.cmdline.as_bstr(), "no-real-mode") {
         warn("Xen asks the BIOS for its memory map, and does not take this one: no-real-mode on its command line makes it".to_owned());
     }
 }
@@ -197,7 +199,7 @@ fn place<'a>(
 
     let tables = &request.firmware_tables;
     let information = BootInformation {
-        cmdline: plan.cmdline.as_str(),
+        cmdline: plan.cmdline.as_bstr(),
         modules,
         map: &plan.e820,
         screen: screen(host, image)?,
@@ -390,7 +392,7 @@ fn modules<'a, 'm>(
     let mut modules = Vec::with_capacity(files.len());
     for file in alone {
         let mem = places.low("a module", file.bytes.len() as u64, end)?;
-        modules.push(module(mem.start(), file.bytes, &file.cmdline));
+        modules.push(module(mem.start(), file.bytes, file.cmdline.as_bstr()));
         segments.push(segment(Cow::Borrowed(file.bytes), mem));
     }
     if !together.is_empty() {
@@ -404,14 +406,18 @@ fn modules<'a, 'm>(
         }
         let mem = places.low("the last modules", bytes.len() as u64, end)?;
         for (file, offset) in together.iter().zip(offsets) {
-            modules.push(module(mem.start() + offset, file.bytes, &file.cmdline));
+            modules.push(module(
+                mem.start() + offset,
+                file.bytes,
+                file.cmdline.as_bstr(),
+            ));
         }
         segments.push(segment(Cow::Owned(bytes), mem));
     }
     Ok(modules)
 }
 
-fn module<'m>(start: u64, bytes: &[u8], cmdline: &'m str) -> Module<'m> {
+fn module<'m>(start: u64, bytes: &[u8], cmdline: &'m BStr) -> Module<'m> {
     Module {
         start: low(start),
         end: low(start + bytes.len() as u64),

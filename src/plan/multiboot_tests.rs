@@ -1,4 +1,5 @@
 use super::*;
+use crate::cmdline::CmdlineError;
 use crate::handover::{Capability, Pool};
 use crate::host::security::Lockdown;
 use crate::image::{Image, multiboot, probe};
@@ -55,20 +56,20 @@ fn planned(
         .collect();
     let mut image = probe(file).unwrap();
     if let Image::Multiboot(kernel) = &mut image {
-        kernel.name = "/boot/kernel".to_owned();
+        kernel.name = "/boot/kernel".into();
         kernel.modules = contents
             .iter()
             .zip(1..)
             .map(|(bytes, number)| multiboot::Module {
                 bytes,
-                cmdline: format!("/module-{number} x"),
+                cmdline: format!("/module-{number} x").into(),
             })
             .collect();
     }
     let plan = make(request, host, &image, &[], Capability::unknown)?;
     Ok(Owned {
         entry: plan.entry.unwrap(),
-        cmdline: plan.cmdline.as_str().to_owned(),
+        cmdline: plan.cmdline.to_string(),
         segments: plan
             .segments
             .iter()
@@ -138,7 +139,7 @@ impl Owned {
 fn line(text: &str) -> LoadRequest {
     LoadRequest {
         cmdline: CmdlineRequest {
-            base: CmdlineBase::Given(text.to_owned()),
+            base: CmdlineBase::Given(text.into()),
             ..CmdlineRequest::default()
         },
         ..LoadRequest::default()
@@ -472,11 +473,11 @@ fn a_command_line_with_a_nul_is_refused_wherever_it_is() {
     };
     kernel.modules = vec![multiboot::Module {
         bytes: b"x",
-        cmdline: "a\0b".to_owned(),
+        cmdline: "a\0b".into(),
     }];
     let error = make(&line("x"), &machine(), &image, &[], Capability::unknown).unwrap_err();
     assert!(
-        matches!(error, PlanError::CmdlineCharacter { .. }),
+        matches!(error, PlanError::Cmdline(CmdlineError::Nul(1))),
         "{error}"
     );
 }

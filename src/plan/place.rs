@@ -79,7 +79,7 @@ pub(super) fn place<'a>(
     let record = chain::record(request.time, host, image, plan, &chain);
     chain.push(setup_data::SETUP_NONE, record.payload());
 
-    let size = zero_page::segment_size(plan.cmdline.as_str().len() as u64);
+    let size = zero_page::segment_size(plan.cmdline.as_bstr().len() as u64);
     let boot_params = places.small("boot_params", size)?;
     let setup_data = places.small("setup_data", chain.size() as u64)?;
     let purgatory = places.small("purgatory", purgatory::size())?;
@@ -96,7 +96,7 @@ pub(super) fn place<'a>(
     let tables = vec![
         Segment {
             role: Role::BootParams,
-            buf: Cow::Owned(zero_page::segment_bytes(&zero_page, plan.cmdline.as_str())),
+            buf: Cow::Owned(zero_page::segment_bytes(&zero_page, plan.cmdline.as_bstr())),
             mem: boot_params,
             rule:
                 "highest place; the command line begins on the second page, with the 2,048 bytes \
@@ -463,7 +463,7 @@ impl Places {
         crash::hide(&mut plan.memory_map, mem);
         plan.e820 = plan.memory_map.e820();
         let word = format!("elfcorehdr={:#x}", mem.start());
-        plan.cmdline = plan.cmdline.with(&word, crash.cmdline_limit)?;
+        plan.cmdline = plan.cmdline.with(&word)?;
         Ok(Some(Segment {
             role: Role::Elfcorehdr,
             buf: Cow::Owned(bytes),

@@ -1,24 +1,23 @@
 //! Pools in the plan: how they are protected, and what the command line says.
 
-use super::{LoadRequest, Plan, PlanError, PlannedPool, cmdline, taken};
+use super::{LoadRequest, Plan, PlanError, PlannedPool, taken};
+use crate::cmdline;
 use crate::handover::{Capability, Handover, HandoverError, Protection, pool, protect};
-use crate::image::LinuxKernel;
 use crate::memory::E820Type;
 
 /// Chooses the protection and writes it into map and command line.
 pub(super) fn protect(
     request: &LoadRequest,
-    image: &LinuxKernel<'_>,
     handover: &Handover,
     target: &Capability,
     plan: &mut Plan<'_>,
 ) -> Result<(), PlanError> {
     let wish = &request.handover;
     let (chosen, reason) = protect::choose(wish.protect, wish.assume_pmpool, target)?;
-    let named = handover.check_cmdline(plan.cmdline.as_str())?;
+    let named = handover.check_cmdline(plan.cmdline.as_bstr())?;
     if chosen == Protection::Kernel {
         handover.check_alignment()?;
-        add_parameters(image, handover, target, named, plan)?;
+        add_parameters(handover, target, named, plan)?;
     }
     for carried in &handover.pools {
         let pool = &carried.pool;
@@ -43,7 +42,7 @@ pub(super) fn protect(
 fn check_line(plan: &Plan<'_>) -> Result<(), PlanError> {
     for planned in &plan.pools {
         let (pool, (told, _)) = (&planned.pool, told(planned.protection));
-        let taken = taken::taken(plan.cmdline.as_str().as_bytes(), told);
+        let taken = taken::taken(plan.cmdline.as_bstr(), told);
         let mut others = taken.into_iter().filter(|it| it.parameter != "pmpool");
         if let Some(taken) = others.find(|it| it.range.overlaps(pool.range())) {
             return Err(HandoverError::TakenAway {
@@ -70,19 +69,17 @@ fn others(target: &Capability) -> (Protection, String) {
 
 /// What protection `kernel` needs on the command line.
 fn add_parameters(
-    image: &LinuxKernel<'_>,
     handover: &Handover,
     target: &Capability,
     named: bool,
     plan: &mut Plan<'_>,
 ) -> Result<(), PlanError> {
-    let limit = image.cmdline_limit();
     if let (Some(pool), false) = (handover.default_pool(), named) {
         let parameter = format!("pmpool={}", pool.cmdline_value());
-        plan.cmdline = plan.cmdline.with(&parameter, limit)?;
+        plan.cmdline = plan.cmdline.with(&parameter)?;
     }
-    if !target.surely_stays_put() && !cmdline::has(plan.cmdline.as_str(), "nokaslr") {
-        plan.cmdline = plan.cmdline.with("nokaslr", limit)?;
+    if !target.surely_stays_put() && !cmdline::has(plan.cmdline.as_bstr(), "nokaslr") {
+        plan.cmdline = plan.cmdline.with("nokaslr")?;
         plan.warnings.push(
             "nokaslr was added: KASLR chooses the next kernel's place before anybody reads the \
              device tree, and could choose a pool"

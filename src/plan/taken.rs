@@ -16,6 +16,7 @@
 //! `efi_fake_mem=` (it changes boot services' memory only, and after a kexec the
 //! EFI memory map has none).
 
+use crate::cmdline;
 use crate::handover::Pool;
 use crate::memory::{E820Type, PhysRange};
 
@@ -43,8 +44,9 @@ pub struct Taken {
 pub fn taken(line: &[u8], told: E820Type) -> Vec<Taken> {
     let mut map = Map::new(told);
     let mut fixed = Fixed::default();
-    for (name, value) in parameters(line) {
-        match name {
+    let words = cmdline::parameters(line).map(cmdline::parameter);
+    for (name, value) in words.filter_map(|(name, value)| Some((name, value?))) {
+        match &**name {
             b"mem" => map.mem(value),
             b"memmap" => value
                 .split(|byte| *byte == b',')
@@ -74,38 +76,6 @@ struct Fixed {
     crashkernel: Option<Taken>,
     cma: Option<Taken>,
     pmpool: Option<Taken>,
-}
-
-/// The parameters that have a value and are the kernel's, as `next_arg` in
-/// lib/cmdline.c cuts them: at blanks outside quotes, up to `--`.
-fn parameters(line: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
-    let mut quoted = false;
-    let words = line.split(move |byte| {
-        quoted ^= *byte == b'"';
-        !quoted && is_blank(*byte)
-    });
-    words
-        .filter(|word| !word.is_empty())
-        .take_while(|word| *word != b"--")
-        .filter_map(|word| {
-            let word = match word.strip_prefix(b"\"") {
-                Some(inside) => inside.strip_suffix(b"\"").unwrap_or(inside),
-                None => word,
-            };
-            let equals = word.iter().position(|byte| *byte == b'=')?;
-            let (name, value) = word.split_at_checked(equals)?;
-            let value = value.get(1..)?;
-            let value = match value.strip_prefix(b"\"") {
-                Some(inside) => inside.strip_suffix(b"\"").unwrap_or(inside),
-                None => value,
-            };
-            Some((name, value))
-        })
-}
-
-/// What the kernel takes for a blank (`isspace`): 0xa0 is one, too.
-fn is_blank(byte: u8) -> bool {
-    matches!(byte, b'\t'..=b'\r' | b' ' | 0xa0)
 }
 
 /// A word for messages.

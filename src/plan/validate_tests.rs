@@ -48,7 +48,7 @@ fn broken(target: Target, line: &str, edit: impl FnOnce(&mut Plan<'_>)) -> Resul
     let image = probe(&file).unwrap();
     let request = LoadRequest {
         cmdline: CmdlineRequest {
-            base: CmdlineBase::Given(line.to_owned()),
+            base: CmdlineBase::Given(line.into()),
             ..CmdlineRequest::default()
         },
         syscall: SyscallChoice::Only(Syscall::KexecLoad),

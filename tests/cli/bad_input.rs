@@ -188,7 +188,9 @@ fn command_lines_that_no_kernel_takes() {
     );
     assert_eq!(
         plan_fails(&lab, &["vmlinuz", "--append", "quiet\nroot=/dev/sda"]),
-        "rkexec: planning failed: the command line holds a newline at byte 5\n"
+        "rkexec: planning failed: the command line holds a newline at byte 5, outside of double quotes: \
+         the kernel takes it for a space, and programs that read /proc/cmdline take it for the end of the line\n\
+         hint: write a space instead; a newline that belongs to a value goes into double quotes\n"
     );
     let root = captured("bios-512m");
     lab.succeeds(&["plan", "--root", &root, "vmlinuz", "--cmdline", &line(2047)]);

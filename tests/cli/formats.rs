@@ -168,7 +168,7 @@ fn profiles_are_chosen_and_shown() {
     for line in [
         "signature:     one of the UKI as a whole, which kexec does not look at: it loads the \
          parts; the kernel inside has none of its own, and kexec_file_load finds none\n",
-        "  0 main (The ?usual)  (shown above)\n",
+        "  0 main (The \\x1busual)  (shown above)\n",
         "  .uname          11 B  6.12.0-tiny\n",
         "  .cmdline         6 B  of profile 1  rescue\n",
     ] {

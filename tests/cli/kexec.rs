@@ -404,7 +404,7 @@ fn a_crash_kernel() {
 }
 
 /// A multiboot kernel at 1 MiB.
-fn multiboot(header: &[u8]) -> Vec<u8> {
+pub(super) fn multiboot(header: &[u8]) -> Vec<u8> {
     let mut bytes = header.to_vec();
     bytes.resize(5000, 0x90);
     let mut elf = multiboot::TinyElf::new(1 << 20, &bytes);

@@ -11,6 +11,7 @@
 mod arm;
 mod bad_input;
 mod blob;
+mod bytes;
 #[path = "../common/mod.rs"]
 mod common;
 mod firmware;

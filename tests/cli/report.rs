@@ -44,7 +44,7 @@ fn record() -> Record {
         loaded_at: 1_800_000_000,
         from: "6.1.0-before".to_owned(),
         release: Some("6.12.0-tiny".to_owned()),
-        cmdline: LINE.to_owned(),
+        cmdline: LINE.into(),
         e820: vec![RAM],
         e820_complete: true,
         setup_data: vec![(2, blob.len()), (9, 32)],
@@ -78,6 +78,19 @@ fn arrived() -> Lab {
         lab.write(&format!("{SETUP_DATA}/{number}/type"), format!("{kind}\n"));
         lab.write(&format!("{SETUP_DATA}/{number}/data"), data);
     }
+    lab
+}
+
+/// The same with `words` at the end of the line.
+pub(super) fn with_words(words: &[u8]) -> Lab {
+    let lab = arrived();
+    let line = [LINE.as_bytes(), b" ", words].concat();
+    lab.write("m/proc/cmdline", [&line[..], b"\n"].concat());
+    let record = Record {
+        cmdline: line.into(),
+        ..record()
+    };
+    lab.write(&format!("{SETUP_DATA}/2/data"), record.payload());
     lab
 }
 

@@ -12,7 +12,7 @@ use zerocopy::IntoBytes as _;
 pub(crate) fn host(iomem: &str) -> Host {
     Host {
         release: "6.12.0-tiny".to_owned(),
-        cmdline: String::new(),
+        cmdline: Default::default(),
         iomem: iomem::parse(iomem.as_bytes()).unwrap(),
         firmware_map: None,
         fdt: None,
@@ -83,7 +83,7 @@ impl Says for Host {
     }
 
     fn cmdline(mut self, line: &str) -> Self {
-        self.cmdline = line.to_owned();
+        self.cmdline = line.into();
         self
     }
 }

@@ -122,7 +122,7 @@ fn any_bzimage() -> impl Strategy<Value = Vec<u8>> {
 fn any_request() -> impl Strategy<Value = LoadRequest> {
     let address = || prop_oneof![0..0x2000_0000_u64, 0..0x100_0000_0000_u64];
     (
-        "[ -~]{0,40}",
+        prop::collection::vec(prop_oneof![8 => b' '..=b'~', 1 => 0x80..=0xff_u8], 0..40),
         prop::option::weighted(0.2, address()),
         prop::option::weighted(0.2, address()),
         prop::option::of(any::<[u8; 32]>()),
@@ -133,7 +133,7 @@ fn any_request() -> impl Strategy<Value = LoadRequest> {
         .prop_map(
             |(line, mem_min, mem_max, seed, firmware, kmem, no_digest)| LoadRequest {
                 cmdline: CmdlineRequest {
-                    base: CmdlineBase::Given(line),
+                    base: CmdlineBase::Given(line.into()),
                     ..CmdlineRequest::default()
                 },
                 syscall: SyscallChoice::Only(Syscall::KexecLoad),
@@ -316,7 +316,7 @@ fn check(
         prop_assert!(loaded == bytes, "the kernel is not what its PT_LOADs say");
     }
     prop_assert_eq!(&next.e820, &plan.e820);
-    prop_assert_eq!(&next.cmdline, plan.cmdline.as_str());
+    prop_assert_eq!(&next.cmdline[..], plan.cmdline.as_bstr());
     prop_assert_eq!(&next.initrd, &stream(&wish.initrds));
     prop_assert_eq!(next.seed, request.seed);
     let kinds: Vec<&str> = plan.setup_data.iter().map(|node| node.kind).collect();

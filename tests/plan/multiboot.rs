@@ -98,7 +98,7 @@ fn any_wish() -> impl Strategy<Value = Wish> {
                     modules,
                     request: LoadRequest {
                         cmdline: CmdlineRequest {
-                            base: CmdlineBase::Given(line),
+                            base: CmdlineBase::Given(line.into()),
                             ..CmdlineRequest::default()
                         },
                         mem_min,
@@ -125,13 +125,13 @@ fn every_multiboot_plan_keeps_the_rules() {
         let Image::Multiboot(kernel) = &mut image else {
             return Err(TestCaseError::fail("not a multiboot kernel"));
         };
-        kernel.name = "kernel".to_owned();
+        kernel.name = "kernel".into();
         kernel.modules = modules
             .iter()
             .zip(1..)
             .map(|(bytes, number)| Module {
                 bytes,
-                cmdline: format!("module {number}"),
+                cmdline: format!("module {number}").into(),
             })
             .collect();
         match plan(
@@ -209,7 +209,7 @@ fn check(
             read_v2(&memory, ebx)
         }
     };
-    prop_assert_eq!(&told.cmdline, plan.cmdline.as_str());
+    prop_assert_eq!(&told.cmdline, &plan.cmdline.to_string());
     prop_assert_eq!(
         told.map,
         map.iter().map(|(r, kind)| (*r, *kind)).collect::<Vec<_>>()

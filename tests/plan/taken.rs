@@ -263,7 +263,7 @@ fn no_segment_and_no_pool_lies_where_the_next_kernel_has_no_memory() {
         };
         let mut request = LoadRequest {
             cmdline: CmdlineRequest {
-                base: CmdlineBase::Given(line.text.clone()),
+                base: CmdlineBase::Given(line.text.clone().into()),
                 ..CmdlineRequest::default()
             },
             syscall: SyscallChoice::Only(Syscall::KexecLoad),

@@ -23,6 +23,7 @@ fn crosswise(name: &str, first: &str, next: &str, uefi: bool, syscall: &str) -> 
     let guest = Guest::new(name, &first).uefi(uefi);
     let arrival = Trip::to(&next)
         .options(&format!("--syscall {syscall}"))
+        .bytes(b"rkexec.label=caf\xe9\xff")
         .after(if uefi { EFI_RUNTIME } else { "" })
         .run(guest)?;
     let (before, after) = (arrival.before()?, arrival.after()?);

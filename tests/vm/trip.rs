@@ -27,6 +27,7 @@ pub(crate) struct Trip<'a> {
     next: &'a Kernel,
     options: String,
     words: String,
+    bytes: &'static [u8],
     before: String,
     after: String,
     programs: Vec<String>,
@@ -46,6 +47,7 @@ impl<'a> Trip<'a> {
             next,
             options: "--syscall kexec_load".to_owned(),
             words: String::new(),
+            bytes: b"",
             before: String::new(),
             after: String::new(),
             programs: Vec::new(),
@@ -71,6 +73,12 @@ impl<'a> Trip<'a> {
         self
     }
 
+    /// A last word for the next kernel's command line that need not be UTF-8.
+    pub(crate) fn bytes(mut self, word: &'static [u8]) -> Self {
+        self.bytes = word;
+        self
+    }
+
     /// What the first kernel does before the plan is made.
     pub(crate) fn before(mut self, script: &str) -> Self {
         script.clone_into(&mut self.before);
@@ -89,7 +97,7 @@ impl<'a> Trip<'a> {
         self
     }
 
-    /// The next kernel's command line.
+    /// The next kernel's command line, without the word of [`Self::bytes`].
     pub(crate) fn cmdline(&self) -> String {
         format!("{CMDLINE}2{}", self.words)
     }
@@ -101,7 +109,13 @@ impl<'a> Trip<'a> {
 
     /// What follows `rkexec plan` or `rkexec load` in the first kernel.
     pub(crate) fn request(&self) -> String {
-        request("/next/initrd", &self.cmdline(), &self.options)
+        let request = request("/next/initrd", &self.cmdline(), &self.options);
+        if self.bytes.is_empty() {
+            return request;
+        }
+        let octal = self.bytes.iter().map(|byte| format!("\\{byte:03o}"));
+        let octal: String = octal.collect();
+        format!("{request} --append \"$(printf '{octal}')\"")
     }
 
     /// The next kernel's initrd.
@@ -136,9 +150,22 @@ impl<'a> Trip<'a> {
         let plan = Plan::of(outcome.stage(1)?)?;
 
         ensure!(after.text("release")? == self.next.release);
-        let (cmdline, promised) = (after.text("cmdline")?, self.cmdline());
-        ensure!(cmdline == promised, "{cmdline:?}, not {promised:?}");
-        ensure!(plan.json["cmdline"] == promised, "{}", plan.json["cmdline"]);
+        let mut promised = self.cmdline().into_bytes();
+        if !self.bytes.is_empty() {
+            promised.extend([b" ", self.bytes].concat());
+        }
+        let cmdline = after.bytes("cmdline")?.trim_ascii();
+        ensure!(
+            cmdline == promised,
+            "{:?}, not {:?}",
+            cmdline.escape_ascii().to_string(),
+            promised.escape_ascii().to_string()
+        );
+        let planned = match std::str::from_utf8(&promised) {
+            Ok(promised) => plan.json["cmdline"] == promised,
+            Err(_) => plan.json["cmdline_bytes"] == rkexec::bytes::hex(&promised),
+        };
+        ensure!(planned, "{}", plan.json["cmdline"]);
         ensure!(
             after.digest("payload-digest")? == sha256(&payload(self.next)),
             "the initrd's payload is damaged"

@@ -234,9 +234,9 @@ fn set_fallback_sizes(params: &mut BootParams, map: &[(PhysRange, E820Type)]) {
 /// The boot_params segment: the zero page, and on the next page the command
 /// line with its NUL.
 #[must_use]
-pub fn segment_bytes(params: &BootParams, cmdline: &str) -> Vec<u8> {
+pub fn segment_bytes(params: &BootParams, cmdline: &[u8]) -> Vec<u8> {
     let mut bytes = params.as_bytes().to_vec();
-    bytes.extend_from_slice(cmdline.as_bytes());
+    bytes.extend_from_slice(cmdline);
     bytes.push(0);
     bytes
 }

@@ -252,7 +252,7 @@ fn what_describes_the_machine_is_carried_over_and_nothing_else() {
 #[test]
 fn the_command_line_begins_on_the_second_page() {
     let params = BootParams::zeroed();
-    let bytes = segment_bytes(&params, "quiet");
+    let bytes = segment_bytes(&params, b"quiet");
     assert_eq!(bytes.len(), 4096 + 6);
     assert_eq!(&bytes[4096..], b"quiet\0");
     assert_eq!(segment_size(5), 4096 + 2048);

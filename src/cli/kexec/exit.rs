@@ -2,6 +2,7 @@
 
 use super::request::{BadRequest, BadValue};
 use crate::cli::{NothingLoaded, Usage};
+use crate::cmdline::CmdlineError;
 use crate::image::ImageError;
 use crate::load::LoadError;
 use crate::plan::PlanError;
@@ -73,7 +74,9 @@ fn plan(error: &PlanError, syscall: Option<Syscall>) -> u8 {
     let segments_only = syscall == Some(Syscall::KexecLoad);
     let file_only = syscall == Some(Syscall::KexecFileLoad);
     match error {
-        PlanError::CmdlineTooLong { .. } | PlanError::FileLoadRefuses { .. } if file_only => {
+        PlanError::Cmdline(CmdlineError::TooLong { .. }) | PlanError::FileLoadRefuses { .. }
+            if file_only =>
+        {
             FILE_LOAD_REFUSED
         }
         // With the file call it is the kernel that finds no place.
@@ -127,11 +130,11 @@ mod tests {
             what: String::new(),
         };
         assert_eq!(codes(malformed), [255, 253, 255]);
-        let too_long = || PlanError::CmdlineTooLong {
+        let too_long = CmdlineError::TooLong {
             length: 3,
             limit: 2,
         };
-        assert_eq!(codes(too_long()), [255, 253, 255]);
+        assert_eq!(codes(PlanError::from(too_long)), [255, 253, 255]);
         let nowhere = PlanError::Unreachable {
             what: "x",
             min: 0,

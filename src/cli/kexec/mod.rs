@@ -11,6 +11,7 @@ mod translate;
 mod words;
 
 use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -57,13 +58,13 @@ pub(super) fn is_name(program: &OsString) -> bool {
 pub(super) fn shield(mut arguments: Vec<OsString>) -> Vec<OsString> {
     let mut at = 1;
     while let Some(argument) = arguments.get(at) {
-        match argument.to_str() {
-            Some("kexec") => {
+        match argument.as_bytes() {
+            b"kexec" => {
                 arguments.insert(at + 1, "--".into());
                 break;
             }
-            Some("--root" | "--output") => at += 2,
-            Some(option) if option.starts_with('-') => at += 1,
+            b"--root" | b"--output" => at += 2,
+            [b'-', ..] => at += 1,
             _ => break,
         }
     }
@@ -230,6 +231,7 @@ fn check_type(wanted: ImageType, planned: &Planned<'_>) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::ffi::OsStringExt as _;
 
     fn words(text: &str) -> Vec<OsString> {
         text.split_whitespace().map(OsString::from).collect()
@@ -273,5 +275,8 @@ mod tests {
         ] {
             assert_eq!(shield(words(given)), words(shielded), "{given}");
         }
+        let not_utf8 = OsString::from_vec(b"--root=caf\xe9".to_vec());
+        let given = vec!["rkexec".into(), not_utf8, "kexec".into(), "-e".into()];
+        assert_eq!(shield(given).get(3), Some(&OsString::from("--")));
     }
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use super::getopt::{self, BadOption, Item};
 use super::options::{Does, Opt};
+use crate::bytes::shown_name;
 use crate::memory::{parse_digits, parse_size};
 use crate::sys::{FileFlags, Syscall, Target};
 
@@ -92,10 +93,10 @@ pub(super) struct Load {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct LoadOptions {
     pub(super) kind: Option<ImageType>,
-    pub(super) command_line: Option<String>,
+    pub(super) command_line: Option<OsString>,
     pub(super) reuse_command_line: bool,
     pub(super) initrd: Option<PathBuf>,
-    pub(super) modules: Vec<String>,
+    pub(super) modules: Vec<OsString>,
     pub(super) device_tree: Option<PathBuf>,
     pub(super) mem_min: Option<u64>,
     pub(super) mem_max: Option<u64>,
@@ -204,10 +205,6 @@ impl Boot {
 impl Reader {
     /// Takes an option in; some of them are all there is to do.
     fn option(&mut self, option: &Opt, value: &OsStr) -> Result<Option<Command>, BadRequest> {
-        let text = || {
-            let text = value.to_str().map(str::to_owned);
-            text.ok_or_else(|| bad_value(option, value, "not UTF-8 text"))
-        };
         match option.does {
             Does::Help => return Ok(Some(Command::Help { fails: false })),
             Does::Usage => return Ok(Some(Command::Help { fails: true })),
@@ -227,10 +224,10 @@ impl Reader {
             Does::NoSync => self.no_sync = true,
             Does::NoChecks => self.options.no_checks = true,
             Does::Type => self.options.kind = Some(image_type(option, value)?),
-            Does::CommandLine => self.options.command_line = Some(text()?),
+            Does::CommandLine => self.options.command_line = Some(value.into()),
             Does::ReuseCommandLine => self.options.reuse_command_line = true,
             Does::Initrd => self.options.initrd = Some(value.into()),
-            Does::Module => self.options.modules.push(text()?),
+            Does::Module => self.options.modules.push(value.into()),
             Does::DeviceTree => self.options.device_tree = Some(value.into()),
             Does::MemMin => self.options.mem_min = Some(address(option, value)?),
             Does::MemMax => self.options.mem_max = Some(address(option, value)?),
@@ -283,7 +280,7 @@ impl Reader {
             }
             (true, _, None) => {
                 for operand in &self.operands {
-                    let operand = operand.display();
+                    let operand = shown_name(operand);
                     self.notes
                         .push(format!("{operand} is ignored: -u takes no kernel"));
                 }

@@ -49,7 +49,7 @@ fn the_order_of_options_does_not_matter() {
         load("-l /k --noefi --append=x").0,
     ];
     assert_eq!(both[0], both[1]);
-    assert_eq!(both[0].options.command_line.as_deref(), Some("x"));
+    assert_eq!(both[0].options.command_line.as_deref(), Some("x".as_ref()));
     let with_debug = load("-d -p /k").0;
     assert_eq!(with_debug, load("-p /k -d").0);
     assert_eq!(with_debug.target, Target::Crash);
@@ -106,7 +106,7 @@ fn the_last_value_counts() {
     let (load, _) =
         load("-l /k --append=a --initrd=i --command-line=b --ramdisk=j -s -c -t uki -t bzImage64");
     assert_eq!(load.syscall, Some(Syscall::KexecLoad));
-    assert_eq!(load.options.command_line.as_deref(), Some("b"));
+    assert_eq!(load.options.command_line.as_deref(), Some("b".as_ref()));
     assert_eq!(load.options.initrd, Some("j".into()));
     assert_eq!(load.options.kind, Some(ImageType::BzImage));
     assert_eq!(self::load("-l /k -s -a").0.syscall, None);

@@ -1,7 +1,11 @@
 //! From kexec-tools' options to rkexec's own.
 
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+
 use super::request::{Load, LoadOptions, ignored};
 use crate::cli::options::{HotplugArg, LoadArgs, SyscallArg};
+use crate::cmdline;
 use crate::sys::{Syscall, Target};
 
 /// The load options of `rkexec load`, and lines about what is left out of them.
@@ -20,7 +24,7 @@ pub(super) fn load_args(load: &Load, file_load_only: bool) -> (LoadArgs, Vec<Str
         false => Vec::new(),
     };
     // --append sets the line; only behind the running one does it append.
-    let line = options.command_line.as_deref().map(one_line);
+    let line = options.command_line.map(one_line);
     let (cmdline, append) = match (line, options.reuse_command_line) {
         (Some(line), true) => (None, vec![line]),
         (line, _) => (line, Vec::new()),
@@ -53,15 +57,10 @@ pub(super) fn load_args(load: &Load, file_load_only: bool) -> (LoadArgs, Vec<Str
 }
 
 /// `text` with spaces for line ends: to the kernel both separate parameters, and
-/// `--append="$(cat /etc/cmdline.d/*)"` has many. Those inside of quotes stay, for there
-/// they do not.
-fn one_line(text: &str) -> String {
-    let mut quoted = false;
-    let space = |c| {
-        quoted ^= c == '"';
-        if c == '\n' && !quoted { ' ' } else { c }
-    };
-    text.chars().map(space).collect()
+/// `--append="$(cat /etc/cmdline.d/*)"` has many. Those inside of quotes stay: there they
+/// are a part of the value.
+fn one_line(text: OsString) -> OsString {
+    OsString::from_vec(cmdline::one_line(text.as_bytes()).into())
 }
 
 /// Takes out of `options` what only kexec_load can do; a line for each.
@@ -113,31 +112,28 @@ mod tests {
     fn append_sets_and_reuse_comes_first() {
         let line = |text: Option<&str>, reuse_command_line| {
             let options = LoadOptions {
-                command_line: text.map(str::to_owned),
+                command_line: text.map(OsString::from),
                 reuse_command_line,
                 ..LoadOptions::default()
             };
             let (args, _) = load_args(None, options, false);
             (args.cmdline, args.reuse_cmdline, args.append)
         };
-        assert_eq!(
-            line(Some("a"), false),
-            (Some("a".to_owned()), false, vec![])
-        );
-        assert_eq!(line(Some("a"), true), (None, true, vec!["a".to_owned()]));
+        assert_eq!(line(Some("a"), false), (Some("a".into()), false, vec![]));
+        assert_eq!(line(Some("a"), true), (None, true, vec!["a".into()]));
         assert_eq!(line(None, true), (None, true, vec![]));
         assert_eq!(line(None, false), (None, false, vec![]));
     }
 
     #[test]
     fn lines_are_joined() {
-        assert_eq!(one_line("a=\"b\nc\"\nd\n"), "a=\"b\nc\" d ");
+        assert_eq!(one_line("a=\"b\nc\"\nd\n".into()), "a=\"b\nc\" d ");
     }
 
     fn everything() -> LoadOptions {
         LoadOptions {
             initrd: Some("/i".into()),
-            modules: vec!["/m a b".to_owned(), "/n".to_owned()],
+            modules: vec!["/m a b".into(), "/n".into()],
             device_tree: Some("/d".into()),
             mem_min: Some(1),
             mem_max: Some(0xfff),

@@ -1,5 +1,6 @@
 //! The JSON contract: schema 1. Addresses are `"0x…"`, sizes are bytes.
 
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use serde::ser::SerializeMap as _;
@@ -8,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::multiboot;
 use super::stream::{Address, List};
+use crate::bytes;
 use crate::handover::Capability;
 use crate::image::linux::xloadflags;
 use crate::image::{Image, LinuxKernel};
@@ -47,7 +49,7 @@ impl Serialize for PlanJson<'_> {
         let plan = self.plan;
         let mut image = self::image(self.image);
         if let Some(fields) = image.as_object_mut() {
-            fields.insert("path".to_owned(), self.kernel.display().to_string().into());
+            insert(fields, "path", self.kernel.as_os_str().as_bytes());
         }
         let segments = plan.segments.iter().map(|segment| {
             json!({
@@ -71,7 +73,11 @@ impl Serialize for PlanJson<'_> {
         });
         let crash = plan.crash.as_ref().map(|crash| Crash { plan, crash });
         let mut fields = serializer.serialize_map(None)?;
-        fields.serialize_entry("cmdline", &plan.cmdline)?;
+        let (cmdline, bytes) = bytes::in_json(plan.cmdline.as_bstr());
+        fields.serialize_entry("cmdline", &cmdline)?;
+        if let Some(bytes) = bytes {
+            fields.serialize_entry("cmdline_bytes", &bytes)?;
+        }
         fields.serialize_entry("crash", &crash)?;
         fields.serialize_entry("e820", &e820(&plan.e820))?;
         fields.serialize_entry("empty_initrd", &plan.empty_initrd)?;
@@ -90,6 +96,30 @@ impl Serialize for PlanJson<'_> {
         }
         fields.serialize_entry("warnings", &plan.warnings)?;
         fields.end()
+    }
+}
+
+/// Adds text that need not be UTF-8 to `fields`. Where it is not, `NAME_bytes` has its
+/// bytes in hexadecimal.
+pub(in crate::cli) fn insert(fields: &mut Map<String, Value>, name: &str, text: &[u8]) {
+    let (text, bytes) = bytes::in_json(text);
+    fields.insert(name.to_owned(), text.into());
+    if let Some(bytes) = bytes {
+        fields.insert(format!("{name}_bytes"), bytes.into());
+    }
+}
+
+/// The same for a list: `NAME_bytes` has all of them where one is not UTF-8.
+pub(in crate::cli) fn insert_list<'a>(
+    fields: &mut Map<String, Value>,
+    name: &str,
+    list: impl Iterator<Item = &'a [u8]> + Clone,
+) {
+    let texts = list.clone().map(|text| bytes::in_json(text).0);
+    fields.insert(name.to_owned(), texts.collect::<Vec<_>>().into());
+    if list.clone().any(|text| bytes::in_json(text).1.is_some()) {
+        let bytes = list.map(bytes::hex).collect::<Vec<_>>();
+        fields.insert(format!("{name}_bytes"), bytes.into());
     }
 }
 

@@ -2,10 +2,10 @@
 
 use std::fmt::Write as _;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::human;
-use super::json::address;
+use super::json::{address, insert};
 use crate::image::Multiboot;
 use crate::image::multiboot::v2::information_name;
 use crate::image::multiboot::{InformationRequest, Load, Version};
@@ -114,7 +114,12 @@ pub(super) fn json(image: &Multiboot<'_>) -> Value {
     let modules: Vec<Value> = image
         .modules
         .iter()
-        .map(|module| json!({ "cmdline": module.cmdline, "size": module.bytes.len() }))
+        .map(|module| {
+            let mut fields = Map::new();
+            insert(&mut fields, "cmdline", &module.cmdline);
+            fields.insert("size".to_owned(), module.bytes.len().into());
+            fields.into()
+        })
         .collect();
     json!({
         "format": image.format_name(),

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::json::xload_names;
 use super::{human, multiboot};
+use crate::bytes::shown_name;
 use crate::handover::Capability;
 use crate::image::Image;
 use crate::memory::{E820Type, MemoryMap, Region};
@@ -64,13 +65,8 @@ pub(in crate::cli) fn plan(
         }
         Image::Multiboot(image) => format!("no Linux ({})", image.format_name()),
     };
-    let _ = writeln!(
-        out,
-        "kernel:    {}, {}",
-        inline(&kernel.display().to_string()),
-        inline(&what)
-    );
-    let _ = writeln!(out, "cmdline:   {}", inline(plan.cmdline.as_str()));
+    let _ = writeln!(out, "kernel:    {}, {}", shown_name(kernel), inline(&what));
+    let _ = writeln!(out, "cmdline:   {}", plan.cmdline);
     let _ = writeln!(
         out,
         "syscall:   {}, because: {}",

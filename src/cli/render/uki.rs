@@ -2,10 +2,13 @@
 
 use std::fmt::Write as _;
 
+use bstr::ByteSlice as _;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::human;
+use super::json::insert;
+use crate::bytes::shown;
 use crate::image::LinuxKernel;
 use crate::image::signature::is_signed;
 use crate::image::uki::{Section, Uki};
@@ -64,13 +67,17 @@ pub(in crate::cli) fn json(uki: &Uki<'_>, kernel: &LinuxKernel<'_>) -> Value {
         .sections
         .iter()
         .map(|section| {
-            json!({
+            let mut json = json!({
                 "name": section.name,
                 "size": section.bytes.len(),
                 "profile": section.profile,
                 "sha256": digest(section.bytes),
-                "text": section.text(),
-            })
+                "text": null,
+            });
+            if let (Some(fields), Some(text)) = (json.as_object_mut(), section.text()) {
+                insert(fields, "text", text);
+            }
+            json
         })
         .collect();
     json!({
@@ -114,7 +121,7 @@ fn profile(uki: &Uki<'_>, number: usize) -> String {
 fn what(section: &Section<'_>) -> String {
     match section.text() {
         Some(text) if text.len() <= MAX_TEXT => {
-            let mut lines = text.lines().map(|line| line.replace(char::is_control, "?"));
+            let mut lines = text.lines().map(|line| shown(line).to_string());
             let first = lines.next().unwrap_or_default();
             let rest = lines.map(|line| format!("\n{:27}{line}", ""));
             first + &rest.collect::<String>()

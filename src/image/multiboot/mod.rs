@@ -14,6 +14,8 @@ pub mod v2;
 
 pub use pieces::{Piece, pieces};
 
+use bstr::BString;
+
 use super::ImageError;
 use crate::memory::PhysRange;
 
@@ -147,7 +149,7 @@ pub struct Module<'a> {
     /// What is in it.
     pub bytes: &'a [u8],
     /// Its command line, which begins with the file's name.
-    pub cmdline: String,
+    pub cmdline: BString,
 }
 
 /// A multiboot kernel that was checked, and what goes with it.
@@ -177,7 +179,7 @@ pub struct Multiboot<'a> {
     pub asks_bios: bool,
     /// The first word of its command line, the name of its file; empty for none.
     /// The file itself does not have it.
-    pub name: String,
+    pub name: BString,
     /// Its modules, in order. The file itself has none.
     pub modules: Vec<Module<'a>>,
 }

@@ -66,7 +66,7 @@ pub(super) fn parse(file: &[u8], at: usize) -> Result<Multiboot<'_>, ImageError>
         },
         requests: Vec::new(),
         asks_bios: is_xen(file),
-        name: String::new(),
+        name: bstr::BString::default(),
         modules: Vec::new(),
     })
 }

@@ -125,7 +125,7 @@ pub(super) fn parse(file: &[u8], at: usize) -> Result<Multiboot<'_>, ImageError>
         console: tags.console,
         requests: tags.requests,
         asks_bios: is_xen(file),
-        name: String::new(),
+        name: bstr::BString::default(),
         modules: Vec::new(),
     })
 }

@@ -6,6 +6,8 @@ pub mod v2;
 
 pub use screen::{Bits, Pixels, Screen};
 
+use bstr::BStr;
+
 use crate::host::firmware_tables::{EntryPoint, Rsdp};
 use crate::memory::{E820Type, PhysRange};
 
@@ -26,14 +28,14 @@ pub struct Module<'a> {
     /// The first byte after it.
     pub end: u32,
     /// Its command line.
-    pub cmdline: &'a str,
+    pub cmdline: &'a BStr,
 }
 
 /// What the kernel is told, whichever version it speaks.
 #[derive(Debug, Clone, Default)]
 pub struct BootInformation<'a> {
     /// The command line.
-    pub cmdline: &'a str,
+    pub cmdline: &'a BStr,
     /// The modules, in the order in which they were given.
     pub modules: Vec<Module<'a>>,
     /// The memory map.

@@ -133,8 +133,11 @@ fn version_1_as_a_kernel_reads_it() {
         cmdline,
     };
     let information = BootInformation {
-        cmdline: "kernel noreboot",
-        modules: vec![module(0x20_0000, "/vmlinuz ro"), module(0x30_0000, "")],
+        cmdline: "kernel noreboot".into(),
+        modules: vec![
+            module(0x20_0000, "/vmlinuz ro".into()),
+            module(0x30_0000, "".into()),
+        ],
         map: &map,
         screen: screen(&linear()),
         ..BootInformation::default()
@@ -219,11 +222,11 @@ fn version_2_as_a_kernel_reads_it() {
     let rsdp = rsdp();
     let smbios = EntryPoint::parse([&b"_SM3_\0\x18\x03\x05"[..], &[9; 15]].concat()).unwrap();
     let information = BootInformation {
-        cmdline: "xen dom0_mem=1G",
+        cmdline: "xen dom0_mem=1G".into(),
         modules: vec![Module {
             start: 0x1000,
             end: 0x1003,
-            cmdline: "abc",
+            cmdline: "abc".into(),
         }],
         map: &map,
         screen: screen(&linear()),
@@ -268,8 +271,8 @@ proptest! {
     fn tags_follow_each_other(cmdline in "[ -~]{0,40}", modules in prop::collection::vec("[ -~]{0,20}", 0..5), entries in 0..5_u64) {
         let map: Vec<_> = (0..entries).map(|n| (range(n << 20, (n << 20) + 5), E820Type::RAM)).collect();
         let information = BootInformation {
-            cmdline: &cmdline,
-            modules: modules.iter().map(|cmdline| Module { start: 1, end: 2, cmdline }).collect(),
+            cmdline: cmdline.as_str().into(),
+            modules: modules.iter().map(|cmdline| Module { start: 1, end: 2, cmdline: cmdline.as_str().into() }).collect(),
             map: &map,
             ..BootInformation::default()
         };

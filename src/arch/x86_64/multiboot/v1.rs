@@ -50,7 +50,7 @@ pub fn bytes(information: &BootInformation<'_>, at: u32) -> Vec<u8> {
 
     let cmdline = out.string(information.cmdline);
     out.set(16, cmdline);
-    let name = out.string(LOADER_NAME);
+    let name = out.string(LOADER_NAME.as_bytes());
     out.set(64, name);
     if let Some(screen) = &information.screen {
         flags |= FRAMEBUFFER;
@@ -109,8 +109,8 @@ impl Structure {
     }
 
     /// Adds a C string, and says where.
-    fn string(&mut self, text: &str) -> u32 {
-        let address = self.append(text.as_bytes());
+    fn string(&mut self, text: &[u8]) -> u32 {
+        let address = self.append(text);
         self.bytes.push(0);
         address
     }

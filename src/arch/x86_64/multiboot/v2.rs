@@ -41,7 +41,7 @@ pub fn bytes(information: &BootInformation<'_>) -> Vec<u8> {
         tags.push(tag::LOAD_BASE, &base.to_le_bytes());
     }
     tags.string(tag::CMDLINE, &[], information.cmdline);
-    tags.string(tag::LOADER, &[], LOADER_NAME);
+    tags.string(tag::LOADER, &[], LOADER_NAME.as_bytes());
     for module in &information.modules {
         tags.string(tag::MODULE, &[module.start, module.end], module.cmdline);
     }
@@ -136,9 +136,9 @@ impl Tags {
     }
 
     /// A tag of numbers and then a C string.
-    fn string(&mut self, kind: u32, numbers: &[u32], text: &str) {
+    fn string(&mut self, kind: u32, numbers: &[u32], text: &[u8]) {
         let mut body: Vec<u8> = numbers.iter().flat_map(|word| word.to_le_bytes()).collect();
-        body.extend_from_slice(text.as_bytes());
+        body.extend_from_slice(text);
         body.push(0);
         self.push(kind, &body);
     }
