@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 use crate::crash::HotplugChoice;
 use crate::handover::{HandoverRequest, Pool, Protection};
 use crate::host::firmware_tables::FirmwareTables;
+use crate::image::Wish;
 use crate::memory::{MapPolicy, parse_size};
 use crate::plan::{CmdlineBase, CmdlineRequest, LoadRequest, SyscallChoice};
 use crate::sys::{Syscall, Target};
@@ -20,6 +21,9 @@ pub(super) struct LoadArgs {
     /// An initrd; several are joined, each padded to 4 bytes.
     #[arg(long, value_name = "FILE")]
     pub(super) initrd: Vec<PathBuf>,
+    /// The format that the kernel's file is read as, where it has several.
+    #[arg(skip)]
+    pub(super) wish: Option<Wish>,
     /// The profile of a UKI, by its ID or its number; without it the first one.
     #[arg(long, value_name = "PROFILE")]
     pub(super) profile: Option<String>,

@@ -16,6 +16,7 @@ mod formats;
 mod handover;
 mod harness;
 mod initramfs;
+mod kernel_32bit;
 mod lab;
 mod memory;
 mod multiboot;

@@ -1,6 +1,6 @@
 //! From kexec-tools' options to rkexec's own.
 
-use super::request::{Load, LoadOptions, ignored};
+use super::request::{ImageType, Load, LoadOptions, ignored};
 use crate::cli::options::{HotplugArg, LoadArgs, SyscallArg};
 use crate::sys::{Syscall, Target};
 
@@ -28,6 +28,7 @@ pub(super) fn load_args(load: &Load, file_load_only: bool) -> (LoadArgs, Vec<Str
     let mut args = LoadArgs::of(&load.kernel);
     args.initrd = options.initrd.into_iter().collect();
     args.module = options.modules;
+    args.wish = options.kind.and_then(ImageType::wish);
     args.cmdline = cmdline;
     args.reuse_cmdline = options.reuse_command_line;
     args.append = append;
