@@ -20,6 +20,7 @@ use rkexec::host::iomem::{self, Iomem, Resource};
 use rkexec::host::{Host, cpu, loaded, security};
 use rkexec::image::decompress::{self, DecompressError};
 use rkexec::image::ikconfig;
+use rkexec::image::lanzaboote::Stub;
 use rkexec::image::multiboot::{self, Multiboot};
 use rkexec::image::uki::{Addon, Uki};
 use rkexec::image::{self, Contents, Found, bzimage, initramfs, vmlinux, whole};
@@ -212,12 +213,16 @@ pub(crate) fn bzimage(data: &[u8]) -> bool {
         return false;
     };
     let kernel = image.loads[0].bytes;
-    assert!(data.ends_with(kernel) && kernel.len() < data.len());
+    // What the header says is the kernel: no byte in front of it, and maybe some behind.
+    assert!(data.as_ptr_range().end >= kernel.as_ptr_range().end);
+    assert!(!kernel.is_empty() && kernel.len() < image.file.len());
     assert!(image.payload.len() <= kernel.len());
     assert!(u64::from(image.header.init_size.get()) >= kernel.len() as u64);
     assert!(image.header.kernel_alignment.get().is_power_of_two());
     assert!(image.cmdline_limit() > 0);
-    assert!(image.protocol() >= (2, 12));
+    assert!(image.protocol() >= (2, 10));
+    assert!(data.starts_with(image.file) && image.file.len() + image.behind == data.len());
+    assert!(!image.is_32_bit() || !image.reaches_above_4g());
     if let Some(version) = image.version {
         assert!(!version.chars().any(char::is_control));
     }
@@ -228,6 +233,12 @@ pub(crate) fn bzimage(data: &[u8]) -> bool {
 /// A multiboot kernel of either version.
 pub(crate) fn multiboot(data: &[u8]) -> bool {
     let _ = multiboot::near_miss(data);
+    // Each of its headers can be asked for.
+    for version in [multiboot::Version::One, multiboot::Version::Two] {
+        if let Ok(Some(kernel)) = Multiboot::parse_as(data, version) {
+            assert_eq!(kernel.version, version);
+        }
+    }
     let Ok(Some(kernel)) = Multiboot::parse(data) else {
         return false;
     };
@@ -291,6 +302,21 @@ pub(crate) fn uki(data: &[u8]) -> bool {
         let kernel = image.linux().unwrap();
         // A file can be a bzImage as well, and is taken for one then.
         assert_eq!(kernel.format_name().starts_with("UKI of "), uki.is_some());
+    }
+    true
+}
+
+/// A lanzaboote stub.
+pub(crate) fn lanzaboote(data: &[u8]) -> bool {
+    let Some(stub) = Stub::parse(data) else {
+        return false;
+    };
+    assert!(!stub.kernel.path.is_empty() && stub.kernel.hex().len() == 64);
+    assert!(!stub.to_string().contains(char::is_control));
+    if let Ok(contents) = Contents::of(data) {
+        let read = image::open(&contents, None);
+        // A file can be a bzImage as well, and is taken for one then.
+        assert!(read.is_err() || matches!(bzimage::parse(data), Ok(Some(_))));
     }
     true
 }

@@ -25,6 +25,7 @@ pub(crate) fn all() -> [(&'static str, Vec<Vec<u8>>); 19] {
         ("vmlinux", vmlinux()),
         ("multiboot", multiboot()),
         ("uki", uki()),
+        ("lanzaboote", lanzaboote()),
         ("device_tree", device_tree()),
         ("chain", chain()),
         ("vmcore", vmcore()),
@@ -406,6 +407,15 @@ fn uki() -> Vec<Vec<u8>> {
         pe(&parts),
         pe(&[&parts[..], &profiles].concat()),
         pe(&[parts[0], parts[3]]),
+    ]
+}
+
+/// A stub as they are now, and an old one without an initrd.
+fn lanzaboote() -> Vec<Vec<u8>> {
+    let path = br"\EFI\nixos\kernel-6.12-abc.efi";
+    vec![
+        include_bytes!("../tests/data/cases/lanzaboote-stub/stub.efi").to_vec(),
+        pe(&[(b".kernelp", path), (b".kernelh", &[7; 32])]),
     ]
 }
 

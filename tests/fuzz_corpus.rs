@@ -163,6 +163,11 @@ fn uki() {
 }
 
 #[test]
+fn lanzaboote() {
+    run("lanzaboote", entry::lanzaboote);
+}
+
+#[test]
 fn device_tree() {
     run("device_tree", entry::device_tree);
 }

@@ -234,6 +234,7 @@ fn job(config: &Config, release: &str) -> anyhow::Result<Job> {
         initrds: config.initrds(release),
         addons: Vec::new(),
         profile: None,
+        wish: None,
         modules: Vec::new(),
         request: LoadRequest {
             cmdline: config.cmdline(),

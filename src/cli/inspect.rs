@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::{Context, load, render};
 use crate::handover::Capability;
-use crate::image::Found;
+use crate::image::{Found, ImageError};
 use crate::sys::MappedFile;
 
 /// `rkexec inspect`.
@@ -21,7 +21,18 @@ pub(super) struct InspectArgs {
 pub(super) fn run(context: &Context, args: &InspectArgs) -> anyhow::Result<()> {
     let file = MappedFile::open(&args.file).context("opening the file failed")?;
     let contents = load::contents(&file)?;
-    let Found { image, uki } = load::found(&file, &contents, None)?;
+    let Found { image, uki } = match load::found(&file, &contents, None) {
+        Ok(found) => found,
+        Err(error) => {
+            return match error.downcast_ref() {
+                Some(ImageError::Lanzaboote(stub)) => context.print(
+                    || render::lanzaboote::text(stub),
+                    || render::lanzaboote::json(stub),
+                ),
+                _ => Err(error),
+            };
+        }
+    };
     let capability = image
         .linux()
         .map(|linux| Capability::read(linux, &args.file, &context.root));

@@ -151,6 +151,7 @@ pub(super) fn job(args: &LoadArgs) -> anyhow::Result<Job> {
         kernel: args.kernel.clone(),
         initrds: args.initrd.clone(),
         profile: args.profile.clone(),
+        wish: args.wish,
         addons: args.addon.clone(),
         modules: args.module.iter().map(options::bytes).collect(),
         request: args.request(dtb, random_seed()?, now()),
@@ -188,7 +189,8 @@ pub(super) fn with_quick_plan<T>(
         modules: multiboot::open(&job.modules)?,
     };
     let contents = contents(&files.kernel)?;
-    let mut found = found(&files.kernel, &contents, job.profile.as_deref())?;
+    let mut found = image::open_as(&contents, job.profile.as_deref(), job.wish)
+        .with_context(|| reading(&files.kernel))?;
     let addons: Vec<Addon<'_>> = files
         .addons
         .iter()

@@ -10,6 +10,7 @@ use clap::{Args, ValueEnum};
 use crate::crash::HotplugChoice;
 use crate::handover::{HandoverRequest, Pool, Protection};
 use crate::host::firmware_tables::FirmwareTables;
+use crate::image::Wish;
 use crate::memory::{MapPolicy, parse_size};
 use crate::plan::{CmdlineBase, CmdlineRequest, LoadRequest, SyscallChoice};
 use crate::sys::{FileFlags, Syscall, Target};
@@ -23,6 +24,9 @@ pub(super) struct LoadArgs {
     /// An initrd; several are joined, each padded to 4 bytes.
     #[arg(long, value_name = "FILE")]
     pub(super) initrd: Vec<PathBuf>,
+    /// The format that the kernel's file is read as, where it has several.
+    #[arg(skip)]
+    pub(super) wish: Option<Wish>,
     /// The profile of a UKI, by its ID or its number; without it the first one.
     #[arg(long, value_name = "PROFILE")]
     pub(super) profile: Option<String>,

@@ -4,6 +4,7 @@ pub mod bzimage;
 pub mod decompress;
 pub mod ikconfig;
 pub mod initramfs;
+pub mod lanzaboote;
 pub mod linux;
 pub mod multiboot;
 mod near;
@@ -90,6 +91,9 @@ pub enum ImageError {
         /// What is wrong with it.
         error: Box<ImageError>,
     },
+    /// It names the files of a kernel, and has none itself.
+    #[error("{0}")]
+    Lanzaboote(Box<lanzaboote::Stub>),
     /// It has not the profile that was asked for.
     #[error("no profile {wish}: {there}")]
     NoProfile {
@@ -98,6 +102,34 @@ pub enum ImageError {
         /// What there is.
         there: String,
     },
+}
+
+/// A format by name: a file may be readable as several, and is read as the one that
+/// is wished for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Wish {
+    /// A bzImage.
+    BzImage,
+    /// A Linux in an ELF file.
+    Vmlinux,
+    /// Multiboot, version 1.
+    Multiboot1,
+    /// Multiboot, version 2.
+    Multiboot2,
+}
+
+impl Wish {
+    /// Reads `file` so. `None`: it is no file of this format.
+    fn parse(self, file: &[u8]) -> Result<Option<Image<'_>>, ImageError> {
+        let multiboot = |version| Ok(Multiboot::parse_as(file, version)?.map(Image::Multiboot));
+        match self {
+            Self::BzImage => Ok(bzimage::parse(file)?.map(Image::Linux)),
+            Self::Vmlinux => Ok(vmlinux::parse(file)?.map(Image::Linux)),
+            Self::Multiboot1 => multiboot(multiboot::Version::One),
+            Self::Multiboot2 => multiboot(multiboot::Version::Two),
+        }
+    }
 }
 
 /// What a kernel file holds.
@@ -118,8 +150,21 @@ pub fn open<'a>(
     contents: &'a Contents<'_>,
     profile: Option<&str>,
 ) -> Result<Found<'a>, ImageError> {
+    open_as(contents, profile, None)
+}
+
+/// As [`open`], and reads a file that has several formats as the one of `wish`. One
+/// that has not that format is read as what it is.
+///
+/// # Errors
+/// As those of [`open`].
+pub fn open_as<'a>(
+    contents: &'a Contents<'_>,
+    profile: Option<&str>,
+    wish: Option<Wish>,
+) -> Result<Found<'a>, ImageError> {
     let packed = contents.compression.map(Compression::name);
-    let mut found = unpacked(contents.bytes(), profile).map_err(|error| match packed {
+    let mut found = unpacked(contents.bytes(), profile, wish).map_err(|error| match packed {
         None => error,
         Some(name) => ImageError::Inside {
             container: format!("the {name} data"),
@@ -133,10 +178,22 @@ pub fn open<'a>(
     Ok(found)
 }
 
-fn unpacked<'a>(bytes: &'a [u8], profile: Option<&str>) -> Result<Found<'a>, ImageError> {
+fn unpacked<'a>(
+    bytes: &'a [u8],
+    profile: Option<&str>,
+    wish: Option<Wish>,
+) -> Result<Found<'a>, ImageError> {
+    if let (None, Some(wish)) = (profile, wish)
+        && let Some(image) = wish.parse(bytes)?
+    {
+        return Ok(Found { image, uki: None });
+    }
     // A bzImage is a PE file as well, and never a UKI.
     let mut uki = match bzimage::parse(bytes) {
-        Ok(None) => Uki::parse(bytes)?,
+        Ok(None) => match lanzaboote::Stub::parse(bytes) {
+            Some(stub) => return Err(stub.into()),
+            None => Uki::parse(bytes)?,
+        },
         _ => None,
     };
     if let Some(wish) = profile {

@@ -19,7 +19,7 @@ use crate::crash::fit::Fit;
 use crate::host::loaded::Loaded;
 use crate::host::security::Security;
 use crate::host::{Host, HostError, Root};
-use crate::image::Image;
+use crate::image::{Image, Wish};
 use crate::plan::{Blobs, CmdlineBase, CmdlineRequest, LoadRequest, Plan, SyscallChoice};
 use crate::sys::{FileFlags, Syscall, Target};
 
@@ -56,6 +56,9 @@ pub struct LoadRecord {
     /// `--profile`.
     #[serde(default)]
     pub profile: Option<String>,
+    /// The format that the kernel's file is read as, where it has several.
+    #[serde(default)]
+    pub wish: Option<Wish>,
     /// The addons' files.
     #[serde(default, with = "bytes::kept_list")]
     pub addons: Vec<PathBuf>,
@@ -116,6 +119,9 @@ pub struct Job {
     pub initrds: Vec<PathBuf>,
     /// The profile of a UKI; `None`: its first.
     pub profile: Option<String>,
+    /// The format that the kernel's file is read as, where it has several; `None`: the
+    /// one that tells most.
+    pub wish: Option<Wish>,
     /// Addons to a UKI, in order.
     pub addons: Vec<PathBuf>,
     /// A multiboot kernel's modules, each a file and, behind a space, its arguments.
@@ -219,6 +225,7 @@ impl LoadRecord {
             initrds: job.initrds.iter().map(|path| real(path)).collect(),
             modules: job.modules.clone(),
             profile: job.profile.clone(),
+            wish: job.wish,
             addons: job.addons.iter().map(|path| real(path)).collect(),
             blobs: plan.blobs.clone(),
             cmdline: made.to_owned(),
@@ -331,6 +338,7 @@ impl LoadRecord {
             kernel: self.kernel.clone(),
             initrds: self.initrds.clone(),
             profile: self.profile.clone(),
+            wish: self.wish,
             addons: self.addons.clone(),
             modules: self.modules.clone(),
             request: LoadRequest {

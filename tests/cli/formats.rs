@@ -251,3 +251,117 @@ fn status_counts_the_initrd_inside_a_uki() {
     );
     assert_eq!(terms("uki", &[]), by_file);
 }
+
+/// A field case, made as it was: a bzImage without XLF_KERNEL_64. All of it lies below
+/// 4 GiB, the kernel where it maps its own memory for good.
+#[test]
+fn a_kernel_without_a_64_bit_entry_is_entered_in_32_bit_mode() {
+    let lab = Lab::new();
+    let mut file = std::fs::read(lab.path().join("vmlinuz")).unwrap();
+    file[0x236] &= 0xfe;
+    lab.write("k32", &file);
+    lab.write("initrd", cpio(&[7; 10_000]));
+    lab.machine("m", "00001000-0009ffff : System RAM\n00100000-bfffffff : System RAM\n100000000-1ffffffff : System RAM\n");
+    let args = [
+        "plan",
+        "--output",
+        "json",
+        "--root",
+        "m",
+        "k32",
+        "--initrd",
+        "initrd",
+        "--cmdline",
+        "x",
+    ];
+    let plan: Value = serde_json::from_str(&lab.run(&args).out).unwrap();
+    assert_eq!(plan["syscall"]["name"], "kexec_load");
+    assert_eq!(plan["image"]["entry_mode"], "32-bit");
+    for segment in plan["segments"].as_array().unwrap() {
+        let number = |text: &str| u64::from_str_radix(&text[2..], 16).unwrap();
+        let start = number(segment["mem"].as_str().unwrap());
+        let end = start + segment["memsz"].as_u64().unwrap();
+        assert!(end <= 0x3800_0000, "{segment}");
+        if segment["role"] == "kernel" {
+            assert_eq!(start, 0x100_0000, "{segment}");
+        }
+    }
+    assert_eq!(inspect(&lab, "k32")["entry_mode"], "32-bit");
+    let text = lab.succeeds(&["inspect", "k32"]);
+    assert!(
+        text.contains("bzImage (x86, entered in 32-bit mode)\n"),
+        "{text}"
+    );
+    let file_load = ["plan", "--root", "m", "k32", "--syscall", "kexec_file_load"];
+    let error = lab.fails(1, &file_load);
+    assert!(
+        error.contains("it has no 64-bit entry (XLF_KERNEL_64)"),
+        "{error}"
+    );
+}
+
+/// As read from a partition: the header says where the kernel ends.
+#[test]
+fn what_lies_behind_a_bzimage_is_not_loaded() {
+    let lab = Lab::new();
+    let mut file = std::fs::read(lab.path().join("vmlinuz")).unwrap();
+    let size = file.len();
+    file.resize(size + (40 << 20), 0xe5);
+    lab.write("partition", &file);
+    let plain = plan(&lab, &["vmlinuz", "--cmdline", "x"]);
+    let padded = plan(&lab, &["partition", "--cmdline", "x"]);
+    assert_eq!(padded["segments"], plain["segments"]);
+    assert_eq!(padded["image"]["bytes_behind"], 40 << 20);
+    let text = lab.succeeds(&["inspect", "partition"]);
+    assert!(
+        text.contains("behind it:     40 MiB that are not loaded\n"),
+        "{text}"
+    );
+}
+
+/// A field case: NixOS has stubs that name their kernel.
+#[test]
+fn a_lanzaboote_stub_says_what_it_names() {
+    let lab = Lab::new();
+    let stub = include_bytes!("../data/cases/lanzaboote-stub/stub.efi");
+    lab.write("stub.efi", stub);
+    let hash = |at: usize| -> String {
+        stub[at..at + 32]
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
+    };
+    let found = inspect(&lab, "stub.efi");
+    let expected = json!({
+        "schema": 1,
+        "format": "lanzaboote stub",
+        "kernel": { "path": "\\EFI\\nixos\\kernel-6.12-abc.efi", "sha256": hash(0xc00) },
+        "initrd": { "path": "\\EFI\\nixos\\initrd-6.12-abc.efi", "sha256": hash(0xe00) },
+        "cmdline": "init=/nix/store/x/init",
+    });
+    assert_eq!(found, expected);
+    let text = lab.succeeds(&["inspect", "stub.efi"]);
+    assert!(
+        text.contains("a lanzaboote stub of NixOS: no kernel"),
+        "{text}"
+    );
+    assert!(
+        text.contains(&format!(
+            "kernel:        \\EFI\\nixos\\kernel-6.12-abc.efi\n  SHA-256:     {}\n",
+            hash(0xc00)
+        )),
+        "{text}"
+    );
+    let root = captured("bios-512m");
+    let error = lab.fails(1, &["plan", "--root", &root, "stub.efi", "--cmdline", "x"]);
+    assert!(
+        error.contains("reading stub.efi failed: a lanzaboote stub of NixOS: it holds no kernel"),
+        "{error}"
+    );
+    assert!(
+        error.contains(
+            "ESP/EFI/nixos/kernel-6.12-abc.efi --initrd ESP/EFI/nixos/initrd-6.12-abc.efi"
+        ),
+        "{error}"
+    );
+}

@@ -9,7 +9,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::common::bzimage::TinyBzImage;
+use crate::common::bzimage::{TinyBzImage, field};
 use crate::common::elf::TinyElf;
 use crate::common::multiboot;
 use crate::common::pe::TinyPe;
@@ -298,7 +298,6 @@ fn failures_have_kexec_tools_codes() {
             &["vmlinuz", "--real-mode"],
             "--real-mode is not supported",
         ),
-        ([1, 1, 1], &["vmlinuz", "junk"], "more than one kernel"),
         ([255, 255, 255], &[], "no kernel specified"),
     ] {
         for (code, call) in codes.into_iter().zip(["-c", "-s", "-a"]) {
@@ -449,6 +448,69 @@ fn the_type_is_what_the_file_is() {
             assert_eq!(ended.code, Some(code), "{file} as {kind}: {ended:?}");
         }
     }
+}
+
+/// A field case: a kernel with the headers of both versions.
+#[test]
+fn the_type_chooses_among_the_headers_of_a_file() {
+    let lab = Lab::new();
+    lab.write(
+        "both.elf",
+        include_bytes!("../data/cases/type-multiboot1/both.elf"),
+    );
+    for (kind, format) in [
+        (&["-t", "multiboot-x86"][..], "multiboot 1"),
+        (&["-t", "multiboot2-x86"], "multiboot 2"),
+        (&[], "multiboot 2"),
+    ] {
+        let (plan, err) = plan(
+            &lab,
+            &[&["-c", "-l", "both.elf", "--command-line=x"], kind].concat(),
+        );
+        assert_eq!(plan["image"]["format"], format, "{err}");
+    }
+    let linux = ["--dry-run", "-l", "both.elf", "-t", "elf-x86_64"];
+    fails(&lab, 255, &linux, "is a multiboot2 kernel, not what --type");
+}
+
+/// A bzImage without a 64-bit entry is what kexec-tools calls bzImage, and the other
+/// name is one for those that have it.
+#[test]
+fn a_32_bit_kernel_is_a_bzimage() {
+    let lab = Lab::new();
+    let image = TinyBzImage::new(0x1_0000).u16(field::XLOADFLAGS, 0x7e);
+    lab.write("k32", image.build());
+    for kind in [&["-t", "bzImage"][..], &[]] {
+        let (plan, _) = plan(&lab, &[&["-l", "k32", "--append=x"], kind].concat());
+        assert_eq!(plan["image"]["entry_mode"], "32-bit");
+    }
+    let new = ["--dry-run", "-l", "k32", "-t", "bzImage64"];
+    fails(&lab, 255, &new, "a bzImage without a 64-bit entry");
+}
+
+#[test]
+fn the_first_of_two_kernels_is_loaded_and_the_last_of_two_initrds() {
+    let lab = Lab::new();
+    lab.write("i", b"070701");
+    let (one, _) = plan(&lab, &["-l", "vmlinuz", "--append=x", "--initrd=i"]);
+    let twice = [
+        "-l",
+        "vmlinuz",
+        "junk",
+        "--append=x",
+        "--initrd=junk",
+        "--initrd=i",
+    ];
+    let (two, err) = plan(&lab, &twice);
+    assert_eq!(one["segments"], two["segments"]);
+    assert!(
+        err.contains("junk is ignored: one kernel is loaded"),
+        "{err}"
+    );
+    assert!(
+        err.contains("--initrd is given more than once: the last one counts"),
+        "{err}"
+    );
 }
 
 #[test]

@@ -18,6 +18,7 @@ mod formats;
 mod handover;
 mod harness;
 mod initramfs;
+mod kernel_32bit;
 mod lab;
 mod memory;
 mod multiboot;

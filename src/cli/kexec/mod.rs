@@ -213,7 +213,12 @@ fn check_type(wanted: ImageType, planned: &Planned<'_>) -> anyhow::Result<()> {
     let (is, name) = match (planned.uki, planned.image) {
         (Some(_), _) => (ImageType::Uki, "a UKI"),
         (None, Image::Linux(kernel)) => match kernel.format {
-            Format::BzImage => (ImageType::BzImage, "a bzImage"),
+            // An older type names every bzImage.
+            Format::BzImage if wanted == ImageType::BzImage => (wanted, "a bzImage"),
+            Format::BzImage if kernel.is_32_bit() => {
+                (ImageType::BzImage, "a bzImage without a 64-bit entry")
+            }
+            Format::BzImage => (ImageType::BzImage64, "a bzImage"),
             Format::Vmlinux => (ImageType::Elf, "an ELF file"),
         },
         (None, Image::Multiboot(kernel)) => match kernel.version {

@@ -274,9 +274,10 @@ const LOAD: &[Opt] = &[
         names: &["type"],
         value: Some("TYPE"),
         does: Does::Type,
-        help: "Fail unless KERNEL is of this type; the image itself decides how it is loaded.",
+        help: "Load KERNEL as a file of this type, and fail if it is none. Without it the file decides; of \
+               two multiboot headers that of version 2 counts.",
         differs: "bzImage names a bzImage that kexec-tools enters in 32-bit mode; rkexec enters it in \
-                  64-bit mode as well. The type is checked with kexec_file_load, too. beoboot-x86 and \
+                  64-bit mode if it has an entry for that. The type is checked with kexec_file_load, too. beoboot-x86 and \
                   nbi-x86 are refused: no kernel of this century needs them.",
     },
     with(
@@ -302,7 +303,8 @@ const LOAD: &[Opt] = &[
         Does::Initrd,
         "The initrd. The last one counts.",
         "Behind the initrd of a UKI, if KERNEL is one. With a multiboot kernel it is an error that ends \
-         with 255.",
+         with 255. A line says that an earlier --initrd is replaced, as of every option that is given twice \
+         with different values.",
     ),
     with(
         &["module"],
@@ -426,7 +428,7 @@ const DROPPED: &[Opt] = &[
     flag(
         None,
         &["entry-32bit"],
-        Does::Ignored("the kernel is entered in 64-bit mode and ends up the same"),
+        Does::Ignored("a kernel is entered in 64-bit mode if it can be, and ends up the same"),
         "Enter the kernel in 32-bit mode.",
         "",
     ),

@@ -1,12 +1,14 @@
 //! What a `kexec` command line asks for: options into one wish, whatever their
 //! order, and wishes that contradict each other refused.
 
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use super::getopt::{self, BadOption, Item};
 use super::options::{Does, Opt};
 use crate::bytes::shown_name;
+use crate::image::Wish;
 use crate::memory::{parse_digits, parse_size};
 use crate::sys::{FileFlags, Syscall, Target};
 
@@ -110,7 +112,9 @@ pub(super) struct LoadOptions {
 /// What `--type` may say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ImageType {
-    /// `bzImage64` and `bzImage`.
+    /// `bzImage64`: one with a 64-bit entry.
+    BzImage64,
+    /// `bzImage`.
     BzImage,
     /// `elf-x86_64` and `elf-x86`.
     Elf,
@@ -120,6 +124,19 @@ pub(super) enum ImageType {
     Multiboot2,
     /// `uki`.
     Uki,
+}
+
+impl ImageType {
+    /// What a file that has several formats is read as.
+    pub(super) const fn wish(self) -> Option<Wish> {
+        match self {
+            Self::BzImage64 | Self::BzImage => Some(Wish::BzImage),
+            Self::Elf => Some(Wish::Vmlinux),
+            Self::Multiboot => Some(Wish::Multiboot1),
+            Self::Multiboot2 => Some(Wish::Multiboot2),
+            Self::Uki => None,
+        }
+    }
 }
 
 /// Why a command line cannot be followed.
@@ -137,8 +154,6 @@ pub(super) enum BadRequest {
     KernelToExec(OsString),
     #[error("no kernel specified")]
     NoKernel,
-    #[error("more than one kernel: {0:?} and {1:?}")]
-    TwoKernels(OsString, OsString),
 }
 
 /// A value that its option does not take.
@@ -189,6 +204,8 @@ struct Reader {
     syscall: Option<Syscall>,
     options: LoadOptions,
     operands: Vec<OsString>,
+    /// The values given last, by the option's first name.
+    values: BTreeMap<&'static str, OsString>,
     notes: Vec<String>,
 }
 
@@ -205,6 +222,9 @@ impl Boot {
 impl Reader {
     /// Takes an option in; some of them are all there is to do.
     fn option(&mut self, option: &Opt, value: &OsStr) -> Result<Option<Command>, BadRequest> {
+        if self.replaces(option, value) {
+            self.note_replaced(option);
+        }
         match option.does {
             Does::Help => return Ok(Some(Command::Help { fails: false })),
             Does::Usage => return Ok(Some(Command::Help { fails: true })),
@@ -251,6 +271,24 @@ impl Reader {
             }
         }
         Ok(None)
+    }
+
+    /// Whether `option`, of which the last one counts, was given before with another
+    /// value.
+    fn replaces(&mut self, option: &Opt, value: &OsStr) -> bool {
+        if option.value.is_none() || matches!(option.does, Does::Module) {
+            return false;
+        }
+        let name = option.names.first().copied().unwrap_or_default();
+        let before = self.values.insert(name, value.to_owned());
+        before.is_some_and(|before| before != value)
+    }
+
+    fn note_replaced(&mut self, option: &Opt) {
+        let shown = option.shown();
+        self.notes.push(format!(
+            "{shown} is given more than once: the last one counts"
+        ));
     }
 
     fn note(&mut self, option: &Opt, why: &str) {
@@ -311,8 +349,10 @@ impl Reader {
     fn take_load(&mut self, target: Target) -> Result<Load, BadRequest> {
         let mut operands = std::mem::take(&mut self.operands).into_iter();
         let kernel = operands.next().ok_or(BadRequest::NoKernel)?;
-        if let Some(other) = operands.next() {
-            return Err(BadRequest::TwoKernels(kernel, other));
+        for other in operands {
+            let (other, kernel) = (other.display(), kernel.display());
+            let why = format!("one kernel is loaded, and {kernel} comes first");
+            self.notes.push(ignored(&other.to_string(), &why));
         }
         let mut options = std::mem::take(&mut self.options);
         if target == Target::Crash && options.device_tree.is_some() {
@@ -348,7 +388,7 @@ fn bad_value(option: &Opt, value: &OsStr, why: impl Into<String>) -> BadValue {
 
 /// What --type calls them.
 pub(super) const IMAGE_TYPES: [(&str, ImageType); 7] = [
-    ("bzImage64", ImageType::BzImage),
+    ("bzImage64", ImageType::BzImage64),
     ("bzImage", ImageType::BzImage),
     ("elf-x86_64", ImageType::Elf),
     ("elf-x86", ImageType::Elf),

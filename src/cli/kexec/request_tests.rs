@@ -84,13 +84,21 @@ fn what_ends_the_reading() {
 }
 
 #[test]
+fn the_first_kernel_counts() {
+    assert_eq!(load("-l /k /j /i").0.kernel, PathBuf::from("/k"));
+    assert_eq!(
+        run("-l /k /j /i").notes,
+        [
+            "/j is ignored: one kernel is loaded, and /k comes first",
+            "/i is ignored: one kernel is loaded, and /k comes first"
+        ]
+    );
+}
+
+#[test]
 fn contradictions() {
     assert_eq!(refusal("-l"), "no kernel specified");
     assert_eq!(refusal(""), "no kernel specified");
-    assert_eq!(
-        refusal("-l /k /j"),
-        "more than one kernel: \"/k\" and \"/j\""
-    );
     assert_eq!(refusal("-e -u"), "-u and -e do not go together");
     assert_eq!(refusal("-u -l /k"), "-u and -l do not go together");
     assert_eq!(refusal("-e -p"), "-p and -e do not go together");
@@ -103,12 +111,19 @@ fn contradictions() {
 
 #[test]
 fn the_last_value_counts() {
-    let (load, _) =
-        load("-l /k --append=a --initrd=i --command-line=b --ramdisk=j -s -c -t uki -t bzImage64");
+    let text = "-l /k --append=a --initrd=i --command-line=b --ramdisk=j -s -c -t uki -t bzImage64";
+    let (load, _) = load(text);
     assert_eq!(load.syscall, Some(Syscall::KexecLoad));
     assert_eq!(load.options.command_line.as_deref(), Some("b".as_ref()));
     assert_eq!(load.options.initrd, Some("j".into()));
-    assert_eq!(load.options.kind, Some(ImageType::BzImage));
+    assert_eq!(load.options.kind, Some(ImageType::BzImage64));
+    let replaced = |option: &str| format!("{option} is given more than once: the last one counts");
+    assert_eq!(
+        run(text).notes,
+        ["--append", "--initrd", "--type"].map(replaced)
+    );
+    let same = "-l /k --initrd=i --ramdisk=i --module=a --module=b";
+    assert_eq!(run(same).notes, [""; 0]);
     assert_eq!(self::load("-l /k -s -a").0.syscall, None);
 }
 

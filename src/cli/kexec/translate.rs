@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 
-use super::request::{Load, LoadOptions, ignored};
+use super::request::{ImageType, Load, LoadOptions, ignored};
 use crate::cli::options::{HotplugArg, LoadArgs, SyscallArg};
 use crate::cmdline;
 use crate::sys::{Syscall, Target};
@@ -32,6 +32,7 @@ pub(super) fn load_args(load: &Load, file_load_only: bool) -> (LoadArgs, Vec<Str
     let mut args = LoadArgs::of(&load.kernel);
     args.initrd = options.initrd.into_iter().collect();
     args.module = options.modules;
+    args.wish = options.kind.and_then(ImageType::wish);
     args.cmdline = cmdline;
     args.reuse_cmdline = options.reuse_command_line;
     args.append = append;

@@ -2,6 +2,7 @@
 //! SVG for the eye.
 
 pub(super) mod json;
+pub(super) mod lanzaboote;
 mod multiboot;
 pub(super) mod stream;
 pub(super) mod svg;

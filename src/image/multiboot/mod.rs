@@ -214,13 +214,23 @@ impl<'a> Multiboot<'a> {
     /// # Errors
     /// When there is one, and the kernel is damaged or wants what cannot be.
     pub fn parse(file: &'a [u8]) -> Result<Option<Self>, ImageError> {
-        if let Some(at) = v2::find(file) {
-            return v2::parse(file, at).map(Some);
+        match Self::parse_as(file, Version::Two)? {
+            Some(image) => Ok(Some(image)),
+            None => Self::parse_as(file, Version::One),
         }
-        match v1::find(file) {
-            Some(at) => v1::parse(file, at).map(Some),
-            None => Ok(None),
-        }
+    }
+
+    /// Reads the header of `version`. `None`: there is no such header, though there
+    /// may be one of the other version.
+    ///
+    /// # Errors
+    /// As those of [`Self::parse`].
+    pub fn parse_as(file: &'a [u8], version: Version) -> Result<Option<Self>, ImageError> {
+        let (at, parse): (_, fn(_, _) -> _) = match version {
+            Version::One => (v1::find(file), v1::parse),
+            Version::Two => (v2::find(file), v2::parse),
+        };
+        at.map(|at| parse(file, at)).transpose()
     }
 }
 
