@@ -114,7 +114,7 @@ impl<'a> Chain<'a> {
         for stage in 2..=self.trips + 1 {
             overlay.file(&format!("test/stage-{stage}"), 0o644, script.as_bytes());
         }
-        let initrd = initramfs::initrd(&self.kernel, overlay)?;
+        let initrd = initramfs::initrd(self.kernel, overlay)?;
         let image = std::fs::read(self.kernel.image())?;
         let pages = |bytes: &[u8]| bytes.len().div_ceil(PAGE);
         let sizes = format!(

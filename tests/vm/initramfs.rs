@@ -136,22 +136,13 @@ fn base(kernel: &Kernel) -> Result<Arc<[u8]>> {
     Ok(bytes)
 }
 
-fn make_base(kernel: &Kernel) -> Result<Vec<u8>> {
+/// What a guest is without rkexec: busybox, which is static, and /init.
+pub(crate) fn skeleton() -> Result<Archive> {
     let mut archive = Archive::new();
     for directory in ["bin", "proc", "sys", "dev", "tmp", "sbin", "test"] {
         archive.directory(directory);
     }
     archive.program(Path::new("/bin/busybox"), "bin/busybox")?;
-    let dir = tempfile::tempdir()?;
-    let rkexec = dir.path().join("rkexec");
-    // A fifth of the size, which the emulated CPU would unpack and digest.
-    lab::output(
-        Command::new("strip")
-            .arg("-o")
-            .arg(&rkexec)
-            .arg(lab::rkexec()?),
-    )?;
-    archive.program(&rkexec, "bin/rkexec")?;
     archive.file("init", 0o755, include_bytes!("init"));
     archive.file("etc/functions", 0o644, include_bytes!("functions"));
     archive.file(
@@ -160,6 +151,22 @@ fn make_base(kernel: &Kernel) -> Result<Vec<u8>> {
         b"root:x:0:0::/:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n",
     );
     archive.file("etc/group", 0o644, b"root:x:0:\nnogroup:x:65534:\n");
+    Ok(archive)
+}
+
+/// A program without symbols: a fifth of the size, which the emulated CPU would
+/// unpack and digest.
+pub(crate) fn stripped(program: &Path, to: &Path) -> Result<()> {
+    lab::output(Command::new("strip").arg("-o").arg(to).arg(program))?;
+    Ok(())
+}
+
+fn make_base(kernel: &Kernel) -> Result<Vec<u8>> {
+    let mut archive = skeleton()?;
+    let dir = tempfile::tempdir()?;
+    let rkexec = dir.path().join("rkexec");
+    stripped(&lab::rkexec()?, &rkexec)?;
+    archive.program(&rkexec, "bin/rkexec")?;
     if kernel.has_modules() {
         for (path, bytes) in kernel.modules(&MODULES)? {
             let path = format!("lib/modules/{}/{path}", kernel.release);

@@ -28,19 +28,13 @@ fn below(name: &str) -> PathBuf {
 }
 
 /// The rkexec under test: the one that `RKEXEC` names, else the one that cargo
-/// built for this test, else, as no example is told of that, the one that lies
-/// beside the directory of this example.
+/// built for this test.
 pub(crate) fn rkexec() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("RKEXEC") {
         return Ok(path.into());
     }
-    if let Some(path) = option_env!("CARGO_BIN_EXE_rkexec") {
-        return Ok(path.into());
-    }
-    let example = std::env::current_exe()?;
-    let path = example.ancestors().nth(2).map(|dir| dir.join("rkexec"));
-    path.filter(|path| path.exists())
-        .context("no rkexec beside this example: cargo build it first")
+    let built = option_env!("CARGO_BIN_EXE_rkexec").context("RKEXEC is not set")?;
+    Ok(built.into())
 }
 
 /// One kernel of the lab.

@@ -27,6 +27,7 @@ mod ram;
 mod refusals;
 mod round_trip;
 mod safe_exec;
+mod static_binary;
 mod systemd_sid;
 mod trip;
 mod witness;

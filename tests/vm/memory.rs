@@ -16,9 +16,9 @@ use crate::witness::{Row, Stage};
 /// offline in Debian's configuration until somebody asks for them.
 pub(crate) const PLUG_VIRTIO_MEM: &str = "
 modules virtio_pci virtio_mem
-for second in 1 2 3 4 5 6 7 8 9 10; do
+for fifth in $(seq 50); do
   grep -q 'System RAM (virtio_mem)' /proc/iomem && break
-  sleep 1
+  sleep 0.2
 done
 sleep 1
 for state in /sys/devices/system/memory/memory*/state; do
@@ -32,9 +32,9 @@ record plugged </proc/iomem
 pub(crate) const PLUG_KMEM: &str = "
 echo offline >/sys/devices/system/memory/auto_online_blocks
 modules nd_e820 nd_pmem dax_pmem device_dax kmem
-for second in 1 2 3 4 5 6 7 8 9 10; do
+for fifth in $(seq 50); do
   ls /sys/bus/nd/devices/namespace0.0 >/dev/null 2>&1 && break
-  sleep 1
+  sleep 0.2
 done
 if ! [ -e /dev/dax0.0 ]; then
   try namespace ndctl create-namespace -f -e namespace0.0 -m devdax --map=mem -a 2M

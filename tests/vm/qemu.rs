@@ -36,6 +36,8 @@ pub(crate) struct Guest {
     append: String,
     args: Vec<String>,
     overlay: Archive,
+    /// Whether `overlay` is the whole initramfs.
+    whole: bool,
     disk: Option<PathBuf>,
     timeout: Duration,
 }
@@ -109,6 +111,7 @@ impl Guest {
             append: String::new(),
             args: Vec::new(),
             overlay: Archive::new(),
+            whole: false,
             disk: None,
             timeout: TIMEOUT,
         }
@@ -193,6 +196,13 @@ impl Guest {
         self
     }
 
+    /// Nothing but `archive`, and what follows, in the first kernel's initramfs.
+    pub(crate) fn initramfs(mut self, archive: Archive) -> Self {
+        self.overlay = archive;
+        self.whole = true;
+        self
+    }
+
     /// Runs the guest to its end.
     pub(crate) fn run(self) -> Result<Outcome> {
         self.conduct(|_| Ok(()))
@@ -241,7 +251,11 @@ impl Guest {
         let (initrd, disks) = match &self.disk {
             None => {
                 let initrd = log.join("initrd");
-                fs::write(&initrd, initramfs::initrd(&self.kernel, self.overlay)?)?;
+                let bytes = match self.whole {
+                    true => self.overlay.finish(),
+                    false => initramfs::initrd(&self.kernel, self.overlay)?,
+                };
+                fs::write(&initrd, bytes)?;
                 (initrd, vec!["-no-reboot".to_owned()])
             }
             Some(disk) => (
