@@ -38,6 +38,7 @@ fn it_reads_back_byte_for_byte_and_makes_the_same_load() {
             },
             syscall: SyscallChoice::Auto,
         }),
+        wish: None,
         kexec_load_refused: false,
         file_flags: FileFlags::default(),
         digest: true,

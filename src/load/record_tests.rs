@@ -49,6 +49,7 @@ fn job(cmdline: CmdlineRequest) -> Job {
         kernel: "/boot/uki.efi".into(),
         initrds: Vec::new(),
         profile: None,
+        wish: None,
         addons: vec!["/boot/a.efi".into(), "/boot/b.efi".into()],
         modules: Vec::new(),
         request: LoadRequest {

@@ -308,7 +308,7 @@ fn why(error: &PlanError, pools: &[Pool], line: &Line) -> Result<bool, TestCaseE
             Ok(false)
         }
         // Of what a crash kernel's reservation lacks.
-        PlanError::NotInReservation(_) | PlanError::Crash(_) => Ok(false),
+        PlanError::NotInReservation { .. } | PlanError::Crash(_) => Ok(false),
         error => refused(error),
     }
 }
