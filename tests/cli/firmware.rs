@@ -64,8 +64,8 @@ fn an_empty_initrd_is_shown_with_its_rule() {
     let lab = Lab::new();
     let root = captured("ovmf-1g");
     let of_role = |plan: &Value, role: &str| {
-        let segments = plan["segments"].as_array().unwrap().iter();
-        segments.filter(|s| s["role"] == role).cloned().next()
+        let mut segments = plan["segments"].as_array().unwrap().iter();
+        segments.find(|s| s["role"] == role).cloned()
     };
     let with_none = plan(&lab, &root, &["--cmdline", "x"]);
     let initrd = of_role(&with_none, "initrd").unwrap();
@@ -101,8 +101,8 @@ fn a_table_in_the_runtime_map_is_no_place_for_segments() {
     let args = ["--cmdline", "x", "--mem-max", "0x3d784000"];
     let plan = plan(&lab, &captured("ovmf-1g"), &args);
     let row = |list: &str, key: &str| {
-        let rows = plan[list].as_array().unwrap().iter();
-        rows.filter(|row| row[key] == table).cloned().next()
+        let mut rows = plan[list].as_array().unwrap().iter();
+        rows.find(|row| row[key] == table).cloned()
     };
     let kept = row("memory_map", "start").unwrap();
     assert_eq!(
