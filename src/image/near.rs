@@ -113,6 +113,9 @@ fn elf(file: &[u8]) -> String {
         Ok(header) => header,
         Err(error) => return format!("an ELF file with a bad header: {error}"),
     };
+    if header.e_machine == EM_386 {
+        return "an ELF file for 32-bit x86: of a 32-bit Linux, take the bzImage".to_owned();
+    }
     if header.e_machine != EM_X86_64 {
         return format!(
             "an ELF file for {}, and this program loads x86_64 kernels",
@@ -151,7 +154,6 @@ fn elf_machine(header: &Header) -> String {
         .container()
         .is_ok_and(goblin::container::Container::is_big);
     match (header.e_machine, is_64) {
-        (EM_386, _) => "32-bit x86",
         (EM_AARCH64, _) => "arm64",
         (EM_ARM, _) => "32-bit Arm",
         (EM_RISCV, true) => "riscv64",
