@@ -19,7 +19,12 @@ record dmesg-of-the-dump </tmp/dmesg
 ";
 
 /// The initrd of a stage: what it does, and what it loads.
-fn initrd(stage: u32, script: &str, load: Option<(&[u8], &[u8])>) -> Result<Vec<u8>> {
+fn initrd(
+    kernel: &Kernel,
+    stage: u32,
+    script: &str,
+    load: Option<(&[u8], &[u8])>,
+) -> Result<Vec<u8>> {
     let mut overlay = Archive::new();
     overlay.file(&format!("test/stage-{stage}"), 0o644, script.as_bytes());
     match load {
@@ -29,7 +34,7 @@ fn initrd(stage: u32, script: &str, load: Option<(&[u8], &[u8])>) -> Result<Vec<
         }
         None => overlay.program("/usr/bin/makedumpfile".as_ref(), "bin/makedumpfile")?,
     }
-    initramfs::initrd(overlay)
+    initramfs::initrd(kernel, overlay)
 }
 
 #[test]
@@ -50,8 +55,8 @@ fn a_reservation_in_what_the_firmware_calls_reserved_captures_a_panic() -> Resul
         "{}\nsent; echo c >/proc/sysrq-trigger\n",
         trip::load_script(&to_capture)
     );
-    let capture = initrd(3, CAPTURE, None)?;
-    let panics = initrd(2, &panic, Some((&image, &capture)))?;
+    let capture = initrd(&kernel, 3, CAPTURE, None)?;
+    let panics = initrd(&kernel, 2, &panic, Some((&image, &capture)))?;
     let outcome = Guest::new("crash-map-not-ram", &kernel)
         .append("memmap=256M$0x10000000")
         .file("next/vmlinuz", &image)

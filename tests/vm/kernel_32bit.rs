@@ -21,7 +21,7 @@ fn initrd(next: &Kernel) -> Result<Vec<u8>> {
     // Behind the 64-bit one, in whose place it comes.
     let busybox = trip::host_file(&next.file("busybox"))?;
     overlay.file("bin/busybox", 0o755, &busybox);
-    initramfs::initrd(overlay)
+    initramfs::initrd(next, overlay)
 }
 
 /// From 6.12, which runs with five levels of page tables here, to Debian's 32-bit
