@@ -14,7 +14,7 @@ use tiny_multiboot::{Segment, TinyElf, header_v1, header_v2, tag};
 use tiny_vmcore::{State, TinyRing};
 
 /// The targets and their seeds.
-pub(crate) fn all() -> [(&'static str, Vec<Vec<u8>>); 21] {
+pub(crate) fn all() -> [(&'static str, Vec<Vec<u8>>); 22] {
     [
         ("iomem", iomem()),
         ("cmdline", cmdline()),
