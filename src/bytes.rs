@@ -6,13 +6,12 @@ use std::fmt::{self, Display, Formatter, Write as _};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::PathBuf;
 
-use crate::printable::is_plain;
+use crate::printable::inline;
 use bstr::{BString, ByteSlice as _};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-/// Bytes as they are shown to people. A byte that is not part of UTF-8 text, and
-/// each byte of a character that is not [plain](is_plain), is written `\xNN`: a
-/// terminal obeys none of it.
+/// Bytes as they are shown to people: text passes [`inline`], and a byte that is not part
+/// of UTF-8 text is written `\xNN`. A terminal obeys none of it.
 #[derive(Debug, Clone, Copy)]
 pub struct Shown<'a>(&'a [u8]);
 
@@ -30,20 +29,11 @@ pub fn shown_name<T: AsRef<OsStr> + ?Sized>(name: &T) -> Shown<'_> {
 
 impl Display for Shown<'_> {
     fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
-        let escape = |out: &mut Formatter<'_>, bytes: &[u8]| {
-            bytes
-                .iter()
-                .try_for_each(|byte| write!(out, "\\x{byte:02x}"))
-        };
         for chunk in self.0.utf8_chunks() {
-            for character in chunk.valid().chars() {
-                if is_plain(character) {
-                    out.write_char(character)?;
-                } else {
-                    escape(out, character.encode_utf8(&mut [0; 4]).as_bytes())?;
-                }
+            out.write_str(&inline(chunk.valid()))?;
+            for byte in chunk.invalid() {
+                write!(out, "\\x{byte:02x}")?;
             }
-            escape(out, chunk.invalid())?;
         }
         Ok(())
     }
@@ -251,8 +241,8 @@ mod tests {
         for (bytes, seen) in [
             (&b"root=LABEL=caf\xe9"[..], "root=LABEL=caf\\xe9"),
             ("café ☃".as_bytes(), "café ☃"),
-            (b"a\x1b[31mb\x7f\n", "a\\x1b[31mb\\x7f\\x0a"),
-            ("\u{9b}1m".as_bytes(), "\\xc2\\x9b1m"),
+            (b"a\x1b[31mb\x7f\n", "a\\x1b[31mb\\x7f\\n"),
+            ("\u{9b}1m".as_bytes(), "\\u{9b}1m"),
             (b"\\xe9 \xe2\x98", "\\xe9 \\xe2\\x98"),
             (b"", ""),
         ] {

@@ -66,7 +66,7 @@ esac
 
 const DPKG: &str = r#"#!/bin/sh
 mkdir -p "$3/boot"
-for file in xen-4.17-amd64.gz memtest86+x64.bin; do cp "$2" "$3/boot/$file"; done
+for file in xen-4.17-amd64.gz memtest86+x64.bin memtest86+ia32.bin; do cp "$2" "$3/boot/$file"; done
 "#;
 
 /// A machine that lacks QEMU and busybox.

@@ -113,7 +113,7 @@ pub struct Size(u64);
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file could not be read.
-    #[error("reading {} failed", path.display())]
+    #[error("reading {} failed", crate::bytes::shown_name(path))]
     Read {
         /// The file.
         path: PathBuf,
@@ -122,7 +122,7 @@ pub enum ConfigError {
         source: io::Error,
     },
     /// The file says what cannot be.
-    #[error("{}: {place}{what}", path.display())]
+    #[error("{}: {place}{what}", crate::bytes::shown_name(path))]
     Malformed {
         /// The file.
         path: PathBuf,

@@ -66,7 +66,7 @@ pub(super) fn plan(context: &Context, args: &PlanArgs) -> anyhow::Result<()> {
         if let Some(path) = &args.svg {
             let picture = render::svg::plan(plan);
             std::fs::write(path, picture)
-                .with_context(|| format!("writing {} failed", path.display()))?;
+                .with_context(|| format!("writing {} failed", crate::bytes::shown_name(path)))?;
         }
         context.print(
             || {
@@ -405,7 +405,7 @@ pub(super) fn found<'a>(
 }
 
 fn reading(file: &MappedFile) -> String {
-    format!("reading {} failed", file.path().display())
+    format!("reading {} failed", crate::bytes::shown_name(file.path()))
 }
 
 pub(super) fn random_seed() -> anyhow::Result<[u8; 32]> {

@@ -293,7 +293,7 @@ mod tests {
         assert_eq!(checked("a=\"b\0\""), Err(CmdlineError::Nul(4)));
         let quoted = checked("a=\"b\nc\" d").unwrap();
         assert_eq!(quoted.as_bstr(), "a=\"b\nc\" d");
-        assert_eq!(quoted.to_string(), "a=\"b\\x0ac\" d");
+        assert_eq!(quoted.to_string(), "a=\"b\\nc\" d");
     }
 
     #[test]

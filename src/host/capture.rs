@@ -27,13 +27,16 @@ pub enum CaptureError {
     #[error("a load is under way, and the kernel does not tell the size of the crash reservation")]
     Busy,
     /// The directory has something in it.
-    #[error("{} exists and is not an empty directory", dir.display())]
+    #[error(
+        "{} exists and is not an empty directory",
+        crate::bytes::shown_name(dir)
+    )]
     NotEmpty {
         /// The directory.
         dir: PathBuf,
     },
     /// Somebody else could write to the directory while it is filled.
-    #[error("{} {what}", dir.display())]
+    #[error("{} {what}", crate::bytes::shown_name(dir))]
     NotOurs {
         /// The directory.
         dir: PathBuf,
@@ -41,7 +44,7 @@ pub enum CaptureError {
         what: String,
     },
     /// A file or directory of the capture could not be written.
-    #[error("writing {}", path.display())]
+    #[error("writing {}", crate::bytes::shown_name(path))]
     Write {
         /// Which one.
         path: PathBuf,
@@ -50,7 +53,10 @@ pub enum CaptureError {
         source: io::Error,
     },
     /// What was written does not read like the machine.
-    #[error("{} does not give the facts of the machine it was captured from", dir.display())]
+    #[error(
+        "{} does not give the facts of the machine it was captured from",
+        crate::bytes::shown_name(dir)
+    )]
     Differs {
         /// The directory.
         dir: PathBuf,

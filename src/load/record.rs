@@ -137,7 +137,7 @@ pub enum RecordError {
     #[error(transparent)]
     Host(#[from] HostError),
     /// A file could not be written.
-    #[error("writing {}", path.display())]
+    #[error("writing {}", crate::bytes::shown_name(path))]
     Write {
         /// Its name.
         path: PathBuf,

@@ -350,7 +350,7 @@ impl Reader {
         let mut operands = std::mem::take(&mut self.operands).into_iter();
         let kernel = operands.next().ok_or(BadRequest::NoKernel)?;
         for other in operands {
-            let (other, kernel) = (other.display(), kernel.display());
+            let (other, kernel) = (shown_name(&other), shown_name(&kernel));
             let why = format!("one kernel is loaded, and {kernel} comes first");
             self.notes.push(ignored(&other.to_string(), &why));
         }
