@@ -8,12 +8,14 @@
 
 use std::collections::BTreeSet;
 
-use rkexec::arch::x86_64::boot_params::BootParams;
-use rkexec::arch::x86_64::setup_data::{SETUP_DTB, SetupData};
+use rkexec::abi::x86::E820Type;
+use rkexec::abi::x86::boot_params::BootParams;
+use rkexec::abi::x86::setup_data::{SETUP_DTB, SetupData};
+use rkexec::carry::Report;
+use rkexec::carry::pool::Pool;
+use rkexec::carry::pool_node::{pools_of, put_pool};
 use rkexec::cmdline::{self, Cmdline, CmdlineBase, CmdlineError, CmdlineRequest};
-use rkexec::handover::Report;
-use rkexec::handover::device_tree::{DeviceTree, MAX_BLOB, TreeError};
-use rkexec::handover::pool::Pool;
+use rkexec::fdt::{DeviceTree, MAX_BLOB, TreeError};
 use rkexec::host::boot_params::{self, RunningBootParams, SetupDataNode};
 use rkexec::host::firmware_memmap::{self, FirmwareRegion};
 use rkexec::host::iomem::{self, Iomem, Resource};
@@ -25,7 +27,7 @@ use rkexec::image::multiboot::{self, Multiboot};
 use rkexec::image::uki::{Addon, Uki};
 use rkexec::image::{self, Contents, Found, bzimage, initramfs, vmlinux, whole};
 use rkexec::kconfig::{KernelConfig, Symbol};
-use rkexec::memory::{E820Type, MapPolicy, MemoryMap, Placement};
+use rkexec::memory::{MapPolicy, MemoryMap, Placement};
 use rkexec::plan::taken;
 use rkexec::vmcore::Vmcore;
 
@@ -417,7 +419,7 @@ pub(crate) fn device_tree(data: &[u8]) -> bool {
     };
     check_tree(&tree);
     if let Ok(pool) = Pool::parse_option("1G,1M,name=fuzz")
-        && tree.set_pool(&pool).is_ok()
+        && put_pool(&mut tree, &pool).is_ok()
     {
         check_tree(&tree);
         let found = tree.node("/chosen/fuzz").and_then(|it| it.property("base"));
@@ -427,7 +429,7 @@ pub(crate) fn device_tree(data: &[u8]) -> bool {
 }
 
 fn check_tree(tree: &DeviceTree) {
-    for pool in tree.pools().unwrap_or_default() {
+    for pool in pools_of(tree).unwrap_or_default() {
         assert!(pool.range().contains(pool.bitmap()));
     }
     assert!(tree.to_dts().ends_with("};\n"));

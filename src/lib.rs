@@ -2,21 +2,23 @@
 //!
 //! See ARCHITECTURE.md for the data flow.
 
-pub mod arch;
+pub mod abi;
 pub mod arm;
-pub mod bytes;
+pub mod base;
+pub mod boot;
+pub mod carry;
 pub mod cli;
 pub mod cmdline;
 pub mod crash;
-pub mod handover;
+pub mod fdt;
 pub mod host;
 pub mod image;
 pub mod kconfig;
 pub mod load;
 pub mod memory;
 pub mod plan;
-pub mod printable;
 pub mod purgatory;
+pub mod refusal;
 pub mod sys;
 pub mod vmcore;
 

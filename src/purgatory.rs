@@ -1,7 +1,7 @@
 //! The purgatory image: embeds it, fills its parameter block, and computes the
 //! digests that it will check. The contract is in `purgatory/README.md`.
 
-use crate::memory::PhysRange;
+use crate::base::PhysRange;
 
 #[path = "../purgatory/abi.rs"]
 mod abi;

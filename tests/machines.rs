@@ -8,9 +8,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use rkexec::base::PhysRange;
 use rkexec::host::security::Lockdown;
 use rkexec::host::{Host, Root, capture};
-use rkexec::memory::PhysRange;
 
 const NAMES: [&str; 7] = [
     "big",

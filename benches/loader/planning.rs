@@ -7,12 +7,14 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use rkexec::base::PhysRange;
+use rkexec::cmdline::{CmdlineBase, CmdlineRequest};
 use rkexec::crash::{self, Reservation, elfcorehdr};
 use rkexec::host::crash::{KernelMapping, Note};
 use rkexec::host::{Host, Root, iomem};
 use rkexec::image;
-use rkexec::memory::{MapPolicy, MemoryMap, PhysRange};
-use rkexec::plan::{CmdlineBase, CmdlineRequest, LoadRequest, plan};
+use rkexec::memory::{MapPolicy, MemoryMap};
+use rkexec::plan::{LoadRequest, plan};
 
 use crate::lab::Kernel;
 use crate::measure;
@@ -155,7 +157,7 @@ fn library(machine: &Path, image: &image::Image<'_>) -> Result<Duration> {
         &host,
         image,
         &[],
-        rkexec::handover::Capability::unknown,
+        rkexec::carry::Capability::unknown,
     )?;
     let took = start.elapsed();
     ensure!(!plan.segments.is_empty(), "the plan has no segments");

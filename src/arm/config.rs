@@ -8,11 +8,12 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use crate::base::Syscall;
+use crate::base::parse_size;
 use crate::cmdline::UNFIT_FOR_CRASH;
+use crate::cmdline::{CmdlineBase, CmdlineRequest};
 use crate::crash::HotplugChoice;
-use crate::memory::parse_size;
-use crate::plan::{CmdlineBase, CmdlineRequest, SyscallChoice};
-use crate::sys::Syscall;
+use crate::plan::SyscallChoice;
 
 /// Where the configuration is looked for when nobody says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/rkexec.toml";
@@ -113,7 +114,7 @@ pub struct Size(u64);
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file could not be read.
-    #[error("reading {} failed", crate::bytes::shown_name(path))]
+    #[error("reading {} failed", crate::base::bytes::shown_name(path))]
     Read {
         /// The file.
         path: PathBuf,
@@ -122,7 +123,7 @@ pub enum ConfigError {
         source: io::Error,
     },
     /// The file says what cannot be.
-    #[error("{}: {place}{what}", crate::bytes::shown_name(path))]
+    #[error("{}: {place}{what}", crate::base::bytes::shown_name(path))]
     Malformed {
         /// The file.
         path: PathBuf,

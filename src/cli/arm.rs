@@ -13,14 +13,14 @@ use super::render::json::insert;
 use super::{Context, Output, Usage, render, write_text};
 use crate::arm::config::{Config, DEFAULT_PATH, WhenImpossible};
 use crate::arm::watch::{Kernel, Machine, State, watch};
-use crate::bytes::shown_name;
+use crate::base::Target;
+use crate::base::bytes::shown_name;
+use crate::base::printable;
 use crate::host::Host;
 use crate::host::environment::Environment;
 use crate::host::loaded::Loaded;
 use crate::load::record::{Job, LoadRecord};
 use crate::plan::LoadRequest;
-use crate::printable;
-use crate::sys::Target;
 
 /// `rkexec arm`.
 #[derive(Debug, Args)]

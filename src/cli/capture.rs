@@ -24,7 +24,7 @@ pub(super) fn run(context: &Context, args: &CaptureArgs) -> anyhow::Result<()> {
                 "{} files, {} bytes, below {}\n",
                 report.files,
                 report.bytes,
-                crate::bytes::shown_name(&args.dir)
+                crate::base::bytes::shown_name(&args.dir)
             )
         },
         || serde_json::json!({ "schema": 1, "files": report.files, "size": report.bytes }),

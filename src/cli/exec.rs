@@ -7,13 +7,14 @@ use anyhow::Context as _;
 use clap::Args;
 
 use super::{Context, NothingLoaded};
+use crate::base::parse_digits;
 use crate::host::cpu;
 use crate::host::loaded::Loaded;
 use crate::host::mounts::{self, Mount};
 use crate::host::security::Security;
 use crate::host::{HostError, Root};
-use crate::memory::parse_digits;
-use crate::sys::{self, Errno, SysError, kexec};
+use crate::refusal::SysError;
+use crate::sys::{self, Errno, kexec};
 
 /// How long the writing of cached data may stand still, unless the operator says
 /// otherwise: many seconds of a slow disk's work, and few of a person's patience.

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use clap::Args;
 
 use super::{Context, load, render};
-use crate::handover::Capability;
+use crate::carry::Capability;
 use crate::image::{Found, ImageError};
 use crate::sys::MappedFile;
 

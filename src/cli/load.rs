@@ -10,7 +10,8 @@ use clap::Args;
 
 use super::options::{self, LoadArgs};
 use super::{Context, multiboot, render, rescue, say, sizing};
-use crate::handover::Capability;
+use crate::base::{Syscall, Target};
+use crate::carry::Capability;
 use crate::host::{Host, HostError, Root};
 use crate::image::uki::{Addon, Uki};
 use crate::image::{self, Contents, Found, Image};
@@ -20,7 +21,7 @@ use crate::load::parts::{Parts, lost_signature};
 use crate::load::record::{Job, LoadRecord};
 use crate::load::{Files, LoadError};
 use crate::plan::{self, Plan, SyscallChoice};
-use crate::sys::{Errno, MappedFile, Syscall, Target};
+use crate::sys::{Errno, MappedFile};
 
 /// `rkexec plan`.
 #[derive(Debug, Args)]
@@ -65,8 +66,9 @@ pub(super) fn plan(context: &Context, args: &PlanArgs) -> anyhow::Result<()> {
         } = planned;
         if let Some(path) = &args.svg {
             let picture = render::svg::plan(plan);
-            std::fs::write(path, picture)
-                .with_context(|| format!("writing {} failed", crate::bytes::shown_name(path)))?;
+            std::fs::write(path, picture).with_context(|| {
+                format!("writing {} failed", crate::base::bytes::shown_name(path))
+            })?;
         }
         context.print(
             || {
@@ -405,7 +407,10 @@ pub(super) fn found<'a>(
 }
 
 fn reading(file: &MappedFile) -> String {
-    format!("reading {} failed", crate::bytes::shown_name(file.path()))
+    format!(
+        "reading {} failed",
+        crate::base::bytes::shown_name(file.path())
+    )
 }
 
 pub(super) fn random_seed() -> anyhow::Result<[u8; 32]> {

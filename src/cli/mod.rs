@@ -27,13 +27,13 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
 use crate::arm::config::ConfigError;
+use crate::base::printable;
 use crate::host::capture::CaptureError;
 use crate::host::{HostError, Root};
 use crate::load::LoadError;
 use crate::load::lock::LockError;
 use crate::plan::PlanError;
-use crate::printable;
-use crate::sys::SysError;
+use crate::refusal::SysError;
 use crate::vmcore::VmcoreError;
 
 /// Exit code: it failed.

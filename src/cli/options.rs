@@ -7,13 +7,16 @@ use std::path::{Path, PathBuf};
 use bstr::BString;
 use clap::{Args, ValueEnum};
 
+use crate::base::parse_size;
+use crate::base::{Syscall, Target};
+use crate::carry::{HandoverRequest, Pool, Protection};
+use crate::cmdline::{CmdlineBase, CmdlineRequest};
 use crate::crash::HotplugChoice;
-use crate::handover::{HandoverRequest, Pool, Protection};
 use crate::host::firmware_tables::FirmwareTables;
 use crate::image::Wish;
-use crate::memory::{MapPolicy, parse_size};
-use crate::plan::{CmdlineBase, CmdlineRequest, LoadRequest, SyscallChoice};
-use crate::sys::{FileFlags, Syscall, Target};
+use crate::memory::MapPolicy;
+use crate::plan::{LoadRequest, SyscallChoice};
+use crate::sys::FileFlags;
 
 /// What is loaded, and how.
 #[derive(Debug, Clone, Default, Args)]

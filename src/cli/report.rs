@@ -9,11 +9,11 @@ use serde_json::json;
 
 use super::render::stream::List;
 use super::{Context, render};
-use crate::arch::x86_64::setup_data::type_name;
-use crate::handover::report::{Report, Verdict};
+use crate::abi::x86::setup_data::type_name;
+use crate::base::printable::inline;
+use crate::carry::report::{Report, Verdict};
 use crate::host::Host;
-use crate::plan::kernel_map;
-use crate::printable::inline;
+use crate::memory::kernel_map;
 
 /// Why `report` ends in exit code 1.
 #[derive(Debug, thiserror::Error)]

@@ -2,11 +2,11 @@
 
 use super::Context;
 use super::load::{again, forget};
+use crate::base::Target;
 use crate::host::Host;
 use crate::host::loaded::Loaded;
 use crate::load::record::LoadRecord;
 use crate::load::{After, LoadError};
-use crate::sys::Target;
 
 /// Why nobody can say that the machine is armed.
 enum Unarmed {
@@ -98,8 +98,10 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::base::Syscall;
     use crate::host::{Root, security::Security};
-    use crate::sys::{Attempt, Errno, SysError, Syscall};
+    use crate::refusal::{Attempt, SysError};
+    use crate::sys::Errno;
 
     /// What is said of a load that fails with `errno` on a machine that was armed, or was
     /// not, and whose kernel says `now` of it.

@@ -12,7 +12,9 @@ use serde_json::{Value, json};
 use super::render::json::{insert, insert_list};
 use super::sizing::{sum, too_small};
 use super::{Context, render};
-use crate::bytes::{shown, shown_name};
+use crate::base::bytes::{shown, shown_name};
+use crate::base::printable::inline;
+use crate::base::{Syscall, Target};
 use crate::crash::sizing::{MARGIN, Sizing};
 use crate::crash::{CrashError, Reservation};
 use crate::host::kho::Kho;
@@ -24,8 +26,8 @@ use crate::image::{self, Contents, decompress, initramfs};
 use crate::load::parts::Parts;
 use crate::load::record::LoadRecord;
 use crate::plan::LoadRequest;
-use crate::printable::inline;
-use crate::sys::{Attempt, Cause, MappedFile, Syscall, Target, forbidden};
+use crate::refusal::{Attempt, Cause, forbidden};
+use crate::sys::MappedFile;
 
 /// `rkexec status`.
 #[derive(Debug, Args)]

@@ -4,12 +4,13 @@ use clap::Args;
 
 use super::Context;
 use super::load::alone;
+use crate::base::{Syscall, Target};
 use crate::host::efi;
 use crate::host::loaded::Loaded;
 use crate::host::security::Security;
 use crate::load::record::LoadRecord;
+use crate::refusal::{Attempt, SysError};
 use crate::sys::kexec::{self, WhenBusy};
-use crate::sys::{Attempt, SysError, Syscall, Target};
 
 /// `rkexec unload`.
 #[derive(Debug, Args)]

@@ -53,7 +53,12 @@ struct Unreadable {
 }
 
 pub(super) fn run(context: &Context, args: &VmcoreDmesgArgs) -> anyhow::Result<()> {
-    let reading = || format!("reading {} failed", crate::bytes::shown_name(&args.file));
+    let reading = || {
+        format!(
+            "reading {} failed",
+            crate::base::bytes::shown_name(&args.file)
+        )
+    };
     let file = open(&args.file).with_context(reading)?;
     let size = file.metadata().with_context(reading)?.len();
     let vmcore = Vmcore::open(file).with_context(reading)?;

@@ -16,7 +16,7 @@ pub use lists::{NO_MEMHOTPLUG, UNFIT_FOR_CRASH, for_crash};
 
 use serde::{Deserialize, Serialize};
 
-use crate::bytes::{kept, kept_list, shown};
+use crate::base::bytes::{kept, kept_list, shown};
 
 /// A command line without NUL and without a newline that is not quoted, within the
 /// image's limit.

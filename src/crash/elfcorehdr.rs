@@ -10,8 +10,8 @@
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{Immutable, IntoBytes, KnownLayout};
 
+use crate::base::PhysRange;
 use crate::host::crash::{KernelMapping, Note};
-use crate::memory::PhysRange;
 
 /// Most program headers: `e_phnum` has 16 bits, and its last value is
 /// PN_XNUM, which fs/proc/vmcore.c does not know.

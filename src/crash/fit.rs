@@ -6,11 +6,10 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::{CrashError, Reservation, dumped};
+use crate::base::PhysRange;
 use crate::host::Host;
 use crate::host::crash::Note;
-use crate::memory::{MapPolicy, MemoryMap, PhysRange};
-use crate::plan::{CrashPlan, Plan};
-use crate::sys::Syscall;
+use crate::memory::{MapPolicy, MemoryMap};
 
 /// What a crash kernel was loaded for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,17 +25,17 @@ pub struct Fit {
 }
 
 impl Fit {
-    /// What `plan` is made for.
+    /// A crash kernel in `reservation` with `dump` and the CPUs of `host`.
     #[must_use]
-    pub fn of(plan: &Plan<'_>, crash: &CrashPlan, host: &Host) -> Self {
-        let kernel_updates = match plan.syscall.name {
-            Syscall::KexecLoad => plan.kernel_updates(),
-            // What the kernel loads it updates, wherever it can.
-            Syscall::KexecFileLoad => host.loaded.crash_elfcorehdr_size.is_some(),
-        };
+    pub fn new(
+        reservation: PhysRange,
+        dump: &[PhysRange],
+        kernel_updates: bool,
+        host: &Host,
+    ) -> Self {
         Self {
-            reservation: crash.reservation.target,
-            dump: crash.dump.clone(),
+            reservation,
+            dump: dump.to_vec(),
             cpus: host.crash.cpus.clone(),
             kernel_updates,
         }

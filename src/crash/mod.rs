@@ -5,9 +5,11 @@ pub mod elfcorehdr;
 pub mod fit;
 pub mod sizing;
 
+use crate::abi::x86::E820Type;
+use crate::base::PhysRange;
 use crate::host::Host;
 use crate::host::crash::Note;
-use crate::memory::{E820Type, Layer, MemoryKind, MemoryMap, PhysRange, Placement, Region};
+use crate::memory::{Layer, MemoryKind, MemoryMap, Placement, Region};
 use crate::sys::Hotplug;
 use elfcorehdr::{Contents, TooManyHeaders};
 
@@ -278,7 +280,7 @@ pub fn contents(host: &Host, ram: &[PhysRange]) -> Result<Contents, CrashError> 
 /// When it must and cannot.
 pub fn hotplug(host: &Host, choice: HotplugChoice) -> Result<Option<(Hotplug, u64)>, CrashError> {
     let can = host.loaded.crash_elfcorehdr_size.and_then(|size| {
-        let flag = match version(&host.release)? {
+        let flag = match crate::base::version(&host.release)? {
             (0..=5, _) | (6, 0..=5) => return None,
             (6, 6..=9) => Hotplug::UpdateElfcorehdr,
             _ => Hotplug::CrashHotplugSupport,
@@ -296,13 +298,6 @@ pub fn hotplug(host: &Host, choice: HotplugChoice) -> Result<Option<(Hotplug, u6
         ))),
         (_, can) => Ok(can),
     }
-}
-
-/// The first two numbers of a kernel's release.
-#[must_use]
-pub fn version(release: &str) -> Option<(u32, u32)> {
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
-    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
 #[cfg(test)]

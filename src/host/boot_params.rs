@@ -6,8 +6,8 @@
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
 use super::{HostError, Root, text};
-use crate::arch::x86_64::boot_params::{BOOT_PARAMS_SIZE, BootParams, E820Entry};
-use crate::arch::x86_64::setup_data::{SETUP_E820_EXT, SETUP_INDIRECT};
+use crate::abi::x86::boot_params::{BOOT_PARAMS_SIZE, BootParams, E820Entry};
+use crate::abi::x86::setup_data::{SETUP_E820_EXT, SETUP_INDIRECT};
 
 /// Where the files may be, best first.
 const PATHS: [&str; 2] = [

@@ -29,14 +29,14 @@ pub enum CaptureError {
     /// The directory has something in it.
     #[error(
         "{} exists and is not an empty directory",
-        crate::bytes::shown_name(dir)
+        crate::base::bytes::shown_name(dir)
     )]
     NotEmpty {
         /// The directory.
         dir: PathBuf,
     },
     /// Somebody else could write to the directory while it is filled.
-    #[error("{} {what}", crate::bytes::shown_name(dir))]
+    #[error("{} {what}", crate::base::bytes::shown_name(dir))]
     NotOurs {
         /// The directory.
         dir: PathBuf,
@@ -44,7 +44,7 @@ pub enum CaptureError {
         what: String,
     },
     /// A file or directory of the capture could not be written.
-    #[error("writing {}", crate::bytes::shown_name(path))]
+    #[error("writing {}", crate::base::bytes::shown_name(path))]
     Write {
         /// Which one.
         path: PathBuf,
@@ -55,7 +55,7 @@ pub enum CaptureError {
     /// What was written does not read like the machine.
     #[error(
         "{} does not give the facts of the machine it was captured from",
-        crate::bytes::shown_name(dir)
+        crate::base::bytes::shown_name(dir)
     )]
     Differs {
         /// The directory.

@@ -10,7 +10,7 @@ use goblin::elf::program_header::{PT_LOAD, ProgramHeader};
 
 use super::door::limit;
 use super::{HostError, Root, text};
-use crate::memory::PhysRange;
+use crate::base::PhysRange;
 
 const CPUS: &str = "/sys/devices/system/cpu";
 const VMCOREINFO: &str = "/sys/kernel/vmcoreinfo";

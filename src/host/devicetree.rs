@@ -2,7 +2,7 @@
 
 use super::boot_params::RunningBootParams;
 use super::{HostError, Root};
-use crate::arch::x86_64::setup_data::SETUP_DTB;
+use crate::abi::x86::setup_data::SETUP_DTB;
 
 /// /sys/firmware/fdt, which only a kernel with CONFIG_OF_FLATTREE shows; else
 /// the last SETUP_DTB node, which every kernel shows, whether it read it or not.

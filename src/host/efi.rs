@@ -3,7 +3,9 @@
 //! Format: drivers/firmware/efi/efi.c, arch/x86/platform/efi/{efi,runtime-map}.c.
 
 use super::{HostError, Root, text};
-use crate::memory::{PAGE_SIZE, PhysRange};
+use crate::abi::efi::EfiDescriptor;
+use crate::abi::x86::setup_data::EfiSetupData;
+use crate::base::PhysRange;
 
 const DIR: &str = "/sys/firmware/efi";
 const SYSTAB: &str = "/sys/firmware/efi/systab";
@@ -11,33 +13,6 @@ const RUNTIME_MAP: &str = "/sys/firmware/efi/runtime-map";
 /// The variable SecureBoot of EFI_GLOBAL_VARIABLE (UEFI specification 3.3).
 const SECURE_BOOT: &str =
     "/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c";
-
-/// One runtime region of the EFI memory map, with the virtual address the
-/// firmware was told once and for all.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct EfiDescriptor {
-    /// EFI memory type.
-    pub kind: u32,
-    /// Physical address.
-    pub physical: u64,
-    /// Virtual address.
-    pub virtual_: u64,
-    /// Size in 4 KiB pages.
-    pub pages: u64,
-    /// EFI_MEMORY_* attributes.
-    pub attributes: u64,
-}
-
-impl EfiDescriptor {
-    /// The addresses; what reaches beyond the last one is cut, and `None` when there are none.
-    #[must_use]
-    pub fn range(&self) -> Option<PhysRange> {
-        let end = self
-            .physical
-            .saturating_add(self.pages.saturating_mul(PAGE_SIZE));
-        PhysRange::from_bounds(self.physical, end).ok()
-    }
-}
 
 /// Facts of an EFI boot; addresses are physical, 0 means not stated.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -89,6 +64,18 @@ impl Efi {
             reason: "the TPM's event log, which the next kernel reads",
         });
         listed.chain(log)
+    }
+}
+
+impl Efi {
+    /// What a SETUP_EFI node tells.
+    #[must_use]
+    pub const fn setup_data(&self) -> EfiSetupData {
+        EfiSetupData {
+            fw_vendor: self.fw_vendor,
+            tables: self.config_table,
+            smbios: self.smbios,
+        }
     }
 }
 

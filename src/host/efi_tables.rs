@@ -10,7 +10,7 @@
 
 use super::security::Lockdown;
 use super::{Host, Root};
-use crate::memory::{PAGE_SIZE, PhysRange};
+use crate::base::{PAGE_SIZE, PhysRange};
 
 /// `EFI_SYSTEM_TABLE` of a 64-bit firmware, bytes.
 const SYSTEM_TABLE_SIZE: usize = 120;
@@ -77,7 +77,7 @@ pub(super) fn event_log(root: &Root, host: &Host) -> Option<PhysRange> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::arch::x86_64::boot_params::{BootParams, EFI64_LOADER_SIGNATURE};
+    use crate::abi::x86::boot_params::{BootParams, EFI64_LOADER_SIGNATURE};
     use crate::host::boot_params::RunningBootParams;
     use crate::host::efi::Efi;
     use crate::testing::host::host;

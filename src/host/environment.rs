@@ -7,7 +7,7 @@
 use zerocopy::FromBytes as _;
 
 use super::{HostError, Root};
-use crate::arch::x86_64::boot_params::BOOT_PARAMS_SIZE;
+use crate::abi::x86::boot_params::BOOT_PARAMS_SIZE;
 
 const TYPE: &str = "/sys/hypervisor/type";
 const GUEST_TYPE: &str = "/sys/hypervisor/guest_type";

@@ -4,7 +4,7 @@
 //! order of registration, with the files `start`, `end` (inclusive) and `type`.
 
 use super::{HostError, Root, text};
-use crate::memory::PhysRange;
+use crate::base::PhysRange;
 
 const PATH: &str = "/sys/firmware/memmap";
 

@@ -8,7 +8,7 @@ use std::error::Error as _;
 
 use super::security::Lockdown;
 use super::{Host, Root};
-use crate::arch::x86_64::zero_page::rsdp;
+use crate::host::rsdp;
 
 /// The SMBIOS entry point that the running kernel found.
 const SMBIOS: &str = "/sys/firmware/dmi/tables/smbios_entry_point";
@@ -240,7 +240,7 @@ mod tests {
         assert_eq!(FirmwareTables::read(&captured, &host), found);
         // Where the kernel says it is there is nothing.
         host.boot_params = Some(crate::host::boot_params::RunningBootParams {
-            params: crate::arch::x86_64::boot_params::BootParams::zeroed(),
+            params: crate::abi::x86::boot_params::BootParams::zeroed(),
             setup_data: Vec::new(),
         });
         let params = &mut host.boot_params.as_mut().unwrap().params;

@@ -8,7 +8,7 @@
 use std::fmt;
 
 use super::{HostError, Root, text};
-use crate::memory::PhysRange;
+use crate::base::PhysRange;
 
 /// Deepest level that is printed with an indentation of its own (kernel/resource.c).
 pub const MAX_IORES_LEVEL: usize = 5;

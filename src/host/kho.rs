@@ -119,7 +119,7 @@ impl Facts {
         if self.config.kexec_handover == Some(false) {
             return says(false, "the running kernel is built without it");
         }
-        let version = crate::crash::version(&self.release);
+        let version = crate::base::version(&self.release);
         let is_known = self.shown || self.config.kexec_handover == Some(true);
         if !is_known && version.is_none_or(|version| version < SINCE) {
             return (

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::{HostError, Root, busy, text};
+use super::{HostError, Root, text};
+use crate::base::retry;
 
 /// How often a file is read that the kernel answers EBUSY for, and what is waited
 /// in between: a load of an initrd takes some tenths of a second.
@@ -89,7 +90,7 @@ fn patiently<T>(
     sleep: impl FnMut(Duration),
     read: impl FnMut() -> Result<T, HostError>,
 ) -> Result<T, HostError> {
-    busy::patiently(BUSY_TRIES, BUSY_WAIT, sleep, HostError::is_busy, read)
+    retry::patiently(BUSY_TRIES, BUSY_WAIT, sleep, HostError::is_busy, read)
 }
 
 /// The first of two files below /sys/kernel that says something.

@@ -4,7 +4,6 @@
 //! (`parse(&[u8])`) and a reader that names the file in every error.
 
 pub mod boot_params;
-pub(crate) mod busy;
 pub mod capture;
 pub mod cmdline;
 pub mod cpu;
@@ -21,12 +20,14 @@ pub mod kho;
 pub mod loaded;
 pub mod mounts;
 pub mod root;
+mod rsdp;
 pub mod security;
 pub mod serial;
 mod text;
 mod tree;
 
 pub use root::{HostError, Root};
+pub use rsdp::rsdp;
 
 /// Everything the planner needs to know of the running machine.
 #[derive(Debug, Clone, PartialEq, Eq)]

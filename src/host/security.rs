@@ -5,6 +5,7 @@ use std::io::{self, Read as _};
 use super::environment::Environment;
 use super::kho::Kho;
 use super::{HostError, Root, text};
+use crate::base::Target;
 use crate::kconfig::KernelConfig;
 
 const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
@@ -100,6 +101,16 @@ impl Security {
             environment: Environment::read(root)?,
             config,
         })
+    }
+
+    /// The load limit that the kernel counts for `target`; `None` where the kernel
+    /// has none (before Linux 6.3), negative for no limit.
+    #[must_use]
+    pub const fn load_limit(&self, target: Target) -> Option<i64> {
+        match target {
+            Target::Normal => self.limit_reboot,
+            Target::Crash => self.limit_panic,
+        }
     }
 
     /// Why kexec_load, which shows the kernel no file, cannot or must not be

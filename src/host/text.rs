@@ -1,7 +1,7 @@
 //! The few notations that /proc and /sys use for numbers.
 
 use super::{HostError, Root};
-use crate::memory::PhysRange;
+use crate::base::PhysRange;
 
 /// A hexadecimal number without a prefix, 1 to 16 digits, and nothing else.
 pub(super) fn hex(digits: &[u8]) -> Option<u64> {

@@ -9,7 +9,7 @@ use zerocopy::{FromZeros, IntoBytes};
 use super::ImageError;
 use super::linux::{EntryMode, Format, LinuxKernel, Load, xloadflags};
 use super::signature;
-use crate::arch::x86_64::boot_params::{SETUP_HEADER_MAGIC, SetupHeader};
+use crate::abi::x86::boot_params::{SETUP_HEADER_MAGIC, SetupHeader};
 
 /// Offset of the setup header in the file, and in boot_params.
 pub const SETUP_HEADER_OFFSET: usize = 0x1f1;

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::decompress::{self, DEFAULT_CAP, DecompressError};
-use crate::arch::x86_64::boot_params::SetupHeader;
+use crate::abi::x86::boot_params::SetupHeader;
 
 /// xloadflags bits (arch/x86/include/uapi/asm/bootparam.h).
 pub mod xloadflags {

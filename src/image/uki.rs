@@ -14,7 +14,7 @@ use goblin::pe::header::COFF_MACHINE_X86_64;
 use super::pe::{self, Pe};
 use super::signature::is_signed;
 use super::{Image, ImageError, LinuxKernel, probe};
-use crate::bytes::shown;
+use crate::base::bytes::shown;
 
 /// The name of the format.
 pub const NAME: &str = "UKI";

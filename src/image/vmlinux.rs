@@ -18,9 +18,9 @@ use zerocopy::FromZeros;
 use super::ImageError;
 use super::ikconfig;
 use super::linux::{EntryMode, Format, LinuxKernel, Load, xloadflags};
-use crate::arch::x86_64::boot_params::{SETUP_HEADER_MAGIC, SetupHeader};
-use crate::arch::x86_64::setup_data::SETUP_INDIRECT;
-use crate::memory::PAGE_SIZE;
+use crate::abi::x86::boot_params::{SETUP_HEADER_MAGIC, SetupHeader};
+use crate::abi::x86::setup_data::SETUP_INDIRECT;
+use crate::base::PAGE_SIZE;
 
 /// Where the kernel's image is mapped (__START_KERNEL_map of
 /// arch/x86/include/asm/page_64_types.h): its link address less its physical one.

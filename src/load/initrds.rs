@@ -12,7 +12,7 @@ pub fn warnings(files: &[MappedFile], initrds: &[&[u8]]) -> Vec<String> {
         let file = super::whole(initrd, files);
         let name = file.map_or_else(
             || "an initrd inside the UKI".to_owned(),
-            |file| format!("the initrd {}", crate::bytes::shown_name(file.path())),
+            |file| format!("the initrd {}", crate::base::bytes::shown_name(file.path())),
         );
         Some(format!(
             "{name}: {flaw}; the next kernel does not find what is missing"

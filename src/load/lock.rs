@@ -45,7 +45,7 @@ pub enum LockError {
         waited: Duration,
     },
     /// There is no place for a lock.
-    #[error("locking {} failed", crate::bytes::shown_name(path))]
+    #[error("locking {} failed", crate::base::bytes::shown_name(path))]
     Io {
         /// The lock's file.
         path: PathBuf,

@@ -9,13 +9,15 @@ pub mod record;
 use std::ffi::CString;
 use std::os::fd::AsFd as _;
 
+use crate::base::Syscall;
 use crate::host::Host;
 use crate::image::Image;
 use crate::image::signature::is_signed;
 use crate::image::uki;
 use crate::plan::{self, INITRD_PAD, Plan};
+use crate::refusal::{Attempt, SysError};
 use crate::sys::kexec::{self, WhenBusy};
-use crate::sys::{Attempt, Changed, KexecSegment, MappedFile, SysError, Syscall, memfd};
+use crate::sys::{Changed, KexecSegment, MappedFile, memfd};
 
 /// The files that a plan was made from.
 #[derive(Debug)]

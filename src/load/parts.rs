@@ -3,11 +3,12 @@
 
 use bstr::{BString, ByteSlice as _};
 
-use crate::bytes::shown;
+use crate::base::bytes::shown;
+use crate::base::{Syscall, Target};
+use crate::cmdline::CmdlineBase;
 use crate::image::uki::{Addon, Uki};
 use crate::image::{Found, ImageError, signature};
-use crate::plan::{CmdlineBase, LoadRequest};
-use crate::sys::{Syscall, Target};
+use crate::plan::LoadRequest;
 
 /// What goes with the kernel.
 #[derive(Debug, Clone)]

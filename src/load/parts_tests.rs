@@ -1,8 +1,8 @@
 //! What a UKI, its addons and the options make together.
 
 use super::*;
+use crate::cmdline::CmdlineRequest;
 use crate::image::{Contents, open};
-use crate::plan::CmdlineRequest;
 use crate::testing::bzimage::TinyBzImage;
 use crate::testing::pe::TinyPe;
 use bstr::BStr;

@@ -13,15 +13,17 @@ use bstr::{BString, ByteSlice as _};
 use serde::{Deserialize, Serialize};
 
 use super::lock::{self, DIR};
-use crate::bytes;
+use crate::base::bytes;
+use crate::base::{Syscall, Target};
+use crate::cmdline::{CmdlineBase, CmdlineRequest};
 use crate::crash::HotplugChoice;
 use crate::crash::fit::Fit;
 use crate::host::loaded::Loaded;
 use crate::host::security::Security;
 use crate::host::{Host, HostError, Root};
 use crate::image::{Image, Wish};
-use crate::plan::{Blobs, CmdlineBase, CmdlineRequest, LoadRequest, Plan, SyscallChoice};
-use crate::sys::{FileFlags, Syscall, Target};
+use crate::plan::{Blobs, LoadRequest, Plan, SyscallChoice};
+use crate::sys::FileFlags;
 
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// Version of the format.
@@ -137,7 +139,7 @@ pub enum RecordError {
     #[error(transparent)]
     Host(#[from] HostError),
     /// A file could not be written.
-    #[error("writing {}", crate::bytes::shown_name(path))]
+    #[error("writing {}", crate::base::bytes::shown_name(path))]
     Write {
         /// Its name.
         path: PathBuf,
@@ -242,7 +244,10 @@ impl LoadRecord {
             init_size: image.memory_size(),
             kexec_load_refused: host.security.kexec_load_refused,
             file_flags: plan.file_flags,
-            fit: plan.crash.as_ref().map(|crash| Fit::of(plan, crash, host)),
+            fit: plan.crash.as_ref().map(|crash| {
+                let target = crash.reservation.target;
+                Fit::new(target, &crash.dump, plan.is_kept_up(host), host)
+            }),
         })
     }
 

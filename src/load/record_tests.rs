@@ -1,7 +1,7 @@
 //! A load of the record makes what was loaded, and decides anew what the plan decided.
 
 use super::*;
-use crate::handover::Capability;
+use crate::carry::Capability;
 use crate::image::uki::Addon;
 use crate::image::{Contents, open};
 use crate::load::parts::Parts;

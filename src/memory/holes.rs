@@ -1,10 +1,6 @@
 //! The search for places: free memory that remembers what it gave out.
 
-use super::PhysRange;
-
-/// Size of a page, bytes: every segment starts and ends on one (kexec_core.c,
-/// `sanity_check_segment_list`).
-pub const PAGE_SIZE: u64 = 4096;
+use crate::base::{PAGE_SIZE, PhysRange};
 
 /// From which end a place is looked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{E820Type, PhysRange};
+use crate::abi::x86::E820Type;
+use crate::base::PhysRange;
 
 /// Sorted, disjoint ranges, each with what the source says of it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,7 +7,8 @@
 use std::collections::BTreeSet;
 
 use super::layer::{Layer, join, sweep};
-use super::{E820Type, PhysRange};
+use crate::abi::x86::E820Type;
+use crate::base::PhysRange;
 use crate::host::Host;
 use crate::host::efi::{Efi, Kept};
 use crate::host::iomem::Resource;

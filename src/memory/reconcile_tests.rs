@@ -579,7 +579,7 @@ fn no_limit_on_the_number_of_entries() {
 
 /// `machine("")` whose EFI runtime map has these descriptors: address, pages.
 fn with_efi(machine: Host, descriptors: &[(u64, u64)]) -> Host {
-    let descriptor = |(physical, pages): &(u64, u64)| crate::host::efi::EfiDescriptor {
+    let descriptor = |(physical, pages): &(u64, u64)| crate::abi::efi::EfiDescriptor {
         kind: 4,
         physical: *physical,
         virtual_: 0,

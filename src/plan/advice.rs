@@ -1,12 +1,15 @@
-//! What the operator is told of a command line and of a reservation.
+//! What the operator is told: warnings, and the reservation that would do.
 
 use bstr::{BStr, ByteSlice as _};
 
-use super::{LoadRequest, Plan, PlanError};
+use super::{CrashPlan, LoadRequest, Plan, PlanError, SyscallChoice};
+use crate::base::{Syscall, Target};
 use crate::cmdline::{self, CmdlineBase};
 use crate::crash::sizing::{self, Sizing};
 use crate::host::Host;
+use crate::host::crash::DM_CRYPT_KEYS;
 use crate::image::LinuxKernel;
+use crate::memory::{MapPolicy, MemoryKind};
 
 /// A crash kernel that finds no place in its reservation is told of as such, with the
 /// reservation that it needs; other errors stay.
@@ -73,4 +76,96 @@ pub(super) fn unfit_for_crash(line: &BStr) -> impl Iterator<Item = String> {
              runs in. Take it out of the command line"
         )
     })
+}
+
+pub(super) fn general_warnings(request: &LoadRequest, host: &Host) -> Vec<String> {
+    let mut warnings = Vec::new();
+    // Unasked, kexec_load is not taken there; a crash kernel takes nothing over.
+    let is_forced = request.syscall == SyscallChoice::Only(Syscall::KexecLoad);
+    if is_forced && request.target == Target::Normal {
+        warnings.extend(host.security.kho.forbids_kexec_load());
+    }
+    warnings.extend(host.security.environment.warning().map(str::to_owned));
+    if let Some(flag) = host.cpu.confidential {
+        warnings.push(format!(
+            "this is a confidential guest ({flag}): few kernels survive a kexec there"
+        ));
+    }
+    warnings
+}
+
+/// What is to be known of the map that `plan` hands over.
+pub(super) fn map_warnings(request: &LoadRequest, plan: &Plan<'_>) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let withheld: u64 = plan
+        .memory_map
+        .regions()
+        .iter()
+        .filter(|region| region.kind == MemoryKind::Withheld && region.e820.is_none())
+        .map(|region| region.range.size())
+        .sum();
+    // kexec_file_load hands them over, and that is another warning. A crash kernel gets
+    // no RAM but its own.
+    if withheld > 0
+        && plan.syscall.name == Syscall::KexecLoad
+        && request.target == Target::Normal
+        && request.memory_map == MapPolicy::FixedUp
+    {
+        warnings.push(format!(
+            "{withheld:#x} bytes are RAM by the firmware and not used by the running kernel (mem=?): they are \
+             withheld; --memory-map firmware hands them over"
+        ));
+    }
+    if !plan.e820.is_empty()
+        && !plan
+            .e820
+            .iter()
+            .any(|(range, kind)| kind.is_ram() && range.start() < 0xa_0000)
+    {
+        warnings.push(
+            "no RAM below 640 KiB: the next kernel cannot start other CPUs or switch paging levels"
+                .to_owned(),
+        );
+    }
+    warnings
+}
+
+pub(super) fn crash_warnings(host: &Host, crash: &CrashPlan, plan: &Plan<'_>) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let by_kernel = plan.syscall.name == Syscall::KexecFileLoad;
+    let keys = host.crash.dm_crypt_keys.len();
+    if keys > 0 && !by_kernel {
+        warnings.push(format!(
+            "the capture kernel gets none of the {keys} dm-crypt keys in {DM_CRYPT_KEYS}, and cannot \
+             open the encrypted disk that the dump is for: only kexec_file_load passes them on"
+        ));
+    }
+    if !cmdline::has(plan.cmdline.as_bstr(), "reset_devices") {
+        warnings.push(
+            "the command line has no reset_devices: drivers of the capture kernel may trust devices in a state \
+             that a panic left (Documentation/admin-guide/kdump/kdump.rst)"
+                .to_owned(),
+        );
+    }
+    warnings.extend(unfit_for_crash(plan.cmdline.as_bstr()));
+    let present = host.crash.cpus.len() as u64;
+    let possible = host.crash.possible_cpus.unwrap_or(present);
+    let updates = match by_kernel {
+        true => host.loaded.crash_elfcorehdr_size.is_some(),
+        false => crash.hotplug.is_some(),
+    };
+    if possible > present && !updates {
+        warnings.push(format!(
+            "{present} of {possible} possible CPUs are there: the registers of one that comes later are in the \
+             dump only when the crash kernel is loaded again (rkexec arm --watch)"
+        ));
+    }
+    // The running kernel sets a copy of it aside for what it loads itself.
+    if !by_kernel && crate::base::version(&host.release).is_some_and(|version| version < (5, 5)) {
+        warnings.push(
+            "the running kernel may use memory below 1 MiB (Linux before 5.5), and the dump does not hold it"
+                .to_owned(),
+        );
+    }
+    warnings
 }

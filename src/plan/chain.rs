@@ -1,10 +1,10 @@
 //! The setup_data chain of a plan: who gets which node, and in which order.
 
 use super::{LoadRequest, Plan, PlanError, PlannedPool};
-use crate::arch::x86_64::setup_data::{SETUP_DTB, SetupData};
-use crate::arch::x86_64::zero_page::{self, EfiHandover};
-use crate::handover::record::{Blob, MAX_E820, PoolRecord, Record};
-use crate::handover::{Handover, HandoverError, Protection, carry};
+use crate::abi::x86::setup_data::{SETUP_DTB, SetupData};
+use crate::boot::linux_x86::zero_page::{self, EfiHandover};
+use crate::carry::record::{Blob, MAX_E820, PoolRecord, Record};
+use crate::carry::{Handover, HandoverError, Protection, gather};
 use crate::host::Host;
 use crate::image::LinuxKernel;
 use crate::purgatory;
@@ -40,14 +40,18 @@ pub(super) fn build(
         chain.push_e820_ext(beyond);
     }
     if let Some(tree) = &handover.tree {
-        let origin = carry::MERGED;
+        let origin = gather::MERGED;
         let blob = tree
             .write()
             .map_err(|source| HandoverError::Tree { origin, source })?;
         chain.push(SETUP_DTB, blob);
     }
     if let (Some(handover), Some(efi)) = (efi, &host.efi) {
-        chain.push_efi(efi, handover.descriptor_size);
+        chain.push_efi(
+            &efi.setup_data(),
+            &efi.runtime_map,
+            handover.descriptor_size,
+        );
     }
     if let Some(seed) = &request.seed {
         chain.push_rng_seed(seed);

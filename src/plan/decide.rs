@@ -3,18 +3,18 @@
 use bstr::{BStr, ByteSlice as _};
 
 use super::{Cmdline, LoadRequest, PlanError};
-use crate::arch::x86_64::boot_params::E820_MAX_ENTRIES_ZEROPAGE;
+use crate::abi::x86::E820Type;
+use crate::abi::x86::boot_params::E820_MAX_ENTRIES_ZEROPAGE;
+use crate::base::{PAGE_SIZE, PhysRange};
+use crate::base::{Syscall, Target};
+use crate::carry::Handover;
 use crate::cmdline;
 use crate::crash::{self, HotplugChoice};
-use crate::handover::Handover;
 use crate::host::Host;
 use crate::host::crash::DM_CRYPT_KEYS;
 use crate::image::LinuxKernel;
 use crate::image::linux::{Format, xloadflags};
-use crate::memory::{
-    E820Type, MapPolicy, MemoryKind, MemoryMap, PAGE_SIZE, PhysRange, Region, boot_e820,
-};
-use crate::sys::{Syscall, Target};
+use crate::memory::{MapPolicy, MemoryKind, MemoryMap, Region, kernel_map};
 
 /// What `--syscall` says.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -227,25 +227,6 @@ fn forbids_kexec_load(request: &LoadRequest, host: &Host) -> Option<String> {
         let takes_over = request.target == Target::Normal;
         takes_over.then(|| host.security.kho.forbids_kexec_load())?
     })
-}
-
-/// The map that the running kernel hands over in kexec_file_load: the e820 it
-/// was booted with (`e820_table_kexec`), whatever happened since.
-#[must_use]
-pub fn kernel_map(host: &Host) -> Vec<(PhysRange, E820Type)> {
-    if let Some(running) = &host.boot_params {
-        return boot_e820(running).entries().to_vec();
-    }
-    let firmware = host.firmware_map.as_deref().unwrap_or_default();
-    firmware
-        .iter()
-        .map(|region| {
-            (
-                region.range,
-                E820Type::from_name(&region.name).unwrap_or(E820Type::RESERVED),
-            )
-        })
-        .collect()
 }
 
 /// What goes wrong when the next kernel is given the running kernel's own map.

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::*;
+use crate::cmdline::{CmdlineBase, CmdlineRequest};
 use crate::host::efi::Efi;
 use crate::host::security::{Lockdown, Security};
-use crate::plan::{CmdlineBase, CmdlineRequest};
 use crate::testing::bzimage::{TinyBzImage, field};
 use crate::testing::host::{Says as _, host, range};
 
@@ -204,7 +204,7 @@ fn kexec_load_under_kexec_handover_is_warned_of() {
     let warns = |request: &LoadRequest, kho| {
         let mut host = plain();
         host.security.kho.on = kho;
-        crate::plan::general_warnings(request, &host)
+        crate::plan::advice::general_warnings(request, &host)
             .iter()
             .any(|warning| warning.contains("kexec_load would drop what it preserves"))
     };
@@ -214,7 +214,7 @@ fn kexec_load_under_kexec_handover_is_warned_of() {
     assert!(!warns(&LoadRequest::default(), true));
     // A crash kernel takes nothing over, so nothing is dropped.
     let crash = LoadRequest {
-        target: crate::sys::Target::Crash,
+        target: crate::base::Target::Crash,
         ..forced(Syscall::KexecLoad)
     };
     assert!(!warns(&crash, true));

@@ -1,11 +1,12 @@
 //! Why there is no plan, and what to do about it.
 
 use super::{FirmwareError, Violation};
+use crate::base::PhysRange;
+use crate::carry::HandoverError;
 use crate::cmdline::CmdlineError;
 use crate::crash::CrashError;
-use crate::handover::HandoverError;
 use crate::host::environment::Refusal;
-use crate::memory::{NoHole, PhysRange};
+use crate::memory::NoHole;
 
 /// Why there is no plan.
 #[derive(Debug, thiserror::Error)]

@@ -2,8 +2,10 @@
 
 use super::taken::{Taken, taken};
 use super::{Excluded, Plan};
+use crate::abi::x86::E820Type;
+use crate::base::PhysRange;
 use crate::host::Host;
-use crate::memory::{E820Type, MemoryKind, PhysRange, Placement};
+use crate::memory::{MemoryKind, Placement};
 
 /// Most words that a message names.
 const MAX_WORDS: usize = 4;

@@ -1,14 +1,13 @@
 //! What the new command line takes away holds no segment and no pool.
 
 use super::*;
-use crate::handover::{Capability, Pool, Protection};
+use crate::base::{Syscall, Target};
+use crate::carry::{Capability, Pool, Protection};
+use crate::cmdline::{CmdlineBase, CmdlineRequest};
 use crate::host::crash::{KernelMapping, Note};
 use crate::host::security::Lockdown;
 use crate::image::probe;
-use crate::plan::{
-    CmdlineBase, CmdlineRequest, LoadRequest, PlanError, SyscallChoice, plan as make,
-};
-use crate::sys::{Syscall, Target};
+use crate::plan::{LoadRequest, PlanError, SyscallChoice, plan as make};
 use crate::testing::bzimage::TinyBzImage;
 use crate::testing::host::{Says as _, host, range};
 

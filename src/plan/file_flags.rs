@@ -1,9 +1,10 @@
 //! Flags for kexec_file_load that were asked for: those that the running kernel takes.
 
 use super::{LoadRequest, Plan};
-use crate::crash::version;
+use crate::base::Syscall;
+use crate::base::version;
 use crate::host::Host;
-use crate::sys::{FileFlags, Syscall};
+use crate::sys::FileFlags;
 
 /// The first kernel that takes them. 6.17 names KEXEC_FILE_NO_CMA and refuses it.
 const SINCE: (u32, u32) = (6, 18);

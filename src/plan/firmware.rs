@@ -4,11 +4,11 @@
 use bstr::BStr;
 
 use super::{LoadRequest, Plan};
-use crate::arch::x86_64::zero_page::{self, EfiHandover};
+use crate::base::Syscall;
+use crate::boot::linux_x86::zero_page::{self, EfiHandover};
 use crate::cmdline;
 use crate::host::Host;
 use crate::image::LinuxKernel;
-use crate::sys::Syscall;
 
 /// An initrd with nothing in it: the kernel skips zeroes between archives.
 pub const EMPTY_INITRD: &[u8] = &[0; 4];
@@ -143,7 +143,7 @@ enum Rsdp {
 fn rsdp(host: &Host, line: &BStr) -> Rsdp {
     if cmdline::has(line, "acpi_rsdp") || cmdline::value(line, "acpi") == Some("off".into()) {
         Rsdp::OnTheLine
-    } else if zero_page::rsdp(host) != 0 {
+    } else if crate::host::rsdp(host) != 0 {
         Rsdp::HandedOver
     } else {
         Rsdp::Unknown

@@ -1,12 +1,14 @@
 use super::*;
-use crate::arch::x86_64::boot_params::{
+use crate::abi::efi::EfiDescriptor;
+use crate::abi::x86::boot_params::{
     BootParams, EFI32_LOADER_SIGNATURE, EFI64_LOADER_SIGNATURE, join,
 };
-use crate::handover::Capability;
-use crate::host::efi::{Efi, EfiDescriptor};
+use crate::base::Target;
+use crate::carry::Capability;
+use crate::cmdline::CmdlineBase;
+use crate::host::efi::Efi;
 use crate::image::probe;
-use crate::plan::{CmdlineBase, Plan, PlanError, Role, SyscallChoice};
-use crate::sys::Target;
+use crate::plan::{Plan, PlanError, Role, SyscallChoice};
 use crate::testing::bzimage::TinyBzImage;
 use crate::testing::host::{Says as _, host};
 
@@ -287,7 +289,7 @@ fn no_segment_lies_over_a_table_of_efi() {
         );
         assert!(
             plan.e820
-                .contains(&(table, crate::memory::E820Type::RESERVED))
+                .contains(&(table, crate::abi::x86::E820Type::RESERVED))
         );
         let kept = plan.excluded.iter().find(|kept| kept.range == table);
         assert_eq!(kept.unwrap().name, "EFI runtime map");

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::memory::PAGE_SIZE;
+use crate::base::PAGE_SIZE;
 
 /// Every initrd is padded to this, bytes: the unpacker looks for the next
 /// archive at a multiple of 4 (init/initramfs.c,

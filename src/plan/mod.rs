@@ -23,27 +23,27 @@ use std::collections::BTreeSet;
 
 use bstr::{BString, ByteSlice as _};
 
-pub use decide::{Decision, SyscallChoice, kernel_map};
+pub use decide::{Decision, SyscallChoice};
 pub use error::PlanError;
 pub use firmware::{EMPTY_INITRD, FirmwareError};
 pub use initrd::{INITRD_PAD, stream_size};
 pub use validate::Violation;
 
-pub use crate::cmdline::{Cmdline, CmdlineBase, CmdlineRequest};
-
-use crate::arch::x86_64::boot_params::E820_MAX_ENTRIES_ZEROPAGE;
-use crate::cmdline;
+use crate::abi::x86::E820Type;
+use crate::abi::x86::boot_params::E820_MAX_ENTRIES_ZEROPAGE;
+use crate::base::PhysRange;
+use crate::base::{Syscall, Target};
+use crate::carry::record::Blob;
+use crate::carry::{Capability, Handover, HandoverRequest, Pool, Protection};
+use crate::cmdline::{self, Cmdline, CmdlineBase, CmdlineRequest};
 use crate::crash::{self, HotplugChoice, Reservation};
-use crate::handover::record::Blob;
-use crate::handover::{Capability, Handover, HandoverRequest, Pool, Protection};
 use crate::host::Host;
-use crate::host::crash::DM_CRYPT_KEYS;
 use crate::host::firmware_tables::FirmwareTables;
 use crate::image::linux::{Format, xloadflags};
 use crate::image::{Image, LinuxKernel};
-use crate::memory::{E820Type, MapPolicy, MemoryKind, MemoryMap, PhysRange};
+use crate::memory::{MapPolicy, MemoryMap, kernel_map};
 use crate::purgatory::{self, Digest};
-use crate::sys::{FileFlags, Hotplug, Syscall, Target};
+use crate::sys::{FileFlags, Hotplug};
 
 /// What the operator asks for.
 #[derive(Debug, Clone, Default)]
@@ -317,6 +317,17 @@ impl Plan<'_> {
         self.crash.as_ref().is_some_and(|c| c.hotplug.is_some())
     }
 
+    /// Whether the running kernel keeps the loaded crash kernel up to date, by its own
+    /// choice or as this plan lets it.
+    #[must_use]
+    pub fn is_kept_up(&self, host: &Host) -> bool {
+        match self.syscall.name {
+            Syscall::KexecLoad => self.kernel_updates(),
+            // What the kernel loads it updates, wherever it can.
+            Syscall::KexecFileLoad => host.loaded.crash_elfcorehdr_size.is_some(),
+        }
+    }
+
     /// Sum of the segments' sizes in memory, bytes.
     #[must_use]
     pub fn total_size(&self) -> u64 {
@@ -355,7 +366,7 @@ pub fn plan<'a>(
     };
     handover.check_places(&memory_map, &host.iomem.crash_kernel())?;
 
-    let mut warnings = general_warnings(request, host);
+    let mut warnings = advice::general_warnings(request, host);
     warnings.extend(advice::empty_line(request, cmdline.as_bstr()));
     if image.format == Format::Vmlinux {
         warnings.push(
@@ -391,7 +402,8 @@ pub fn plan<'a>(
     };
     plan.take_file_flags(request, host);
     if let Some(crash) = &plan.crash {
-        plan.warnings.extend(crash_warnings(host, crash, &plan));
+        plan.warnings
+            .extend(advice::crash_warnings(host, crash, &plan));
         plan.warnings.extend(protected::crash_warning(image, crash));
     }
     let told = firmware::told(request, host, image, &plan)?;
@@ -466,7 +478,7 @@ pub fn plan<'a>(
             }
         }
     }
-    let about_map = map_warnings(request, &plan);
+    let about_map = advice::map_warnings(request, &plan);
     plan.warnings.extend(about_map);
     validate::validate(&plan, host, &excluded::by_line(&plan))?;
     Ok(plan)
@@ -516,96 +528,4 @@ fn check_drivers(drivers: &BTreeSet<String>) -> Result<(), PlanError> {
         }),
         None => Ok(()),
     }
-}
-
-fn general_warnings(request: &LoadRequest, host: &Host) -> Vec<String> {
-    let mut warnings = Vec::new();
-    // Unasked, kexec_load is not taken there; a crash kernel takes nothing over.
-    let is_forced = request.syscall == SyscallChoice::Only(Syscall::KexecLoad);
-    if is_forced && request.target == Target::Normal {
-        warnings.extend(host.security.kho.forbids_kexec_load());
-    }
-    warnings.extend(host.security.environment.warning().map(str::to_owned));
-    if let Some(flag) = host.cpu.confidential {
-        warnings.push(format!(
-            "this is a confidential guest ({flag}): few kernels survive a kexec there"
-        ));
-    }
-    warnings
-}
-
-/// What is to be known of the map that `plan` hands over.
-fn map_warnings(request: &LoadRequest, plan: &Plan<'_>) -> Vec<String> {
-    let mut warnings = Vec::new();
-    let withheld: u64 = plan
-        .memory_map
-        .regions()
-        .iter()
-        .filter(|region| region.kind == MemoryKind::Withheld && region.e820.is_none())
-        .map(|region| region.range.size())
-        .sum();
-    // kexec_file_load hands them over, and that is another warning. A crash kernel gets
-    // no RAM but its own.
-    if withheld > 0
-        && plan.syscall.name == Syscall::KexecLoad
-        && request.target == Target::Normal
-        && request.memory_map == MapPolicy::FixedUp
-    {
-        warnings.push(format!(
-            "{withheld:#x} bytes are RAM by the firmware and not used by the running kernel (mem=?): they are \
-             withheld; --memory-map firmware hands them over"
-        ));
-    }
-    if !plan.e820.is_empty()
-        && !plan
-            .e820
-            .iter()
-            .any(|(range, kind)| kind.is_ram() && range.start() < 0xa_0000)
-    {
-        warnings.push(
-            "no RAM below 640 KiB: the next kernel cannot start other CPUs or switch paging levels"
-                .to_owned(),
-        );
-    }
-    warnings
-}
-
-fn crash_warnings(host: &Host, crash: &CrashPlan, plan: &Plan<'_>) -> Vec<String> {
-    let mut warnings = Vec::new();
-    let by_kernel = plan.syscall.name == Syscall::KexecFileLoad;
-    let keys = host.crash.dm_crypt_keys.len();
-    if keys > 0 && !by_kernel {
-        warnings.push(format!(
-            "the capture kernel gets none of the {keys} dm-crypt keys in {DM_CRYPT_KEYS}, and cannot \
-             open the encrypted disk that the dump is for: only kexec_file_load passes them on"
-        ));
-    }
-    if !cmdline::has(plan.cmdline.as_bstr(), "reset_devices") {
-        warnings.push(
-            "the command line has no reset_devices: drivers of the capture kernel may trust devices in a state \
-             that a panic left (Documentation/admin-guide/kdump/kdump.rst)"
-                .to_owned(),
-        );
-    }
-    warnings.extend(advice::unfit_for_crash(plan.cmdline.as_bstr()));
-    let present = host.crash.cpus.len() as u64;
-    let possible = host.crash.possible_cpus.unwrap_or(present);
-    let updates = match by_kernel {
-        true => host.loaded.crash_elfcorehdr_size.is_some(),
-        false => crash.hotplug.is_some(),
-    };
-    if possible > present && !updates {
-        warnings.push(format!(
-            "{present} of {possible} possible CPUs are there: the registers of one that comes later are in the \
-             dump only when the crash kernel is loaded again (rkexec arm --watch)"
-        ));
-    }
-    // The running kernel sets a copy of it aside for what it loads itself.
-    if !by_kernel && crash::version(&host.release).is_some_and(|version| version < (5, 5)) {
-        warnings.push(
-            "the running kernel may use memory below 1 MiB (Linux before 5.5), and the dump does not hold it"
-                .to_owned(),
-        );
-    }
-    warnings
 }

@@ -11,20 +11,22 @@ use bstr::{BStr, ByteSlice as _};
 
 use super::place::{FOUR_GIB, Places, digests};
 use super::{
-    Blobs, Cmdline, CmdlineBase, CmdlineRequest, LoadRequest, Plan, PlanError, PlannedPool, Role,
-    Segment, decide, excluded, pools, validate,
+    Blobs, LoadRequest, Plan, PlanError, PlannedPool, Role, Segment, decide, excluded, pools,
+    validate,
 };
-use crate::arch::x86_64::multiboot::{BootInformation, Module, Pixels, Screen, v1, v2};
-use crate::cmdline;
-use crate::handover::{Handover, Protection};
+use crate::base::Target;
+use crate::base::{PAGE_SIZE, PhysRange};
+use crate::boot::multiboot::{BootInformation, Module, Pixels, Screen, v1, v2};
+use crate::carry::{Handover, Protection};
+use crate::cmdline::{self, Cmdline, CmdlineBase, CmdlineRequest};
 use crate::host::Host;
 use crate::host::firmware_tables::FirmwareTables;
 use crate::image::Multiboot;
 use crate::image::multiboot::v2::information_name;
 use crate::image::multiboot::{Preference, Relocatable, Version, pieces};
-use crate::memory::{Direction, MemoryMap, PAGE_SIZE, PhysRange, Placement};
+use crate::memory::{Direction, MemoryMap, Placement};
 use crate::purgatory::{self, Mode};
-use crate::sys::{SEGMENT_MAX, Target};
+use crate::sys::SEGMENT_MAX;
 
 /// Segments besides those of the kernel and its modules: the information, purgatory.
 const OTHER_SEGMENTS: usize = 2;
@@ -47,7 +49,7 @@ pub(super) fn plan<'a>(
         MemoryMap::reconcile(host, request.memory_map, &request.include_driver_managed);
     let handover = Handover::gather(&request.handover, host)?;
     handover.check_places(&memory_map, &host.iomem.crash_kernel())?;
-    let mut warnings = super::general_warnings(request, host);
+    let mut warnings = super::advice::general_warnings(request, host);
     warnings.extend(super::advice::empty_line(request, asked.as_bstr()));
     check_names(image)?;
     let syscall = decide::for_multiboot(request, host)?;
@@ -59,7 +61,7 @@ pub(super) fn plan<'a>(
     plan.excluded = excluded::excluded(host, &plan, &[]);
     warn(host, image, &handover, &request.firmware_tables, &mut plan);
     place(request, host, image, &mut plan)?;
-    let about_map = super::map_warnings(request, &plan);
+    let about_map = super::advice::map_warnings(request, &plan);
     plan.warnings.extend(about_map);
     validate::validate(&plan, host, &[])?;
     Ok(plan)

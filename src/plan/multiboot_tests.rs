@@ -1,10 +1,10 @@
 use super::*;
+use crate::base::Syscall;
+use crate::carry::{Capability, Pool};
 use crate::cmdline::CmdlineError;
-use crate::handover::{Capability, Pool};
 use crate::host::security::Lockdown;
 use crate::image::{Image, multiboot, probe};
 use crate::plan::{SyscallChoice, plan as make};
-use crate::sys::Syscall;
 use crate::testing::host::{Says as _, host, range};
 use crate::testing::multiboot::{TinyElf, header_v1, header_v2, tag};
 
@@ -88,7 +88,7 @@ struct Owned {
     entry: u64,
     cmdline: String,
     segments: Vec<(Role, PhysRange, Vec<u8>, String)>,
-    e820: Vec<(PhysRange, crate::memory::E820Type)>,
+    e820: Vec<(PhysRange, crate::abi::x86::E820Type)>,
     warnings: Vec<String>,
     reason: String,
     pools: Vec<PlannedPool>,
@@ -412,7 +412,7 @@ fn pools_are_reserved() {
         assert_eq!(plan.pools[0].protection, Protection::Reserved);
         assert!(
             plan.e820
-                .contains(&(pool, crate::memory::E820Type::RESERVED))
+                .contains(&(pool, crate::abi::x86::E820Type::RESERVED))
         );
     }
     let error = planned(&request, &machine(), &v1_at(65 * MIB), &[]).unwrap_err();

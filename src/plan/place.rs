@@ -17,17 +17,19 @@ use super::{
     Blobs, LoadRequest, Plan, PlanError, Role, Segment, SetupDataSummary, chain, excluded, initrd,
     protected, validate,
 };
-use crate::arch::x86_64::boot_params::join;
-use crate::arch::x86_64::setup_data;
-use crate::arch::x86_64::zero_page::{self, Addresses, EfiHandover};
+use crate::abi::x86::boot_params::join;
+use crate::abi::x86::setup_data;
+use crate::base::Target;
+use crate::base::{PAGE_SIZE, PhysRange};
+use crate::boot::linux_x86::zero_page::{self, Addresses, EfiHandover};
+use crate::carry::Handover;
 use crate::crash::{self, CrashError, elfcorehdr};
-use crate::handover::Handover;
 use crate::host::Host;
 use crate::image::LinuxKernel;
 use crate::image::linux::{Load, xloadflags};
-use crate::memory::{Direction, Holes, PAGE_SIZE, PhysRange, Placement, Want};
+use crate::memory::{Direction, Holes, Placement, Want};
 use crate::purgatory::{self, Digest};
-use crate::sys::{SEGMENT_MAX, Target};
+use crate::sys::SEGMENT_MAX;
 
 /// Segments besides those of kernel and initrd: boot_params, setup_data,
 /// purgatory, elfcorehdr.

@@ -1,11 +1,11 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::handover::Capability;
+use crate::base::PhysRange;
+use crate::base::Syscall;
+use crate::carry::Capability;
 use crate::image::probe;
-use crate::memory::PhysRange;
 use crate::plan::plan;
-use crate::sys::Syscall;
 use crate::testing::bzimage::TinyBzImage;
 use crate::testing::host::{Says as _, host, range};
 

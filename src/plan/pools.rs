@@ -1,9 +1,9 @@
 //! Pools in the plan: how they are protected, and what the command line says.
 
 use super::{LoadRequest, Plan, PlanError, PlannedPool, taken};
+use crate::abi::x86::E820Type;
+use crate::carry::{Capability, Handover, HandoverError, Protection, pool, protect};
 use crate::cmdline;
-use crate::handover::{Capability, Handover, HandoverError, Protection, pool, protect};
-use crate::memory::E820Type;
 
 /// Chooses the protection and writes it into map and command line.
 pub(super) fn protect(

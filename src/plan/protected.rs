@@ -11,8 +11,8 @@
 
 use super::CrashPlan;
 use super::place::FOUR_GIB;
+use crate::base::PAGE_SIZE;
 use crate::image::LinuxKernel;
-use crate::memory::PAGE_SIZE;
 use crate::purgatory::Mode;
 
 /// First address above what a 32-bit kernel maps for good: 896 MiB, with the split of

@@ -16,9 +16,10 @@
 //! `efi_fake_mem=` (it changes boot services' memory only, and after a kexec the
 //! EFI memory map has none).
 
+use crate::abi::x86::E820Type;
+use crate::base::PhysRange;
+use crate::carry::Pool;
 use crate::cmdline;
-use crate::handover::Pool;
-use crate::memory::{E820Type, PhysRange};
 
 /// Entries that a kernel with CONFIG_NODES_SHIFT=10 keeps: 128 + 3 * 1024. It
 /// ignores what a line adds to them.

@@ -3,10 +3,12 @@
 
 use super::taken::Taken;
 use super::{Plan, PlanError, Role};
+use crate::base::Syscall;
+use crate::base::{PAGE_SIZE, PhysRange};
 use crate::host::Host;
 use crate::host::efi::Efi;
-use crate::memory::{Holes, PAGE_SIZE, PhysRange, Placement};
-use crate::sys::{SEGMENT_MAX, Syscall};
+use crate::memory::{Holes, Placement};
+use crate::sys::SEGMENT_MAX;
 
 /// A rule that a plan breaks.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

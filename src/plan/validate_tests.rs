@@ -4,13 +4,14 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::handover::Capability;
+use crate::abi::x86::E820Type;
+use crate::base::Target;
+use crate::carry::Capability;
+use crate::cmdline::{CmdlineBase, CmdlineRequest};
 use crate::host::crash::KernelMapping;
 use crate::image::probe;
-use crate::memory::E820Type;
 use crate::plan::excluded::by_line;
-use crate::plan::{CmdlineBase, CmdlineRequest, Excluded, LoadRequest, SyscallChoice, plan};
-use crate::sys::Target;
+use crate::plan::{Excluded, LoadRequest, SyscallChoice, plan};
 use crate::testing::bzimage::TinyBzImage;
 use crate::testing::host::{Says as _, host, range};
 

@@ -11,7 +11,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
 use super::Errno;
-use crate::host::busy;
+use crate::base::{Syscall, Target, retry};
 
 /// Most segments of one image, KEXEC_SEGMENT_MAX of include/linux/kexec.h.
 pub const SEGMENT_MAX: usize = 16;
@@ -42,58 +42,6 @@ pub struct KexecSegment<'a> {
     /// Size of the destination in bytes, a multiple of the page size; what
     /// `buf` does not fill is zeroed.
     pub memsz: u64,
-}
-
-/// Which of the kernel's two images is meant.
-#[derive(
-    Debug, Clone, Copy, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize,
-)]
-#[serde(rename_all = "snake_case")]
-pub enum Target {
-    /// The image that `exec` boots.
-    #[default]
-    Normal,
-    /// The crash kernel, booted by a panic.
-    Crash,
-}
-
-impl fmt::Display for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Normal => "normal",
-            Self::Crash => "crash",
-        })
-    }
-}
-
-/// Which of the two system calls loads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Syscall {
-    /// kexec_load(2): the segments are laid out here.
-    KexecLoad,
-    /// kexec_file_load(2): the kernel lays them out, and may check a signature.
-    KexecFileLoad,
-}
-
-impl Syscall {
-    /// The other one.
-    #[must_use]
-    pub const fn other(self) -> Self {
-        match self {
-            Self::KexecLoad => Self::KexecFileLoad,
-            Self::KexecFileLoad => Self::KexecLoad,
-        }
-    }
-}
-
-impl fmt::Display for Syscall {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::KexecLoad => "kexec_load",
-            Self::KexecFileLoad => "kexec_file_load",
-        })
-    }
 }
 
 /// The flag by which the kernel is allowed to rewrite the elfcorehdr segment
@@ -167,7 +115,7 @@ impl WhenBusy {
     /// file is readable for everybody, and missing before Linux 6.3.
     #[must_use]
     pub fn within(security: &crate::host::security::Security, target: Target) -> Self {
-        match super::cause::limit(security, target) {
+        match security.load_limit(target) {
             Some(limit) if limit >= 0 => Self::Fail,
             _ => Self::Retry,
         }
@@ -311,7 +259,7 @@ fn patiently(
         WhenBusy::Fail => 1,
     };
     let is_busy = |errno: &Errno| errno.number() == libc::EBUSY;
-    busy::patiently(tries, BUSY_WAIT, sleep, is_busy, call)
+    retry::patiently(tries, BUSY_WAIT, sleep, is_busy, call)
 }
 
 fn raw_kexec_load(entry: usize, segments: &[RawSegment], flags: c_int) -> Result<(), Errno> {

@@ -23,13 +23,16 @@ use memmap2::{Advice, Mmap, MmapOptions};
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// No file has that name.
-    #[error("{}: no such file", crate::bytes::shown_name(.0))]
+    #[error("{}: no such file", crate::base::bytes::shown_name(.0))]
     Missing(PathBuf),
     /// The name is a directory's.
-    #[error("{}: is a directory, not a file", crate::bytes::shown_name(.0))]
+    #[error("{}: is a directory, not a file", crate::base::bytes::shown_name(.0))]
     Directory(PathBuf),
     /// A pipe, socket or device: it cannot be mapped, nor read twice.
-    #[error("{}: is a {kind}, not a regular file", crate::bytes::shown_name(path))]
+    #[error(
+        "{}: is a {kind}, not a regular file",
+        crate::base::bytes::shown_name(path)
+    )]
     NotRegular {
         /// The name.
         path: PathBuf,
@@ -37,13 +40,13 @@ pub enum OpenError {
         kind: &'static str,
     },
     /// The file has no bytes.
-    #[error("{}: the file is empty", crate::bytes::shown_name(.0))]
+    #[error("{}: the file is empty", crate::base::bytes::shown_name(.0))]
     Empty(PathBuf),
     /// This user may not read it.
-    #[error("{}: permission denied", crate::bytes::shown_name(.0))]
+    #[error("{}: permission denied", crate::base::bytes::shown_name(.0))]
     Unreadable(PathBuf),
     /// The file could not be opened, examined or mapped for another reason.
-    #[error("{}: {doing} failed", crate::bytes::shown_name(path))]
+    #[error("{}: {doing} failed", crate::base::bytes::shown_name(path))]
     Io {
         /// The name.
         path: PathBuf,
@@ -59,7 +62,7 @@ pub enum OpenError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{}: the file was changed while it was in use ({what})",
-    crate::bytes::shown_name(path)
+    crate::base::bytes::shown_name(path)
 )]
 pub struct Changed {
     /// The name it was opened by.

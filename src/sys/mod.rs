@@ -1,10 +1,9 @@
 //! The kernel's side door: kexec_load, kexec_file_load, reboot, mapped files,
-//! memory files and device events, and what an errno of theirs means.
+//! memory files and device events.
 //!
 //! The only unsafe code of the loader outside the purgatory is in [`kexec`],
 //! [`mapped`], [`digest`] and [`sync`]. Nothing here computes an address or decides what to load.
 
-pub mod cause;
 pub mod digest;
 pub mod errno;
 pub mod kexec;
@@ -13,8 +12,7 @@ pub mod memfd;
 pub mod sync;
 pub mod uevent;
 
-pub use cause::{Attempt, Cause, SysError, explain, explain_reboot, forbidden};
 pub use errno::Errno;
-pub use kexec::{FileFlags, Hotplug, KexecSegment, SEGMENT_MAX, Syscall, Target};
+pub use kexec::{FileFlags, Hotplug, KexecSegment, SEGMENT_MAX};
 pub use mapped::{Changed, MappedFile, OpenError};
 pub use sync::sync_within;

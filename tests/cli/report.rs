@@ -1,7 +1,9 @@
 //! `rkexec report` on machines that received what the record says, or nearly.
 
-use rkexec::handover::record::{Blob as Digested, PoolRecord, Record};
-use rkexec::handover::{DeviceTree, Protection};
+use rkexec::carry::Protection;
+use rkexec::carry::pool_node::pools_of;
+use rkexec::carry::record::{Blob as Digested, PoolRecord, Record};
+use rkexec::fdt::DeviceTree;
 use rkexec::purgatory;
 use serde_json::Value;
 
@@ -138,9 +140,7 @@ fn all_as_planned() {
     assert!(text.contains("default_pmpool {"), "{text}");
     // The blob of the test is one that the program reads.
     assert_eq!(
-        DeviceTree::read(&tree(0x400_0000))
-            .unwrap()
-            .pools()
+        pools_of(&DeviceTree::read(&tree(0x400_0000)).unwrap())
             .unwrap()
             .len(),
         1

@@ -1,11 +1,11 @@
 //! Machines made by hand: what their /proc/iomem shows, what their firmware
 //! said, and what the running kernel was told at boot.
 
-use rkexec::arch::x86_64::boot_params::{BootParams, E820_MAX_ENTRIES_ZEROPAGE, E820Entry};
+use rkexec::abi::x86::boot_params::{BootParams, E820_MAX_ENTRIES_ZEROPAGE, E820Entry};
+use rkexec::base::PhysRange;
 use rkexec::host::boot_params::{RunningBootParams, SetupDataNode};
 use rkexec::host::firmware_memmap::FirmwareRegion;
 use rkexec::host::{Host, cpu, crash, iomem, loaded, security};
-use rkexec::memory::PhysRange;
 use zerocopy::IntoBytes as _;
 
 /// A machine of which only the memory is known.

@@ -4,8 +4,9 @@ use std::fmt::{self, Write as _};
 
 use proptest::collection::vec;
 use proptest::prelude::*;
+use rkexec::abi::x86::E820Type;
+use rkexec::base::PhysRange;
 use rkexec::host::Host;
-use rkexec::memory::{E820Type, PhysRange};
 
 use crate::common::host::{Says as _, host};
 

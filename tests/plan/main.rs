@@ -26,14 +26,14 @@ use std::fmt;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use rkexec::handover::Capability;
+use rkexec::base::PhysRange;
+use rkexec::base::Syscall;
+use rkexec::carry::Capability;
+use rkexec::cmdline::{CmdlineBase, CmdlineRequest};
 use rkexec::image::linux::Format;
 use rkexec::image::{Image, probe};
-use rkexec::memory::{MapPolicy, PhysRange};
-use rkexec::plan::{
-    CmdlineBase, CmdlineRequest, LoadRequest, Plan, PlanError, Role, SyscallChoice, plan,
-};
-use rkexec::sys::Syscall;
+use rkexec::memory::MapPolicy;
+use rkexec::plan::{LoadRequest, Plan, PlanError, Role, SyscallChoice, plan};
 
 use common::bzimage::{TinyBzImage, field};
 use common::elf::{Load, TinyElf};

@@ -6,11 +6,13 @@
 use multiboot2::{BootInformation, MemoryAreaType};
 use proptest::collection::vec;
 use proptest::prelude::*;
-use rkexec::handover::Capability;
+use rkexec::abi::x86::E820Type;
+use rkexec::base::PhysRange;
+use rkexec::carry::Capability;
+use rkexec::cmdline::{CmdlineBase, CmdlineRequest};
 use rkexec::image::multiboot::Module;
 use rkexec::image::{Image, probe};
-use rkexec::memory::{E820Type, PhysRange};
-use rkexec::plan::{CmdlineBase, CmdlineRequest, LoadRequest, Plan, PlanError, Role, plan};
+use rkexec::plan::{LoadRequest, Plan, PlanError, Role, plan};
 
 use super::common::multiboot::{Segment, TinyElf, header_v1, header_v2, tag};
 use super::machine::Machine;

@@ -2,7 +2,8 @@
 //! boot_params. Offsets are those of Documentation/arch/x86/{zero-page,boot}.rst
 //! and purgatory/README.md, written down once more.
 
-use rkexec::memory::{E820Type, PhysRange};
+use rkexec::abi::x86::E820Type;
+use rkexec::base::PhysRange;
 use rkexec::plan::Plan;
 use sha2::{Digest as _, Sha256};
 

@@ -3,17 +3,16 @@
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use rkexec::handover::{Capability, HandoverError, Pool, Protection};
+use rkexec::base::PhysRange;
+use rkexec::base::{Syscall, Target};
+use rkexec::carry::{Capability, HandoverError, Pool, Protection};
+use rkexec::cmdline::{CmdlineBase, CmdlineRequest};
 use rkexec::host::Host;
 use rkexec::host::crash::{KernelMapping, Note};
 use rkexec::host::firmware_memmap::FirmwareRegion;
 use rkexec::host::iomem::Resource;
 use rkexec::image::probe;
-use rkexec::memory::PhysRange;
-use rkexec::plan::{
-    CmdlineBase, CmdlineRequest, LoadRequest, Plan, PlanError, Role, SyscallChoice, plan,
-};
-use rkexec::sys::{Syscall, Target};
+use rkexec::plan::{LoadRequest, Plan, PlanError, Role, SyscallChoice, plan};
 
 use super::common::bzimage::{TinyBzImage, field};
 use super::machine::Machine;

@@ -14,7 +14,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rkexec::memory::PhysRange;
+use rkexec::base::PhysRange;
 use rkexec::purgatory::{self, Mode, Request};
 
 /// Where the stub, the payload, the image and a segment are loaded.

@@ -6,7 +6,7 @@ mod boot;
 mod mapping;
 
 use mapping::{Mapping, region};
-use rkexec::memory::PhysRange;
+use rkexec::base::PhysRange;
 use rkexec::purgatory::{CHUNK, Fault, MAX_REGIONS, Mode, Request};
 use rkexec::sys::digest::has_sha_ni;
 

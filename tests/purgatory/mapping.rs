@@ -6,7 +6,7 @@
     reason = "support for tests and a benchmark: nobody is there to handle an error"
 )]
 
-use rkexec::memory::PhysRange;
+use rkexec::base::PhysRange;
 use rkexec::purgatory::{self, Digest, Evidence, Request};
 
 /// A mapped image.

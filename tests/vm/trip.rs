@@ -163,7 +163,7 @@ impl<'a> Trip<'a> {
         );
         let planned = match std::str::from_utf8(&promised) {
             Ok(promised) => plan.json["cmdline"] == promised,
-            Err(_) => plan.json["cmdline_bytes"] == rkexec::bytes::hex(&promised),
+            Err(_) => plan.json["cmdline_bytes"] == rkexec::base::bytes::hex(&promised),
         };
         ensure!(planned, "{}", plan.json["cmdline"]);
         ensure!(

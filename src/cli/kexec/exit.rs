@@ -1,12 +1,14 @@
 //! The exit code that kexec-tools has for a failure. kexec(8) lists them.
 
 use super::request::{BadRequest, BadValue};
+use crate::base::Syscall;
 use crate::cli::{NothingLoaded, Usage};
 use crate::cmdline::CmdlineError;
 use crate::image::ImageError;
 use crate::load::LoadError;
 use crate::plan::PlanError;
-use crate::sys::{OpenError, SysError, Syscall};
+use crate::refusal::SysError;
+use crate::sys::OpenError;
 
 /// kexec-tools gave up by itself.
 pub(super) const DIED: u8 = 1;
@@ -100,9 +102,11 @@ fn falls_back(error: &SysError) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::Target;
     use crate::host::loaded::Loaded;
     use crate::host::security::Security;
-    use crate::sys::{Attempt, Errno, Target};
+    use crate::refusal::Attempt;
+    use crate::sys::Errno;
     use anyhow::Context as _;
 
     const CALLS: [Option<Syscall>; 3] =

@@ -22,13 +22,13 @@ use self::request::{Action, Command, ImageType, Load, Run, Then};
 use super::load::Planned;
 use super::render::json::PlanJson;
 use super::{Context, exec, hint, load, render, say, say_lines, unload, write_out};
+use crate::base::Target;
 use crate::host::efi;
 use crate::host::loaded::Loaded;
 use crate::host::security::Security;
 use crate::image::Image;
 use crate::image::linux::Format;
 use crate::image::multiboot::Version;
-use crate::sys::Target;
 
 pub(super) use self::complete::command as for_completions;
 pub(super) use self::help::man_page;

@@ -7,10 +7,11 @@ use std::path::PathBuf;
 
 use super::getopt::{self, BadOption, Item};
 use super::options::{Does, Opt};
-use crate::bytes::shown_name;
+use crate::base::bytes::shown_name;
+use crate::base::{Syscall, Target};
+use crate::base::{parse_digits, parse_size};
 use crate::image::Wish;
-use crate::memory::{parse_digits, parse_size};
-use crate::sys::{FileFlags, Syscall, Target};
+use crate::sys::FileFlags;
 
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]

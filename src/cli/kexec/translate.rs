@@ -4,9 +4,9 @@ use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 
 use super::request::{ImageType, Load, LoadOptions, ignored};
+use crate::base::{Syscall, Target};
 use crate::cli::options::{HotplugArg, LoadArgs, SyscallArg};
 use crate::cmdline;
-use crate::sys::{Syscall, Target};
 
 /// The load options of `rkexec load`, and lines about what is left out of them.
 ///

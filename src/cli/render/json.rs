@@ -9,11 +9,13 @@ use serde_json::{Map, Value, json};
 
 use super::multiboot;
 use super::stream::{Address, List};
-use crate::bytes;
-use crate::handover::Capability;
+use crate::abi::x86::E820Type;
+use crate::base::PhysRange;
+use crate::base::bytes;
+use crate::carry::Capability;
 use crate::image::linux::xloadflags;
 use crate::image::{Image, LinuxKernel};
-use crate::memory::{E820Type, MemoryMap, PhysRange};
+use crate::memory::MemoryMap;
 use crate::plan::{CrashPlan, Excluded, Plan};
 
 /// An address.

@@ -2,14 +2,14 @@
 //! of values it would take gigabytes.
 //!
 //! Characters that a terminal may obey or that hide are written as `\uXXXX`
-//! ([`printable`](crate::printable)): JSON itself asks for that only below U+0020.
+//! ([`printable`](crate::base::printable)): JSON itself asks for that only below U+0020.
 
 use std::io::{self, BufWriter, Write};
 
 use serde::{Serialize, Serializer};
 use serde_json::ser::{CompactFormatter, Formatter, PrettyFormatter};
 
-use crate::printable;
+use crate::base::printable;
 
 /// A list whose items are made one by one.
 pub(in crate::cli) struct List<I>(pub(in crate::cli) I);

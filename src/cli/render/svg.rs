@@ -6,7 +6,8 @@
 use std::fmt::Write as _;
 
 use super::human;
-use crate::memory::{E820Type, PhysRange};
+use crate::abi::x86::E820Type;
+use crate::base::PhysRange;
 use crate::plan::Plan;
 
 const WIDTH: u32 = 900;

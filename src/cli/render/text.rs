@@ -5,13 +5,14 @@ use std::path::Path;
 
 use super::json::xload_names;
 use super::{human, multiboot};
-use crate::bytes::shown_name;
-use crate::handover::Capability;
+use crate::abi::x86::E820Type;
+use crate::base::bytes::shown_name;
+use crate::base::printable::inline;
+use crate::base::{Syscall, Target};
+use crate::carry::Capability;
 use crate::image::Image;
-use crate::memory::{E820Type, MemoryMap, Region};
+use crate::memory::{MemoryMap, Region};
 use crate::plan::{CrashPlan, Plan};
-use crate::printable::inline;
-use crate::sys::{Syscall, Target};
 
 /// After a load: one line, with `verbose` the whole plan.
 pub(in crate::cli) fn loaded(

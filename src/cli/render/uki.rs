@@ -8,11 +8,11 @@ use sha2::{Digest as _, Sha256};
 
 use super::human;
 use super::json::insert;
-use crate::bytes::shown;
+use crate::base::bytes::shown;
+use crate::base::printable::inline;
 use crate::image::LinuxKernel;
 use crate::image::signature::is_signed;
 use crate::image::uki::{Section, Uki};
-use crate::printable::inline;
 
 /// Longest text of a section that is shown to people, bytes.
 const MAX_TEXT: usize = 4096;

@@ -17,7 +17,7 @@ pub use pieces::{Piece, pieces};
 use bstr::BString;
 
 use super::ImageError;
-use crate::memory::PhysRange;
+use crate::base::PhysRange;
 
 /// First address that the 32-bit entry cannot reach.
 pub const FOUR_GIB: u64 = 1 << 32;

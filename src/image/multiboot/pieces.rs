@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::Load;
-use crate::memory::{PAGE_SIZE, PhysRange};
+use crate::base::{PAGE_SIZE, PhysRange};
 
 /// Whole pages, and the bytes they begin with; the rest of them is zero.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,7 +3,7 @@ use std::borrow::Cow;
 use proptest::prelude::*;
 
 use super::*;
-use crate::memory::PAGE_SIZE;
+use crate::base::PAGE_SIZE;
 use crate::testing::multiboot::{Segment, TinyElf, header_v1, header_v2, tag, words};
 
 const MIB: u64 = 1 << 20;

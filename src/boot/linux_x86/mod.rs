@@ -1,0 +1,3 @@
+//! The Linux boot protocol of x86: the zero page.
+
+pub mod zero_page;

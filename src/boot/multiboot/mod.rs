@@ -1,0 +1,77 @@
+//! The boot information of a multiboot kernel: what EBX points to.
+
+mod screen;
+pub mod v1;
+pub mod v2;
+
+pub use screen::{Bits, Pixels, Screen};
+
+use bstr::BStr;
+
+use crate::abi::x86::E820Type;
+use crate::base::PhysRange;
+use crate::host::firmware_tables::{EntryPoint, Rsdp};
+
+/// What the kernel is told has loaded it.
+pub const LOADER_NAME: &str = concat!("rkexec ", env!("CARGO_PKG_VERSION"));
+/// First byte that is not conventional memory.
+const CONVENTIONAL_END: u64 = 640 << 10;
+const MIB: u64 = 1 << 20;
+/// Linux keeps the first page to itself, and says so in its map; the memory
+/// below 640 KiB begins there all the same.
+const FIRST_PAGE_END: u64 = 4096;
+
+/// A module in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Module<'a> {
+    /// Its first byte.
+    pub start: u32,
+    /// The first byte after it.
+    pub end: u32,
+    /// Its command line.
+    pub cmdline: &'a BStr,
+}
+
+/// What the kernel is told, whichever version it speaks.
+#[derive(Debug, Clone, Default)]
+pub struct BootInformation<'a> {
+    /// The command line.
+    pub cmdline: &'a BStr,
+    /// The modules, in the order in which they were given.
+    pub modules: Vec<Module<'a>>,
+    /// The memory map.
+    pub map: &'a [(PhysRange, E820Type)],
+    /// What there is to draw on.
+    pub screen: Option<Screen>,
+    /// The ACPI root pointer; version 2 alone has room for it.
+    pub rsdp: Option<&'a Rsdp>,
+    /// The SMBIOS entry point; version 2 alone has room for it.
+    pub smbios: Option<&'a EntryPoint>,
+    /// Where a relocatable kernel lies; version 2 alone has such kernels.
+    pub load_base: Option<u32>,
+}
+
+/// The two numbers of the time before memory maps, in KiB: memory below 640 KiB,
+/// and memory from 1 MiB up to the first hole. `map` is in address order.
+fn lower_and_upper(map: &[(PhysRange, E820Type)]) -> (u32, u32) {
+    let ram = map.iter().filter(|(_, kind)| kind.is_ram());
+    let size = |from: u64, latest_start: u64| {
+        let end = ram.clone().fold(from, |end, (range, _)| {
+            let reached = if end == from { latest_start } else { end };
+            if range.start() <= reached {
+                end.max(range.end())
+            } else {
+                end
+            }
+        });
+        end - from
+    };
+    let kib = |bytes: u64| u32::try_from(bytes / 1024).unwrap_or(u32::MAX);
+    (
+        kib(size(0, FIRST_PAGE_END).min(CONVENTIONAL_END)),
+        kib(size(MIB, MIB)),
+    )
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,178 @@
+//! How the next kernel is kept off the pools.
+
+use std::fmt;
+
+use super::HandoverError;
+use super::capability::{Capability, Fact};
+
+/// The protection of all pools of one load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protection {
+    /// RAM in the e820, a node in the device tree and `pmpool=`; the physical
+    /// half of KASLR is switched off, for it runs before anybody reads a tree.
+    Kernel,
+    /// Type 2 in the e820: every kernel keeps off, and has no struct pages for it.
+    Reserved,
+    /// RAM in the e820, and a SETUP_INDIRECT node over it: KASLR avoids it and
+    /// memblock reserves it (Linux 5.5 and later).
+    Indirect,
+}
+
+impl fmt::Display for Protection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Kernel => "kernel",
+            Self::Reserved => "reserved",
+            Self::Indirect => "indirect",
+        })
+    }
+}
+
+/// The protection, and why it was taken: `kernel` where the target is known to
+/// understand pools, `indirect` where it is known not to (`reserved` where it
+/// does not know SETUP_INDIRECT either), and an error that spells out the choice
+/// where nothing is known.
+///
+/// # Errors
+/// When nothing is known and nothing was wished, or when the wish is one that
+/// the target is known, or not known not, to ignore.
+pub fn choose(
+    wish: Option<Protection>,
+    assume_pmpool: bool,
+    target: &Capability,
+) -> Result<(Protection, String), HandoverError> {
+    let facts = [("CONFIG_OF", &target.of), ("CONFIG_PMPOOL", &target.pmpool)];
+    let lacking = facts.iter().find(|(_, fact)| fact.value == Fact::No);
+    let unknown = facts.iter().find(|(_, fact)| fact.value == Fact::Unknown);
+    let taken = |protection, why: String| Ok((protection, why));
+    let asked = || "asked for with --pool-protect".to_owned();
+    match (wish, lacking, unknown) {
+        (Some(Protection::Reserved), ..) => taken(Protection::Reserved, asked()),
+        (Some(Protection::Indirect), ..) if !target.knows_indirect() => {
+            Err(HandoverError::TargetIgnoresIndirect)
+        }
+        (Some(Protection::Indirect), ..) => taken(Protection::Indirect, asked()),
+        (Some(Protection::Kernel), Some((option, fact)), _) => {
+            Err(HandoverError::TargetIgnoresPools {
+                option,
+                read_from: fact.read_from.clone(),
+            })
+        }
+        (None, Some((option, fact)), _) => {
+            let (protection, more) = if target.knows_indirect() {
+                (Protection::Indirect, "")
+            } else {
+                (Protection::Reserved, ", and does not know SETUP_INDIRECT")
+            };
+            taken(
+                protection,
+                format!("the next kernel has no {option} ({}){more}", fact.read_from),
+            )
+        }
+        (None | Some(Protection::Kernel), None, Some(_)) if assume_pmpool => taken(
+            Protection::Kernel,
+            "the next kernel is taken to understand pools (--assume-pmpool)".to_owned(),
+        ),
+        (None | Some(Protection::Kernel), None, Some((option, _))) => {
+            Err(HandoverError::UnknownTarget {
+                option,
+                wished: wish.is_some(),
+            })
+        }
+        (None | Some(Protection::Kernel), None, None) => {
+            let read_from = &target.pmpool.read_from;
+            taken(
+                Protection::Kernel,
+                format!("the next kernel has CONFIG_OF and CONFIG_PMPOOL ({read_from})"),
+            )
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::carry::capability::ConfigFact;
+
+    fn target(of: Fact, pmpool: Fact) -> Capability {
+        let fact = |value| ConfigFact {
+            value,
+            read_from: "a test".to_owned(),
+        };
+        Capability {
+            of: fact(of),
+            pmpool: fact(pmpool),
+            setup_type_max: Some(0x8000_0009),
+            ..Capability::unknown()
+        }
+    }
+
+    #[test]
+    fn the_default_follows_what_is_known() {
+        use Fact::{No, Unknown, Yes};
+        let default =
+            |of, pmpool| choose(None, false, &target(of, pmpool)).map(|(protection, _)| protection);
+        assert_eq!(default(Yes, Yes).unwrap(), Protection::Kernel);
+        for (of, pmpool) in [(No, Yes), (Yes, No), (No, Unknown), (Unknown, No)] {
+            assert_eq!(
+                default(of, pmpool).unwrap(),
+                Protection::Indirect,
+                "{of:?} {pmpool:?}"
+            );
+        }
+        for (of, pmpool) in [(Unknown, Unknown), (Yes, Unknown), (Unknown, Yes)] {
+            let error = default(of, pmpool).unwrap_err();
+            assert!(
+                matches!(error, HandoverError::UnknownTarget { wished: false, .. }),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_kernel_that_ignores_pools_is_never_booted_by_accident() {
+        let wish = |of, assume| choose(Some(Protection::Kernel), assume, &target(of, Fact::Yes));
+        assert!(matches!(
+            wish(Fact::No, true),
+            Err(HandoverError::TargetIgnoresPools {
+                option: "CONFIG_OF",
+                ..
+            })
+        ));
+        assert!(matches!(
+            wish(Fact::Unknown, false),
+            Err(HandoverError::UnknownTarget { wished: true, .. })
+        ));
+        assert_eq!(wish(Fact::Unknown, true).unwrap().0, Protection::Kernel);
+    }
+
+    #[test]
+    fn a_kernel_that_knows_no_indirect_nodes_gets_none() {
+        for setup_type_max in [None, Some(9)] {
+            let target = Capability {
+                setup_type_max,
+                ..target(Fact::No, Fact::No)
+            };
+            assert_eq!(
+                choose(None, false, &target).unwrap().0,
+                Protection::Reserved
+            );
+            let wish = choose(Some(Protection::Indirect), false, &target);
+            assert!(matches!(wish, Err(HandoverError::TargetIgnoresIndirect)));
+        }
+    }
+
+    #[test]
+    fn the_safe_ones_are_always_to_be_had() {
+        for protection in [Protection::Reserved, Protection::Indirect] {
+            let chosen = choose(
+                Some(protection),
+                false,
+                &target(Fact::Unknown, Fact::Unknown),
+            )
+            .unwrap();
+            assert_eq!(chosen.0, protection);
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! The map that the running kernel itself hands over.
+
+use super::boot_e820;
+use crate::abi::x86::E820Type;
+use crate::base::PhysRange;
+use crate::host::Host;
+
+/// The map that the running kernel hands over in kexec_file_load: the e820 it
+/// was booted with (`e820_table_kexec`), whatever happened since.
+#[must_use]
+pub fn kernel_map(host: &Host) -> Vec<(PhysRange, E820Type)> {
+    if let Some(running) = &host.boot_params {
+        return boot_e820(running).entries().to_vec();
+    }
+    let firmware = host.firmware_map.as_deref().unwrap_or_default();
+    firmware
+        .iter()
+        .map(|region| {
+            (
+                region.range,
+                E820Type::from_name(&region.name).unwrap_or(E820Type::RESERVED),
+            )
+        })
+        .collect()
+}

@@ -1,0 +1,583 @@
+//! From an errno to its cause and a way out.
+//!
+//! The kernel answers a dozen different refusals with the same EPERM or EINVAL.
+//! The facts of the machine tell them apart: `checks` walks the kernel's own
+//! checks in the kernel's order (kernel/kexec.c, kernel/kexec_core.c,
+//! kernel/kexec_file.c) as far as facts decide them. The same list says before
+//! a call that it must fail, so that no load limit is used up on it and no
+//! loaded crash kernel is lost. Where no fact decides, the candidates are named
+//! and none of them is claimed.
+
+mod refused;
+mod signature;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+
+use crate::base::{Syscall, Target};
+use crate::host::loaded::Loaded;
+use crate::host::security::{Lockdown, Security};
+use crate::sys::errno::{ENOTSUPP, Errno};
+use crate::sys::kexec::{Hotplug, SEGMENT_MAX};
+
+/// Page size of the kernel's half-of-memory rule, bytes.
+const PAGE: u64 = 4096;
+/// What kexec_file_load keeps free at the end of every command line on x86 for
+/// `elfcorehdr=`: MAX_ELFCOREHDR_STR_LEN of arch/x86/kernel/kexec-bzimage64.c.
+const ELFCOREHDR_ROOM: u64 = 30;
+/// Largest file kexec_file_load reads: KEXEC_FILE_SIZE_MAX of kernel/kexec_file.c.
+const FILE_MAX: u64 = 4 << 30;
+
+/// A call that is to be made or has failed, and the facts that decide about it.
+///
+/// Start from [`Attempt::new`] and set what is known; a 0 or `None` is not known.
+#[derive(Debug, Clone, Copy)]
+pub struct Attempt<'a> {
+    /// The system call.
+    pub syscall: Syscall,
+    /// The image it is about.
+    pub target: Target,
+    /// The call unloads.
+    pub unload: bool,
+    /// What may forbid it, read before the call.
+    pub security: &'a Security,
+    /// What was loaded before the call.
+    pub loaded: &'a Loaded,
+    /// EFI Secure Boot is on.
+    pub efi_secure_boot: Option<bool>,
+    /// The hotplug flag given to kexec_load.
+    pub hotplug: Option<Hotplug>,
+    /// The kernel file carries a signature, valid or not.
+    pub signed: Option<bool>,
+    /// The kernel file is a part of a UKI, whose signature covers the whole.
+    pub in_uki: bool,
+    /// Length of the command line in bytes, with its NUL.
+    pub cmdline_size: u64,
+    /// The image's own limit, `cmdline_size` of its setup_header in bytes.
+    pub cmdline_limit: Option<u64>,
+    /// Number of segments.
+    pub segments: usize,
+    /// Sum of all memsz, bytes; for kexec_file_load at least what the kernel will need.
+    pub bytes: u64,
+    /// The largest memsz, bytes.
+    pub largest: u64,
+    /// The largest input file, bytes.
+    pub largest_file: u64,
+    /// MemTotal in bytes.
+    pub total_ram: u64,
+    /// MemAvailable in bytes.
+    pub available_ram: u64,
+}
+
+impl<'a> Attempt<'a> {
+    /// A load of which only this much is known.
+    #[must_use]
+    pub fn new(
+        syscall: Syscall,
+        target: Target,
+        security: &'a Security,
+        loaded: &'a Loaded,
+    ) -> Self {
+        Self {
+            syscall,
+            target,
+            unload: false,
+            security,
+            loaded,
+            efi_secure_boot: None,
+            hotplug: None,
+            signed: None,
+            in_uki: false,
+            cmdline_size: 0,
+            cmdline_limit: None,
+            segments: 0,
+            bytes: 0,
+            largest: 0,
+            largest_file: 0,
+            total_ram: 0,
+            available_ram: 0,
+        }
+    }
+
+    /// The kernel is locked down, and how.
+    fn lockdown(&self) -> Option<&'static str> {
+        match self.security.lockdown {
+            Some(Lockdown::Integrity) => Some("integrity"),
+            Some(Lockdown::Confidentiality) => Some("confidentiality"),
+            Some(Lockdown::None) | None => None,
+        }
+    }
+
+    /// Nothing known forbids a load of the same image through kexec_load, which
+    /// checks no signature.
+    fn kexec_load_is_open(&self) -> bool {
+        self.security
+            .forbids_kexec_load(self.efi_secure_boot)
+            .is_none()
+    }
+
+    /// The page tables and tables aside, half of the memory is the limit.
+    fn too_large(&self, bytes: u64) -> bool {
+        self.total_ram != 0 && bytes.div_ceil(PAGE) > self.total_ram / PAGE / 2
+    }
+}
+
+/// Why a call failed or must fail, and what the operator can do about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cause {
+    /// The cause, or the candidates; no capital letter, no full stop.
+    pub why: String,
+    /// Something the operator can do.
+    pub hint: Option<String>,
+}
+
+impl Cause {
+    fn new(why: impl Into<String>) -> Self {
+        Self {
+            why: why.into(),
+            hint: None,
+        }
+    }
+
+    fn hint(self, hint: impl Into<String>) -> Self {
+        Self {
+            hint: Some(hint.into()),
+            ..self
+        }
+    }
+
+    /// The facts leave several causes open.
+    fn one_of(candidates: &[&str]) -> Self {
+        Self::new(format!("one of: {}", candidates.join("; ")))
+    }
+
+    /// A call that a correct loader does not make.
+    fn ours(why: impl fmt::Display) -> Self {
+        Self::new(format!("{why}, a fault of rkexec itself"))
+            .hint("please report this, with the output of `rkexec plan --output json`")
+    }
+}
+
+/// A system call that failed, or was not made because it must fail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SysError {
+    /// What was being done: `kexec_load`, `unload by kexec_load`, `load`, `exec`.
+    what: String,
+    /// The errno, `None` when no call was made.
+    pub errno: Option<Errno>,
+    /// The cause and the way out.
+    pub cause: Cause,
+}
+
+impl SysError {
+    /// The call of `attempt` failed with `errno`.
+    #[must_use]
+    pub fn failed(attempt: &Attempt<'_>, errno: Errno) -> Self {
+        let syscall = attempt.syscall;
+        Self {
+            what: if attempt.unload {
+                format!("unload by {syscall}")
+            } else {
+                syscall.to_string()
+            },
+            errno: Some(errno),
+            cause: explain(attempt, errno),
+        }
+    }
+
+    /// The call of `attempt` must fail: the error to report instead of making it.
+    #[must_use]
+    pub fn forbidden(attempt: &Attempt<'_>) -> Option<Self> {
+        forbidden(attempt).map(|cause| Self {
+            what: if attempt.unload { "unload" } else { "load" }.to_owned(),
+            errno: None,
+            cause,
+        })
+    }
+
+    /// reboot(LINUX_REBOOT_CMD_KEXEC) failed with `errno`.
+    #[must_use]
+    pub fn reboot(security: &Security, loaded: &Loaded, errno: Errno) -> Self {
+        Self {
+            what: "exec".to_owned(),
+            errno: Some(errno),
+            cause: explain_reboot(security, loaded, errno),
+        }
+    }
+
+    /// Something the operator can do.
+    #[must_use]
+    pub fn hint(&self) -> Option<&str> {
+        self.cause.hint.as_deref()
+    }
+}
+
+impl fmt::Display for SysError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} failed: {}", self.what, self.cause.why)?;
+        match self.errno {
+            Some(errno) => write!(f, " ({errno})"),
+            None => f.write_str(" (the system call was not made)"),
+        }
+    }
+}
+
+impl std::error::Error for SysError {}
+
+/// What facts tell before the call: why it must fail.
+///
+/// A missing system call is not among it: asking costs no limit, and a kernel
+/// configuration found on disk may be another kernel's.
+#[must_use]
+pub fn forbidden(attempt: &Attempt<'_>) -> Option<Cause> {
+    checks(attempt)
+        .into_iter()
+        .find(|(errno, _)| *errno != libc::ENOSYS)
+        .map(|(_, cause)| cause)
+}
+
+/// Why the call failed with `errno`.
+#[must_use]
+pub fn explain(attempt: &Attempt<'_>, errno: Errno) -> Cause {
+    let decided = checks(attempt)
+        .into_iter()
+        .find(|(number, _)| *number == errno.number());
+    if let Some((_, cause)) = decided {
+        return cause;
+    }
+    let file = attempt.syscall == Syscall::KexecFileLoad;
+    match errno.number() {
+        libc::EPERM => refused::not_permitted(attempt),
+        libc::EACCES => refused::access_denied(attempt),
+        libc::ENOSYS => refused::no_such_call(attempt),
+        libc::EBUSY => busy(attempt),
+        libc::EFAULT => Cause::new(
+            "the kernel could not read the bytes to load: an input file was cut short meanwhile",
+        )
+        .hint("load again when nobody is writing the kernel and the initrd"),
+        libc::ENOMEM => no_memory(attempt),
+        libc::EINVAL => invalid(attempt),
+        libc::EADDRNOTAVAIL => no_address(attempt),
+        libc::EOPNOTSUPP => Cause::new(
+            "this kernel does not support kexec on this machine (as on some TDX hosts)",
+        )
+        .hint("`dmesg` says why; reboot through the firmware instead"),
+        libc::EIO if file => Cause::one_of(&[
+            "an input file was cut short while the kernel read it",
+            "its disk has a read error",
+        ])
+        .hint("compare the kernel and the initrd with their package, and look into `dmesg`"),
+        libc::ETXTBSY if file => {
+            Cause::new("some process has the kernel or an initrd open for writing").hint(
+                "`fuser -v FILE` names it; wait for it (an initramfs generator, a copy), then load again",
+            )
+        }
+        libc::EFBIG if file => Cause::new("an input file is larger than 4 GiB")
+            .hint("--syscall kexec_load has no such limit"),
+        libc::EBADF if file => {
+            Cause::ours("a file was given to the kernel that is not open for reading")
+        }
+        libc::ENOEXEC if file => not_executable(attempt),
+        libc::ENOENT if file => Cause::new("this kernel has no SHA-256 for its purgatory")
+            .hint("--syscall kexec_load brings its own"),
+        libc::ELIBBAD | libc::ENODATA | libc::EMSGSIZE | libc::EBADMSG | libc::ENOPKG
+        | libc::ENOKEY | libc::EKEYREJECTED | ENOTSUPP
+            if file =>
+        {
+            signature::rejected(attempt, errno)
+        }
+        _ => unknown(&attempt.syscall.to_string(), errno),
+    }
+}
+
+/// Why reboot(LINUX_REBOOT_CMD_KEXEC) failed with `errno`.
+#[must_use]
+pub fn explain_reboot(security: &Security, loaded: &Loaded, errno: Errno) -> Cause {
+    match errno.number() {
+        libc::EPERM => refused::reboot_not_permitted(security),
+        libc::EINVAL if loaded.normal == Some(false) => {
+            Cause::new("no kernel is loaded").hint("`rkexec load KERNEL` first")
+        }
+        libc::EINVAL if loaded.normal == Some(true) => Cause::one_of(&[
+            "this process is in a PID namespace of its own (a container), where reboot does not reach the machine",
+            "the kernel was unloaded meanwhile",
+        ])
+        .hint("run `rkexec exec` outside of the container; `rkexec status` says what is loaded"),
+        libc::EINVAL => Cause::one_of(&[
+            "no kernel is loaded",
+            "this process is in a PID namespace of its own (a container)",
+            "this kernel is built without kexec (CONFIG_KEXEC_CORE)",
+        ])
+        .hint("`rkexec status` says what is loaded"),
+        libc::EBUSY => Cause::new("a load, or an update after hotplug, is under way")
+            .hint("try again in a moment"),
+        libc::ENOSYS => refused::reboot_filtered(),
+        _ => Cause::new(format!(
+            "the kernel gave up before the jump: {} (since Linux 6.19 the live update \
+             of open files comes first and may refuse)",
+            errno.description()
+        ))
+        .hint("the running kernel goes on; `dmesg` says what refused"),
+    }
+}
+
+/// The checks of the kernel that facts decide, in its order: errno and cause of
+/// each that must fail.
+fn checks(attempt: &Attempt<'_>) -> Vec<(i32, Cause)> {
+    let mut found = Vec::new();
+    found.extend(refused::environment(attempt).map(|cause| (libc::EOPNOTSUPP, cause)));
+    found.extend(refused::crash_support(attempt).map(|cause| (libc::EADDRNOTAVAIL, cause)));
+    found.extend(refused::not_built(attempt).map(|cause| (libc::ENOSYS, cause)));
+    found.extend(refused::denied(attempt).map(|cause| (libc::EPERM, cause)));
+    if attempt.unload {
+        return found;
+    }
+    if attempt.syscall == Syscall::KexecLoad && attempt.segments > SEGMENT_MAX {
+        found.push((libc::EINVAL, too_many(attempt)));
+    }
+    if attempt.target == Target::Crash && attempt.loaded.crash_size == Some(0) {
+        found.push((libc::EADDRNOTAVAIL, no_reservation()));
+    }
+    if attempt.syscall == Syscall::KexecFileLoad {
+        if attempt.largest_file > FILE_MAX {
+            let cause = Cause::new(format!(
+                "an input file has {}, and kexec_file_load reads at most 4 GiB",
+                size(attempt.largest_file)
+            ))
+            .hint("--syscall kexec_load has no such limit");
+            found.push((libc::EFBIG, cause));
+        }
+        found.extend(signature::missing(attempt));
+        found.extend(cmdline_too_long(attempt).map(|cause| (libc::EINVAL, cause)));
+    }
+    found.extend(half_of_memory(attempt).map(|cause| (libc::EINVAL, cause)));
+    found
+}
+
+fn too_many(attempt: &Attempt<'_>) -> Cause {
+    Cause::new(format!(
+        "the image has {} segments, and the kernel takes at most {SEGMENT_MAX}",
+        attempt.segments
+    ))
+    .hint("give fewer modules")
+}
+
+fn no_reservation() -> Cause {
+    Cause::new("no memory is reserved for a crash kernel")
+        .hint("boot with crashkernel=512M (or more) on the kernel's command line")
+}
+
+fn cmdline_too_long(attempt: &Attempt<'_>) -> Option<Cause> {
+    let limit = attempt.cmdline_limit?;
+    let needed = attempt.cmdline_size.saturating_add(ELFCOREHDR_ROOM);
+    if attempt.cmdline_size == 0 || needed <= limit {
+        return None;
+    }
+    let length = attempt.cmdline_size - 1;
+    let cause = if attempt.cmdline_size > limit {
+        Cause::new(format!(
+            "the command line has {length} bytes, and the image takes at most {limit}"
+        ))
+        .hint("shorten it: --remove PARAM")
+    } else {
+        Cause::new(format!(
+            "the command line has {length} bytes: kexec_file_load keeps {ELFCOREHDR_ROOM} of the \
+             image's {limit} free for elfcorehdr=, even where none is added"
+        ))
+        .hint("shorten it (--remove PARAM), or take --syscall kexec_load")
+    };
+    Some(cause)
+}
+
+fn half_of_memory(attempt: &Attempt<'_>) -> Option<Cause> {
+    let what = if attempt.too_large(attempt.largest) {
+        format!("one segment takes {}", size(attempt.largest))
+    } else if attempt.too_large(attempt.bytes) {
+        format!("the image takes {}", size(attempt.bytes))
+    } else {
+        return None;
+    };
+    Some(
+        Cause::new(format!(
+            "{what}, more than half of the machine's {}",
+            size(attempt.total_ram)
+        ))
+        .hint("use a smaller initrd, or give the machine more memory"),
+    )
+}
+
+fn busy(attempt: &Attempt<'_>) -> Cause {
+    let why = match attempt.target {
+        Target::Normal => "another load or a crash is under way",
+        Target::Crash => {
+            "another load, or an update of the crash kernel after hotplug, is under way"
+        }
+    };
+    let cause = Cause::new(why);
+    match attempt.security.load_limit(attempt.target) {
+        Some(left) if left >= 0 => cause.hint(format!(
+            "try again in a moment; it was not repeated because each call uses up one of \
+             kernel.{} (there were {left})",
+            refused::limit_name(attempt.target)
+        )),
+        _ => cause.hint("it was repeated for two seconds; see what else loads kernels (kdump, udev) and try again"),
+    }
+}
+
+fn no_memory(attempt: &Attempt<'_>) -> Cause {
+    if attempt.unload {
+        return Cause::new("the kernel had no memory for the call").hint("free memory");
+    }
+    if attempt.target == Target::Crash {
+        let reserved = match attempt.loaded.crash_size {
+            Some(bytes) => format!("reservation of {}", size(bytes)),
+            None => "reservation".to_owned(),
+        };
+        return Cause::one_of(&[
+            &format!(
+                "the segments ({}) leave no room in the crash kernel's {reserved} for page tables \
+                 and control pages",
+                size(attempt.bytes)
+            ),
+            "the running kernel has no memory for its work on them",
+            "a signal ended the load",
+        ])
+        .hint("use a smaller initrd or a larger crashkernel=");
+    }
+    let available = attempt.available_ram;
+    if available != 0 && attempt.bytes > available {
+        return Cause::new(format!(
+            "the kernel copies the whole image, {}, and only {} of memory are available",
+            size(attempt.bytes),
+            size(available)
+        ))
+        .hint("stop something large, or use a smaller initrd");
+    }
+    Cause::one_of(&[
+        &format!(
+            "memory is short or in pieces: the kernel copies the whole image, {} ({} were available)",
+            size(attempt.bytes),
+            size(available)
+        ),
+        "a signal ended the load",
+    ])
+    .hint("stop something large, or use a smaller initrd; `dmesg` shows failed allocations")
+}
+
+fn invalid(attempt: &Attempt<'_>) -> Cause {
+    let flags = match attempt.hotplug {
+        Some(Hotplug::UpdateElfcorehdr) => {
+            Some("this kernel does not know KEXEC_UPDATE_ELFCOREHDR (Linux 6.6)")
+        }
+        Some(Hotplug::CrashHotplugSupport) => {
+            Some("this kernel does not know KEXEC_CRASH_HOTPLUG_SUPPORT (Linux 6.10)")
+        }
+        None => None,
+    };
+    match (attempt.syscall, attempt.unload, flags) {
+        (_, true, _) => Cause::new("this kernel does not know a flag of the call"),
+        (Syscall::KexecLoad, false, Some(flag)) => Cause::one_of(&[
+            flag,
+            "two segments overlap",
+            "the image takes more than half of the memory",
+        ])
+        .hint("`rkexec plan` shows the segments; compare them with MemTotal in /proc/meminfo"),
+        (Syscall::KexecLoad, false, None) => Cause::one_of(&[
+            "the image takes more than half of the memory",
+            "two segments overlap or one is larger than its destination (a fault of rkexec)",
+            "this kernel does not know a flag of the call",
+        ])
+        .hint("`rkexec plan` shows the segments; compare them with MemTotal in /proc/meminfo"),
+        (Syscall::KexecFileLoad, false, _) => Cause::one_of(&[
+            "the kernel or the initrd became empty or is no regular file",
+            "the command line is longer than the image takes, less 30 bytes",
+            "the image takes more than half of the memory",
+            "the image needs more than 16 segments",
+            "this kernel does not know a flag of the call",
+        ])
+        .hint(
+            "`dmesg` may say which; --syscall kexec_load has none of these limits but the memory's",
+        ),
+    }
+}
+
+fn no_address(attempt: &Attempt<'_>) -> Cause {
+    match (attempt.syscall, attempt.target, attempt.loaded.crash_size) {
+        (_, Target::Crash, None) => Cause::one_of(&[
+            "no memory is reserved for a crash kernel",
+            "the image does not fit into the reservation",
+        ])
+        .hint("`grep 'Crash kernel' /proc/iomem` shows the reservation; crashkernel= makes it"),
+        (Syscall::KexecLoad, Target::Crash, Some(reserved)) => Cause::one_of(&[
+            &format!(
+                "the crash kernel's reservation ({}) is not where it was when the load was planned",
+                size(reserved)
+            ),
+            "a segment or the entry lies outside of it (a fault of rkexec)",
+        ])
+        .hint("load again; `rkexec status` shows the reservation"),
+        (Syscall::KexecFileLoad, Target::Crash, Some(reserved)) => Cause::new(format!(
+            "the kernel found no place for the image in the crash kernel's reservation of {}",
+            size(reserved)
+        ))
+        .hint("use a smaller initrd or a larger crashkernel="),
+        (Syscall::KexecLoad, Target::Normal, _) => Cause::ours(
+            "a segment is not aligned to pages or lies beyond the memory this kernel can address",
+        ),
+        (Syscall::KexecFileLoad, Target::Normal, _) if attempt.security.kho.on => Cause::new(
+            "the image does not fit into the scratch memory of Kexec Handover, the only place \
+             where the kernel may put it",
+        )
+        .hint("boot with a larger kho_scratch=, or use a smaller initrd"),
+        (Syscall::KexecFileLoad, Target::Normal, _) => {
+            let cause = Cause::new("the kernel found no free range large enough for the image");
+            if attempt.kexec_load_is_open() {
+                cause.hint(
+                    "--syscall kexec_load places the segments itself: `rkexec plan` shows where",
+                )
+            } else {
+                cause.hint("use a smaller initrd")
+            }
+        }
+    }
+}
+
+fn not_executable(attempt: &Attempt<'_>) -> Cause {
+    let cause = Cause::one_of(&[
+        "the file is no bzImage of boot protocol 2.12 or later, or is cut short",
+        "it is a zImage",
+        "it has no 64-bit entry (XLF_KERNEL_64)",
+        "it cannot be loaded above 4 GiB (XLF_CAN_BE_LOADED_ABOVE_4G)",
+        "this machine's EFI is a 32-bit one",
+        "this machine runs with 5-level paging and the image cannot (XLF_5LEVEL)",
+    ]);
+    if attempt.kexec_load_is_open() {
+        cause.hint(
+            "`rkexec inspect KERNEL` and `dmesg` tell which; --syscall kexec_load does not mind the \
+             4 GiB and the 32-bit EFI",
+        )
+    } else {
+        cause.hint("`rkexec inspect KERNEL` and `dmesg` tell which")
+    }
+}
+
+fn unknown(what: &str, errno: Errno) -> Cause {
+    Cause::new(format!(
+        "the kernel says \"{}\", which {what} is not known to say",
+        errno.description()
+    ))
+    .hint("`dmesg` may say more; a security module or a filter of this container may be the cause")
+}
+
+/// A number of bytes for people: `200.0 MiB`.
+fn size(bytes: u64) -> String {
+    let (unit, name) = match bytes {
+        0..0x400 => return format!("{bytes} bytes"),
+        0x400..0x10_0000 => (10, "KiB"),
+        0x10_0000..0x4000_0000 => (20, "MiB"),
+        _ => (30, "GiB"),
+    };
+    let tenths = (u128::from(bytes) * 10) >> unit;
+    format!("{}.{} {name}", tenths / 10, tenths % 10)
+}

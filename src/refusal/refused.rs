@@ -1,0 +1,264 @@
+//! Refusals of the call as a whole: capability, sysctls, limits, lockdown,
+//! security modules, and kernels without the call.
+
+use super::{Attempt, Cause};
+use crate::base::{Syscall, Target};
+use crate::host::security::Security;
+
+/// The sysctl that limits loads of `target`.
+pub(super) const fn limit_name(target: Target) -> &'static str {
+    match target {
+        Target::Normal => "kexec_load_limit_reboot",
+        Target::Crash => "kexec_load_limit_panic",
+    }
+}
+
+/// Where the kernel runs, no load can end well. An unload does no harm.
+pub(super) fn environment(attempt: &Attempt<'_>) -> Option<Cause> {
+    let refusal = attempt.security.environment.refuses()?;
+    (!attempt.unload).then(|| Cause::new(refusal.why).hint(refusal.way_out))
+}
+
+/// A kernel without CONFIG_CRASH_DUMP knows the flag for the crash kernel and,
+/// since Linux 6.9, ignores it: the call would replace or unload the normal
+/// image.
+pub(super) fn crash_support(attempt: &Attempt<'_>) -> Option<Cause> {
+    if attempt.target != Target::Crash || attempt.loaded.crash.is_some() {
+        return None;
+    }
+    let cause = if attempt.loaded.normal.is_some() {
+        Cause::new(
+            "this kernel is built without crash dumps (CONFIG_CRASH_DUMP), and the call would \
+             touch the normal image instead",
+        )
+        .hint("boot a kernel with CONFIG_CRASH_DUMP")
+    } else {
+        Cause::new(
+            "/sys/kernel does not tell whether this kernel has crash dumps, and without them the \
+             call would touch the normal image",
+        )
+        .hint("mount sysfs at /sys")
+    };
+    Some(cause)
+}
+
+/// The option that builds `syscall` in, and whether it is set.
+fn option(attempt: &Attempt<'_>, syscall: Syscall) -> (&'static str, Option<bool>) {
+    let config = &attempt.security.config;
+    match syscall {
+        Syscall::KexecLoad => ("CONFIG_KEXEC", config.kexec),
+        Syscall::KexecFileLoad => ("CONFIG_KEXEC_FILE", config.kexec_file),
+    }
+}
+
+/// The configuration says that the call is not built in.
+pub(super) fn not_built(attempt: &Attempt<'_>) -> Option<Cause> {
+    let other = attempt.syscall.other();
+    let (option, built) = self::option(attempt, attempt.syscall);
+    let (_, other_built) = self::option(attempt, other);
+    if built != Some(false) {
+        return None;
+    }
+    let cause = Cause::new(format!(
+        "this kernel is built without {} ({option})",
+        attempt.syscall
+    ));
+    Some(if other_built == Some(false) {
+        cause.hint("it has no kexec at all: boot another kernel")
+    } else {
+        cause.hint(format!("try --syscall {other}"))
+    })
+}
+
+/// ENOSYS, and the configuration does not explain it.
+pub(super) fn no_such_call(attempt: &Attempt<'_>) -> Cause {
+    let other = attempt.syscall.other();
+    let (option, built) = option(attempt, attempt.syscall);
+    if built == Some(true) {
+        return Cause::one_of(&[
+            "a seccomp filter of this container or service hides the call",
+            &format!("the configuration found for this kernel ({option}=y) is not its own"),
+        ])
+        .hint(format!(
+            "run outside of the container, or try --syscall {other}"
+        ));
+    }
+    Cause::one_of(&[
+        &format!(
+            "this kernel is built without {} ({option})",
+            attempt.syscall
+        ),
+        "a seccomp filter of this container or service hides the call",
+    ])
+    .hint(format!("try --syscall {other}"))
+}
+
+/// What the kernel answers with EPERM, in its order, as far as facts decide.
+pub(super) fn denied(attempt: &Attempt<'_>) -> Option<Cause> {
+    let security = attempt.security;
+    if security.cap_sys_boot == Some(false) {
+        return Some(no_capability());
+    }
+    if security.user_namespace == Some(true) {
+        return Some(
+            Cause::new(
+                "this process runs in a user namespace (a container), where CAP_SYS_BOOT does not \
+                 count for the machine",
+            )
+            .hint("run rkexec as root outside of the container"),
+        );
+    }
+    if security.load_disabled == Some(true) {
+        return Some(
+            Cause::new("loading and unloading is switched off (kernel.kexec_load_disabled = 1)")
+                .hint(
+                    "only a reboot switches it on again; look for the setting in /etc/sysctl.conf \
+                     and /etc/sysctl.d",
+                ),
+        );
+    }
+    if security.load_limit(attempt.target) == Some(0) {
+        let name = limit_name(attempt.target);
+        return Some(
+            Cause::new(format!(
+                "no load is left of those allowed since boot (kernel.{name} = 0); failed loads \
+                 and unloads count as well"
+            ))
+            .hint(format!(
+                "only a reboot raises the limit; look for {name} in /etc/sysctl.conf and /etc/sysctl.d"
+            )),
+        );
+    }
+    if attempt.syscall == Syscall::KexecLoad {
+        return attempt.lockdown().map(|mode| locked_down(attempt, mode));
+    }
+    None
+}
+
+fn no_capability() -> Cause {
+    Cause::new("this process lacks the capability CAP_SYS_BOOT").hint("run as root")
+}
+
+/// kexec_load, even one that unloads, under lockdown.
+fn locked_down(attempt: &Attempt<'_>, mode: &str) -> Cause {
+    let by = if attempt.efi_secure_boot == Some(true) {
+        " (Secure Boot is on)"
+    } else {
+        ""
+    };
+    let why = format!("the kernel is locked down in {mode} mode{by}, which forbids kexec_load");
+    if attempt.unload {
+        return Cause::new(why)
+            .hint("kexec_file_load may unload under lockdown: `rkexec unload` takes it");
+    }
+    let file_load = match attempt.signed {
+        Some(false) => {
+            "this kernel file is not signed: take a signed one and --syscall kexec_file_load"
+        }
+        Some(true) | None => "--syscall kexec_file_load loads a kernel signed with a trusted key",
+    };
+    Cause::new(why).hint(format!(
+        "{file_load}; or boot without lockdown (Secure Boot off, no lockdown= on the command line)"
+    ))
+}
+
+/// EPERM, and no fact decides why.
+pub(super) fn not_permitted(attempt: &Attempt<'_>) -> Cause {
+    let security = attempt.security;
+    let mut open = Vec::new();
+    if security.cap_sys_boot.is_none() {
+        open.push("this process lacks CAP_SYS_BOOT".to_owned());
+    } else {
+        open.push("CAP_SYS_BOOT is held in a user namespace only (a container)".to_owned());
+    }
+    if security.load_disabled.is_none() {
+        open.push("kernel.kexec_load_disabled is 1".to_owned());
+    }
+    if let Some(left) = security.load_limit(attempt.target).filter(|&left| left > 0) {
+        open.push(format!(
+            "kernel.{} was used up meanwhile (there were {left})",
+            limit_name(attempt.target)
+        ));
+    }
+    match attempt.syscall {
+        Syscall::KexecLoad if security.lockdown.is_none() => {
+            open.push(
+                "the kernel is locked down (/sys/kernel/security/lockdown is not there)".to_owned(),
+            );
+        }
+        Syscall::KexecFileLoad if !attempt.unload => {
+            open.extend(super::signature::under_lockdown(attempt));
+        }
+        _ => {}
+    }
+    open.push("a security module (LoadPin, SELinux) or a seccomp filter refuses it".to_owned());
+    let open: Vec<&str> = open.iter().map(String::as_str).collect();
+    Cause::one_of(&open)
+        .hint("run as root outside of containers; `dmesg` names a security module's refusal")
+}
+
+/// EACCES: a security module wants to see a signed file.
+pub(super) fn access_denied(attempt: &Attempt<'_>) -> Cause {
+    if attempt.syscall == Syscall::KexecFileLoad {
+        let first = if attempt.security.ima_appraise_kexec == Some(true) {
+            "IMA appraises kernels for kexec, and the kernel or the initrd has no valid IMA signature"
+        } else {
+            "IMA refuses the kernel or the initrd"
+        };
+        return Cause::one_of(&[
+            first,
+            "a security module (SELinux) forbids this process to load it",
+        ])
+        .hint(
+            "`dmesg` and the audit log name the rule; an IMA signature is made with \
+             `evmctl ima_sign FILE` and a key the kernel trusts",
+        );
+    }
+    let why = if attempt.security.ima_appraise_kexec == Some(true) {
+        "IMA appraises kernels for kexec, and kexec_load shows it no file"
+    } else if attempt.efi_secure_boot == Some(true)
+        && attempt.security.config.kexec_sig == Some(true)
+    {
+        "Secure Boot is on and this kernel verifies signatures (CONFIG_KEXEC_SIG), so IMA refuses \
+         kexec_load"
+    } else {
+        let cause = Cause::one_of(&[
+            "IMA appraises kernels for kexec, and kexec_load shows it no file",
+            "a security module (SELinux) forbids it",
+        ]);
+        return cause.hint(through_file_load(attempt));
+    };
+    Cause::new(why).hint(through_file_load(attempt))
+}
+
+fn through_file_load(attempt: &Attempt<'_>) -> &'static str {
+    if attempt.unload {
+        "`rkexec unload` takes kexec_file_load, which is not refused so, where it finds this kernel's \
+         configuration (/proc/config.gz or /boot/config-RELEASE)"
+    } else {
+        "--syscall kexec_file_load, with a kernel signed as the policy wants it"
+    }
+}
+
+/// EPERM of reboot.
+pub(super) fn reboot_not_permitted(security: &Security) -> Cause {
+    match security.cap_sys_boot {
+        Some(false) => no_capability(),
+        Some(true) => Cause::one_of(&[
+            "CAP_SYS_BOOT is held in another user namespace only (a container)",
+            "a seccomp filter refuses reboot",
+        ])
+        .hint("run `rkexec exec` outside of the container"),
+        None => Cause::one_of(&[
+            "this process lacks the capability CAP_SYS_BOOT",
+            "a seccomp filter refuses reboot",
+        ])
+        .hint("run as root"),
+    }
+}
+
+/// ENOSYS of reboot, which every kernel has.
+pub(super) fn reboot_filtered() -> Cause {
+    Cause::new("a seccomp filter of this container or service hides reboot")
+        .hint("run `rkexec exec` outside of the container")
+}
