@@ -28,20 +28,18 @@ pub(super) struct ArmArgs {
     /// The configuration; rkexec.toml(5) describes it.
     #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
     config: PathBuf,
-    /// Stay, and load anew when memory or CPUs came or went.
+    /// Keep running, and load again when memory or CPUs change.
     ///
-    /// Events are answered together, when there were none for two seconds, or at
-    /// the latest after 30 seconds. Nothing is loaded where what is loaded still
-    /// fits, or the kernel updates it itself. Every decision is one line on standard
-    /// output; a failure is one, too, and is tried again after a minute, then after twice
-    /// as long each time, at most an hour, or with the next event.
-    /// SIGTERM and SIGINT end it with exit code 0.
+    /// It waits until there was no event for 2 seconds, 30 seconds at most. Nothing is
+    /// loaded while the crash kernel still fits, or when the kernel updates it itself.
+    /// Every decision is one line on standard output. A failure is one, too: it is tried
+    /// again after a minute, then after twice as long each time, an hour at most, or with
+    /// the next event. SIGTERM and SIGINT end it with exit code 0.
     #[arg(long)]
     watch: bool,
 }
 
-/// Whatever went wrong. What it was made of decides about the hint, and not
-/// about the exit code: a configuration is no command line.
+/// Whatever went wrong. A wrong configuration exits with 1, not 2, which is for usage.
 #[derive(Debug, thiserror::Error)]
 #[error("arm failed")]
 struct ArmError(#[source] anyhow::Error);
@@ -263,7 +261,8 @@ fn possible(config: &Config, environment: Environment, loaded: &Loaded) -> Resul
         // What is reserved shows when the other load is done.
         _ if loaded.busy => return Ok(()),
         (None, _) => (
-            "the running kernel knows no crash kernels".to_owned(),
+            "the running kernel does not support crash kernels (CONFIG_CRASH_DUMP is off)"
+                .to_owned(),
             "boot a kernel with CONFIG_CRASH_DUMP",
         ),
         (Some(_), None | Some(0)) => (
@@ -315,7 +314,11 @@ mod tests {
         let none = "no memory is reserved for a crash kernel";
         assert_eq!(why("0", Some(false), Some(0)).as_deref(), Some(none));
         assert_eq!(why("0", Some(false), None).as_deref(), Some(none));
-        assert!(why("0", None, None).unwrap().contains("knows no crash"));
+        assert!(
+            why("0", None, None)
+                .unwrap()
+                .contains("does not support crash")
+        );
         let small = why("192M", Some(false), Some(64 << 20)).unwrap();
         assert!(
             small.contains("64 MiB") && small.contains("192 MiB"),

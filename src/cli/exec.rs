@@ -28,7 +28,7 @@ pub(super) struct ExecArgs {
     /// Do not write cached data to the disks first.
     #[arg(long)]
     pub(super) no_sync: bool,
-    /// How long that writing may stand still, 0 to 86400; then the jump is made all the same.
+    /// Boot anyway when writing to disk makes no progress for this many seconds, 0 to 86400.
     #[arg(long, value_name = "SECONDS", default_value_t = SYNC_SECONDS, value_parser = parse_seconds, conflicts_with = "no_sync")]
     pub(super) sync_limit: u64,
     /// Have the init system stop services and unmount first: systemctl kexec, or shutdown -r now.

@@ -39,7 +39,7 @@ enum Program {
 /// What no option says, for rkexec(8): written by hand.
 const MORE: &str = include_str!("../../man/more.roff");
 /// The date in the pages: of the last change of what they say.
-pub(super) const DATE: &str = "2026-11-24";
+pub(super) const DATE: &str = "2026-11-26";
 
 pub(super) fn run(args: &GenerateArgs) -> anyhow::Result<()> {
     let mut command = Cli::command();
@@ -63,11 +63,27 @@ pub(super) fn run(args: &GenerateArgs) -> anyhow::Result<()> {
         What::Man { verb: Some(verb) } => {
             let mut verbs = command.get_subcommands();
             let found = verbs.find(|known| known.get_name() == verb);
-            let unknown = || super::Usage(format!("generate failed: there is no verb {verb}"));
+            let unknown =
+                || super::Usage(format!("unknown verb \"{verb}\": rkexec --help lists them"));
             text.extend(page(found.ok_or_else(unknown)?.clone())?);
+            text.extend(output_of(verb).into_bytes());
         }
     }
     super::write_out(&text)
+}
+
+/// What man/more.roff says of a verb's output, as sections of the verb's own page. A line
+/// that begins with `.PP` and names a section in a comment begins that section there.
+fn output_of(verb: &str) -> String {
+    let head = format!(".SS \"rkexec {}\"\n", verb.replace('-', "\\-"));
+    let Some((_, behind)) = MORE.split_once(&head) else {
+        return String::new();
+    };
+    let ends = ["\n.SS ", "\n.SH "].iter();
+    let end = ends.filter_map(|end| behind.find(end)).min();
+    let (own, _) = behind.split_at(end.map_or(behind.len(), |end| end + 1));
+    let own = own.replace(".PP\n.\\\" SH ", ".SH ");
+    format!(".SH OUTPUT\n{own}.SH \"SEE ALSO\"\n.BR rkexec (8)\n")
 }
 
 /// The page of a command, without the empty lines that clap_mangen puts between

@@ -43,7 +43,7 @@ const USAGE: u8 = 2;
 /// Exit code: nothing is loaded (`exec`), not armed or stale (`status --check`).
 const NOTHING_LOADED: u8 = 3;
 
-/// Plans, explains, loads and boots the next Linux kernel, without firmware.
+/// Boot a new Linux kernel from the running one (kexec), without firmware: plan it, load it, start it.
 #[derive(Debug, Parser)]
 #[command(name = "rkexec", version, propagate_version = true)]
 pub struct Cli {
@@ -57,13 +57,15 @@ pub struct Cli {
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Options for every verb")]
 struct Global {
-    /// Read /proc, /sys and /boot below DIR: plan for a captured machine.
+    /// Read the machine's /proc, /sys and /boot below DIR, which `rkexec capture` made.
+    ///
+    /// KERNEL and --initrd are still files of this machine.
     #[arg(long, global = true, value_name = "DIR")]
     root: Option<PathBuf>,
     /// How the result is printed.
     #[arg(long, global = true, value_enum, default_value_t = Output::Text, value_name = "FORMAT")]
     output: Output,
-    /// Say more of what is done.
+    /// `load`: print the whole plan, too. No effect on other verbs.
     #[arg(short, long, global = true, conflicts_with = "quiet")]
     verbose: bool,
     /// Print errors only.
@@ -86,17 +88,17 @@ enum Verb {
     Load(options::LoadArgs),
     /// Show what `load` would do, without doing it.
     Plan(load::PlanArgs),
-    /// Boot the loaded kernel now: nothing is unmounted, no process is told.
+    /// Boot the loaded kernel at once, without stopping services or unmounting.
     Exec(exec::ExecArgs),
     /// Unload the loaded kernel.
     Unload(unload::UnloadArgs),
-    /// Show what is loaded, whether it still fits the machine, and what may forbid a load.
+    /// Show what is loaded, if the crash kernel still fits, and what would block a load.
     Status(status::StatusArgs),
-    /// Show the memory map, who says so, and what the next kernel is told.
+    /// Show every memory range, where it is known from, and what the next kernel gets.
     Memmap,
     /// Show what a kernel file is.
     Inspect(inspect::InspectArgs),
-    /// In the next kernel: show what arrived, and whether it is what was planned.
+    /// After the kexec: check that this kernel got what was planned.
     Report,
     /// Load the crash kernel that the configuration names, if it is not loaded already.
     ///
@@ -107,9 +109,9 @@ enum Verb {
     Arm(arm::ArmArgs),
     /// Print the kernel log out of /proc/vmcore or an ELF dump.
     VmcoreDmesg(vmcore_dmesg::VmcoreDmesgArgs),
-    /// Copy what the planner reads of this machine into a directory, for --root.
+    /// Save the facts about this machine (/proc, /sys) in a directory, for --root elsewhere.
     Capture(capture::CaptureArgs),
-    /// Take the command line of kexec-tools.
+    /// Work like kexec(8) of kexec-tools, with its options.
     Kexec(kexec::KexecArgs),
     /// Print man pages or shell completions.
     Generate(generate::GenerateArgs),

@@ -21,10 +21,10 @@ use crate::sys::FileFlags;
 /// What is loaded, and how.
 #[derive(Debug, Clone, Default, Args)]
 pub(super) struct LoadArgs {
-    /// The kernel: a bzImage, vmlinux or UKI for x86_64, or a multiboot kernel; packed or not.
+    /// Kernel file: bzImage (vmlinuz), vmlinux, UKI or multiboot; may be compressed.
     #[arg(value_name = "KERNEL")]
     pub(super) kernel: PathBuf,
-    /// An initrd; several are joined, each padded to 4 bytes.
+    /// Initrd file; repeatable: several are joined in this order, each padded to 4 bytes.
     #[arg(long, value_name = "FILE")]
     pub(super) initrd: Vec<PathBuf>,
     /// The format that the kernel's file is read as, where it has several.
@@ -42,31 +42,31 @@ pub(super) struct LoadArgs {
     /// The whole command line.
     #[arg(long, value_name = "STRING", conflicts_with = "reuse_cmdline")]
     pub(super) cmdline: Option<OsString>,
-    /// The running command line, without what belongs to this boot alone.
+    /// Use the running kernel's command line, without BOOT_IMAGE=, initrd= and others of this boot alone.
     #[arg(long)]
     pub(super) reuse_cmdline: bool,
     /// Text added to the command line; repeatable.
     #[arg(long, value_name = "STRING")]
     pub(super) append: Vec<OsString>,
-    /// Parameter taken out of the command line, `name` or `name=value`; repeatable.
+    /// Remove a parameter from the command line, `name` or `name=value`; repeatable.
     #[arg(long, value_name = "PARAM")]
     remove: Vec<OsString>,
     /// Load the crash kernel, which a panic boots, into the memory of `crashkernel=`.
     ///
-    /// Its command line also gets elfcorehdr=, and acpi_no_memhotplug, without which it
-    /// would add hot-added memory to its own and write into the dump.
+    /// elfcorehdr= and acpi_no_memhotplug are added to its command line. Without the second
+    /// one the crash kernel would use hot-added memory and damage the dump.
     #[arg(long)]
     pub(super) panic: bool,
-    /// Crash kernel: let the kernel keep the dump's list of memory and CPUs up to date itself.
+    /// With --panic: the running kernel updates the loaded crash kernel when memory or CPUs change.
     #[arg(long, value_enum, default_value_t = HotplugArg::Auto, value_name = "WHEN", requires = "panic")]
     pub(super) hotplug: HotplugArg,
-    /// The system call; `auto` decides from facts, and the plan says why.
+    /// Which system call to use. `auto` chooses by image and policy; `plan` shows the reason.
     #[arg(long, value_enum, default_value_t = SyscallArg::Auto, value_name = "CALL")]
     pub(super) syscall: SyscallArg,
-    /// Hand over "System RAM (DRIVER)" as RAM after all; `kmem` only.
+    /// Give the memory of this driver to the next kernel as normal RAM; only `kmem` is possible.
     #[arg(long, value_name = "DRIVER", conflicts_with = "panic")]
     include_driver_managed: Vec<String>,
-    /// The map for the next kernel: all sources reconciled, or the firmware's own.
+    /// Memory map for the next kernel: from kernel and firmware, or only what the firmware says.
     #[arg(long, value_enum, default_value_t = MapArg::FixedUp, value_name = "MAP", conflicts_with = "panic")]
     memory_map: MapArg,
     /// Segments lie at or above this address: 0x or decimal, suffixes K, M, G, T.
@@ -75,14 +75,13 @@ pub(super) struct LoadArgs {
     /// Segments lie below this address.
     #[arg(long, value_name = "ADDR", value_parser = parse_size)]
     pub(super) mem_max: Option<u64>,
-    /// Purgatory does not verify the segments before it enters the kernel.
+    /// Do not check the loaded data before the kernel is entered.
     #[arg(long)]
     pub(super) no_digest: bool,
-    /// Tell the next kernel nothing of EFI. On an EFI machine the address of the ACPI root pointer must be known then.
+    /// Do not pass EFI to the next kernel. On an EFI machine the address of the ACPI root pointer must be known then.
     #[arg(long)]
     pub(super) no_efi: bool,
-    /// The serial port on which purgatory reports damage, the number of an I/O port: 0x or
-    /// decimal. Without it the serial console.
+    /// I/O port for error messages of purgatory, for example 0x3f8 [default: the serial console].
     #[arg(long, value_name = "PORT", value_parser = parse_port)]
     pub(super) serial_port: Option<u16>,
     /// A device tree blob for the next kernel; pools are added to it.
@@ -93,7 +92,7 @@ pub(super) struct LoadArgs {
         conflicts_with = "panic"
     )]
     pub(super) dtb: Option<PathBuf>,
-    /// A memory pool whose contents survive: BASE,SIZE[,bitmap=ADDR][,name=NODE]; repeatable.
+    /// Memory that keeps its contents: BASE,SIZE[,bitmap=ADDR][,name=NODE], for example 512M,64M; repeatable, each with a name.
     #[arg(
         help_heading = "Hand-over options",
         long,
@@ -113,7 +112,7 @@ pub(super) struct LoadArgs {
     /// Do not carry over the device tree and the pools of the running kernel.
     #[arg(help_heading = "Hand-over options", long)]
     no_carry_pools: bool,
-    /// Take the next kernel to understand pools, although its configuration is unknown.
+    /// Assume that the next kernel supports pools, although its configuration cannot be read.
     #[arg(help_heading = "Hand-over options", long)]
     assume_pmpool: bool,
     /// Flags for kexec_file_load; options of `rkexec kexec`.
@@ -150,9 +149,9 @@ pub(super) enum HotplugArg {
     /// Where it can.
     #[default]
     Auto,
-    /// It must, or nothing is loaded.
+    /// Fail unless the kernel can update the dump header itself.
     On,
-    /// It must not.
+    /// Never: `rkexec arm --watch` loads again instead.
     Off,
 }
 
@@ -165,11 +164,11 @@ enum MapArg {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum ProtectArg {
-    /// Described to the next kernel, which takes them over; KASLR is switched off.
+    /// For kernels that take pools over; KASLR is switched off.
     Kernel,
-    /// Reserved in its memory map: every kernel.
+    /// For every kernel: the memory is reserved.
     Reserved,
-    /// RAM under a SETUP_INDIRECT node: Linux 5.5 and later.
+    /// For Linux 5.5 and later: RAM that the kernel keeps reserved.
     Indirect,
 }
 

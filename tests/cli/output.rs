@@ -362,7 +362,7 @@ fn documentation_from_the_parsers_definitions() {
     assert!(page.contains("\\-\\-reuse\\-cmdline"), "{page}");
     assert_eq!(
         lab.fails(2, &["generate", "man", "nothing"]),
-        "rkexec: generate failed: there is no verb nothing\n"
+        "rkexec: unknown verb \"nothing\": rkexec --help lists them\n"
     );
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let script = lab.succeeds(&["generate", "completions", shell]);
