@@ -15,7 +15,7 @@ use crate::cmdline::{CmdlineBase, CmdlineRequest};
 use crate::crash::HotplugChoice;
 use crate::plan::SyscallChoice;
 
-/// Where the configuration is looked for when nobody says otherwise.
+/// Default path of the configuration.
 pub const DEFAULT_PATH: &str = "/etc/rkexec.toml";
 /// Largest configuration file read, bytes: one that says everything has about 1 KiB.
 const MAX_FILE: u64 = 1 << 20;
@@ -166,7 +166,7 @@ impl Config {
     ///
     /// # Errors
     /// When it is no TOML, has an unknown key, lacks one that must be there, or
-    /// a value is none that the key can have.
+    /// a value that the key cannot have.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
         let config: Self = toml::from_str(text).map_err(|error| malformed(text, path, &error))?;
         match (&config.cmdline.line, config.cmdline.base) {

@@ -10,7 +10,7 @@ use crate::sys::uevent::Uevent;
 
 /// A storm is over when nothing happened for so long.
 pub const QUIET: Duration = Duration::from_secs(2);
-/// A storm is answered after so long, even if it goes on; what follows is the next one.
+/// A storm is answered after so long, even if it goes on. Later events begin the next one.
 pub const LONGEST: Duration = Duration::from_secs(30);
 
 /// Events without a pause of [`QUIET`] between them.
@@ -134,8 +134,8 @@ mod tests {
         assert_eq!(storms.due(), None);
     }
 
-    /// Looks at every millisecond: which events no answer has seen yet, and
-    /// whether one is due.
+    /// Checks every millisecond which events are not yet answered, and whether an answer
+    /// is due.
     fn naive(events: &[u64], until: u64) -> Vec<(u64, u64)> {
         let mut answers = Vec::new();
         let mut unseen: Vec<u64> = Vec::new();

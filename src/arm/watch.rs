@@ -38,7 +38,7 @@ pub trait Outside {
     /// Waits as [`Listener::wait`] does.
     ///
     /// # Errors
-    /// When nothing can be heard any more.
+    /// When events and signals can no longer be received.
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<Wake>;
 }
 
@@ -72,24 +72,23 @@ impl Outside for Kernel {
     }
 }
 
-/// After a failure all is tried again after so long, and after twice as long each
-/// time that fails as well.
+/// Pause before the retry after a failure. It doubles with each further failure.
 pub const RETRY: Duration = Duration::from_secs(60);
 /// The longest time between two tries.
 pub const RETRY_LONGEST: Duration = Duration::from_secs(3600);
 
-/// When what failed is tried again.
+/// The next retry after a failure.
 struct Retry {
     due: Duration,
     wait: Duration,
 }
 
-/// Watches until a signal ends it. What is decided is said to `log`, in one
-/// line each time, with whether it was a failure. One is tried again, for the
-/// machine may not be armed: after [`RETRY`], or when the next event comes.
+/// Watches until a signal ends it. Each decision goes to `log` as one line, with whether
+/// it was a failure. After a failure the machine may not be armed, so the load is tried
+/// again: after [`RETRY`], or when the next event comes.
 ///
 /// # Errors
-/// When nothing can be heard any more, or `log` fails.
+/// When events and signals can no longer be received, or `log` fails.
 pub fn watch(
     machine: &mut impl Machine,
     outside: &mut impl Outside,
@@ -117,7 +116,7 @@ pub fn watch(
         let timeout = due.map(|due| due.saturating_sub(outside.now()));
         match outside.wait(timeout)? {
             Wake::Event(event) if !matters(&event) => {}
-            // Of lost events one may have mattered.
+            // One of the lost events may have mattered.
             Wake::Event(_) | Wake::Lost => storms.event(outside.now()),
             Wake::Timeout => {}
             Wake::Signal(signal) => return log(&format!("ended by {signal}"), false),
@@ -125,7 +124,7 @@ pub fn watch(
     }
 }
 
-/// Loads the crash kernel if it must be; says how that went, and whether it failed.
+/// Loads the crash kernel if needed. Returns the line for the log, and whether it failed.
 fn answer(machine: &mut impl Machine) -> (String, bool) {
     match machine.assess() {
         Ok(State::Fits(why)) => (format!("nothing to do: {why}"), false),

@@ -11,7 +11,7 @@ use bstr::{BString, ByteSlice as _};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 /// Bytes as they are shown to people: text passes [`inline`], and a byte that is not part
-/// of UTF-8 text is written `\xNN`. A terminal obeys none of it.
+/// of UTF-8 text is written `\xNN`. The result holds no control sequences.
 #[derive(Debug, Clone, Copy)]
 pub struct Shown<'a>(&'a [u8]);
 
@@ -60,8 +60,8 @@ pub fn unhex(text: &str) -> Option<Vec<u8>> {
     pairs.iter().map(byte).collect()
 }
 
-/// How bytes are written in JSON: a string, which they are all of when they are UTF-8;
-/// when they are not, the string is [`Shown`], and the bytes in hexadecimal go with it.
+/// Bytes for JSON. UTF-8 becomes one string. Other bytes become a string as [`Shown`]
+/// writes it, and with it the bytes in hexadecimal.
 #[must_use]
 pub fn in_json(text: &[u8]) -> (String, Option<String>) {
     match text.to_str() {
@@ -79,7 +79,7 @@ pub fn from_json(text: String, bytes: Option<&str>) -> Option<BString> {
     }
 }
 
-/// What holds bytes.
+/// A type that holds bytes.
 pub trait Bytes: Sized {
     /// The bytes.
     fn bytes(&self) -> &[u8];

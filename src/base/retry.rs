@@ -1,9 +1,9 @@
-//! What is asked again while the kernel is busy.
+//! Repeats a call while the kernel is busy.
 
 use std::time::Duration;
 
-/// Makes `call` until it says something else than what `is_busy`, at most `tries`
-/// times, with `wait` in between.
+/// Repeats `call` while `is_busy` holds for its error, at most `tries` times, with
+/// `wait` in between.
 pub(crate) fn patiently<T, E>(
     tries: u32,
     wait: Duration,

@@ -1,8 +1,8 @@
 //! What the kernel in an image was configured for, and where that was read.
 //!
-//! The image's own word counts first: CONFIG_IKCONFIG keeps the configuration
-//! inside. Files that carry the release's name may be of another build of it,
-//! so what they say of CONFIG_OF is held against the strings in the kernel.
+//! The configuration inside the image (CONFIG_IKCONFIG) counts first. A file named
+//! after the release may be from another build of it, so its CONFIG_OF is checked
+//! against the strings in the kernel.
 //!
 //! This unpacks the kernel: half a second and as much memory as the unpacked
 //! kernel and its dictionary take. Nothing but `inspect` and pools needs it.
@@ -39,7 +39,7 @@ pub enum Fact {
     Yes,
     /// It is not.
     No,
-    /// Nobody says, or two that say different things.
+    /// No source tells, or two sources contradict each other.
     Unknown,
 }
 
@@ -77,9 +77,9 @@ pub struct Capability {
     pub setup_type_max: Option<u32>,
     /// Size of the unpacked kernel, bytes; or why it could not be unpacked.
     pub unpacked: Result<usize, DecompressError>,
-    /// It is a vmlinux, whose place nothing changes.
+    /// It is a vmlinux, which never changes its place.
     pub is_vmlinux: bool,
-    /// What was found and could not be used.
+    /// Sources that were found but could not be used.
     pub notes: Vec<String>,
 }
 
@@ -88,7 +88,7 @@ impl Capability {
     /// config-RELEASE beside it (in a directory RELEASE also `config`), else
     /// /boot/config-RELEASE and RELEASE/config in /lib/modules or /usr/lib/modules below `root`.
     ///
-    /// Nothing here fails: what cannot be read is a note, and a fact unknown.
+    /// Nothing here fails: what cannot be read adds a note and leaves its facts unknown.
     #[must_use]
     pub fn read(image: &LinuxKernel<'_>, image_path: &Path, root: &Root) -> Self {
         let mut notes = Vec::new();
@@ -140,8 +140,8 @@ impl Capability {
         }
     }
 
-    /// Whether the image itself says that it never chooses its own place. A file
-    /// beside it may be of another build, and a wrong "no" would cost a pool.
+    /// Whether the image itself says that it never chooses its own place. A file beside
+    /// it does not count: it may be of another build, and a mistake would cost a pool.
     #[must_use]
     pub fn surely_stays_put(&self) -> bool {
         let fact = &self.randomize_base;
@@ -184,7 +184,7 @@ impl Capability {
 
 /// The configuration that was found.
 enum Found {
-    /// One to go by, and where it is from.
+    /// One that belongs to this kernel, and where it is from.
     Certain(String, KernelConfig),
     /// One that is not this kernel's, and why.
     Doubtful(String),
@@ -203,7 +203,7 @@ impl Found {
     }
 }
 
-/// What `config` says of a symbol that is no module.
+/// Whether `config` has `symbol` built in.
 fn value(config: &KernelConfig, symbol: &str) -> Fact {
     match config.built_in(symbol) {
         Some(true) => Fact::Yes,
@@ -226,7 +226,7 @@ fn inside(kernel: &[u8], notes: &mut Vec<String>) -> Option<KernelConfig> {
 /// What strings in the unpacked kernel tell.
 #[derive(Debug, Clone, Copy)]
 struct Strings {
-    /// CONFIG_OF, by what a kernel that has it cannot do without.
+    /// CONFIG_OF, by the strings `OF_ONLY` and `OF_ALWAYS`.
     of: Fact,
     /// The word `pmpool`, without which no kernel reads the parameter.
     pmpool: bool,
@@ -275,7 +275,7 @@ fn file(
     root: &Root,
     notes: &mut Vec<String>,
 ) -> Option<(String, KernelConfig)> {
-    // A word out of a file that becomes part of a path.
+    // The release comes from a file and becomes part of a path.
     let release = release.filter(|release| !release.contains('/'))?;
     let name = format!("config-{release}");
     let at_root = [
@@ -326,7 +326,7 @@ fn file(
 fn there(text: io::Result<Vec<u8>>) -> io::Result<Option<Vec<u8>>> {
     match text {
         Ok(text) => Ok(Some(text)),
-        // A directory, or what else is no file, is none.
+        // A directory or another non-regular file counts as missing.
         Err(error)
             if matches!(
                 error.kind(),

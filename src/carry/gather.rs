@@ -1,5 +1,5 @@
-//! Which pools and which tree are handed over, and whether they may lie where
-//! they lie.
+//! Which pools and which tree are handed over, and checks of where the pools
+//! lie.
 
 use bstr::BStr;
 
@@ -32,7 +32,7 @@ pub const CMA_ALIGNMENT: u64 = 4 << 20;
 /// What is handed over, and where it is from.
 #[derive(Debug, Clone, Default)]
 pub struct Handover {
-    /// The tree, with the pools in it; `None` when there is nothing to say.
+    /// The tree, with the pools in it; `None` when there is nothing to hand over.
     pub tree: Option<DeviceTree>,
     /// The pools, in address order.
     pub pools: Vec<CarriedPool>,
@@ -124,7 +124,7 @@ impl Handover {
         !self.pools.is_empty()
     }
 
-    /// Checks that every pool is RAM that stays, and shares none of it.
+    /// Checks that every pool lies in RAM that stays, and overlaps nothing else.
     ///
     /// # Errors
     /// Names the pool and what is wrong with its place.

@@ -22,8 +22,8 @@ use crate::base::PhysRange;
 pub struct HandoverRequest {
     /// The blob of `--dtb`.
     pub dtb: Option<Vec<u8>>,
-    /// The blob of a UKI, which nobody asked for: without `--dtb` it is taken
-    /// where a tree can be handed over.
+    /// The blob of a UKI. Without `--dtb` it is used, but only where a tree can be
+    /// handed over: no option asked for it.
     pub uki_dtb: Option<Vec<u8>>,
     /// The pools of `--pool`.
     pub pools: Vec<Pool>,
@@ -47,7 +47,7 @@ pub enum HandoverError {
         #[source]
         source: crate::fdt::TreeError,
     },
-    /// The node of a pool is none, or cannot be made.
+    /// The node of a pool is malformed, or cannot be made.
     #[error("{origin} cannot be handed over")]
     PoolNode {
         /// Where the tree is from.
@@ -56,7 +56,7 @@ pub enum HandoverError {
         #[source]
         source: pool_node::PoolNodeError,
     },
-    /// A parameter `pmpool=` that is none.
+    /// The parameter `pmpool=` is malformed.
     #[error("pmpool= on the {line} command line names no pool")]
     Parameter {
         /// Which command line: `running` or `new`.
@@ -126,7 +126,7 @@ pub enum HandoverError {
         /// The word that does it.
         word: String,
     },
-    /// Protection `kernel` needs what the page allocator can take over.
+    /// Protection `kernel` needs an alignment that the page allocator can take over.
     #[error(
         "the pool {name} at {range} is not aligned to {:#x} bytes, as the kernel's CMA demands",
         gather::CMA_ALIGNMENT
@@ -155,7 +155,7 @@ pub enum HandoverError {
     NoSuchPool(String),
     /// Nothing is known of the target.
     #[error(
-        "nobody knows whether the next kernel understands pools: no word of {option} was found"
+        "it is not known whether the next kernel supports pools: nothing says if it has {option}"
     )]
     UnknownTarget {
         /// What is not known.

@@ -71,7 +71,7 @@ pub enum PoolError {
         /// The text given.
         text: String,
     },
-    /// A number that is none.
+    /// A field that is not a number.
     #[error("{what} {text:?} of the pool: {why}")]
     Number {
         /// `base`, `size` or `bitmap`.
@@ -173,9 +173,9 @@ impl Pool {
     /// memparse() would silently cut off or wrap around is refused.
     ///
     /// # Errors
-    /// When there is no size, a number is none, or as [`Pool::new`].
+    /// When there is no size or a number is malformed, or as [`Pool::new`].
     pub fn parse_cmdline(value: &(impl AsRef<[u8]> + ?Sized)) -> Result<Self, PoolError> {
-        // What is not UTF-8 is no digit either way.
+        // Replacing bytes that are not UTF-8 is safe: they are no digits.
         let value = &*shown(value).to_string();
         let (base, size) = value.split_once(',').ok_or_else(|| PoolError::NoSize {
             text: value.to_owned(),

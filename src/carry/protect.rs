@@ -9,8 +9,8 @@ use super::capability::{Capability, Fact};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Protection {
-    /// RAM in the e820, a node in the device tree and `pmpool=`; the physical
-    /// half of KASLR is switched off, for it runs before anybody reads a tree.
+    /// RAM in the e820, a node in the device tree and `pmpool=`. The physical half
+    /// of KASLR is switched off, because it runs before the kernel reads the tree.
     Kernel,
     /// Type 2 in the e820: every kernel keeps off, and has no struct pages for it.
     Reserved,
@@ -35,8 +35,8 @@ impl fmt::Display for Protection {
 /// where nothing is known.
 ///
 /// # Errors
-/// When nothing is known and nothing was wished, or when the wish is one that
-/// the target is known, or not known not, to ignore.
+/// When nothing is known and no protection was requested, or when the target is
+/// known to ignore the requested one, or not known to honour it.
 pub fn choose(
     wish: Option<Protection>,
     assume_pmpool: bool,

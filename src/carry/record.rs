@@ -69,7 +69,7 @@ pub struct PoolRecord {
     pub protection: Protection,
 }
 
-/// Why a node that begins like a record is none.
+/// Why a node that begins like a record is not a valid one.
 #[derive(Debug, thiserror::Error)]
 #[error("rkexec's record is malformed")]
 pub struct RecordError(#[from] serde_json::Error);
@@ -90,13 +90,13 @@ impl Record {
     #[must_use]
     pub fn payload(&self) -> Vec<u8> {
         let mut payload = MAGIC.to_vec();
-        // Strings and numbers into memory: nothing that can fail.
+        // Writing strings and numbers to memory cannot fail.
         let written = serde_json::to_writer(&mut payload, self);
         debug_assert!(written.is_ok());
         payload
     }
 
-    /// The record in a SETUP_NONE payload; `None` when it is somebody else's.
+    /// The record in a SETUP_NONE payload; `None` when another program wrote the node.
     ///
     /// # Errors
     /// When it begins like a record and is malformed.

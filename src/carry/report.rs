@@ -44,7 +44,7 @@ impl Verdict {
             Self::AsPlanned => "as planned",
             Self::Differs => "differs",
             Self::Missing => "missing",
-            Self::CannotBeSeen => "cannot be seen here",
+            Self::CannotBeSeen => "cannot be checked here",
         }
     }
 }
@@ -60,7 +60,7 @@ pub struct Item {
     pub detail: String,
 }
 
-/// Everything that can be told of a hand-over.
+/// All findings about a hand-over.
 #[derive(Debug)]
 pub struct Report {
     /// The record; `None`: rkexec did not load this kernel, or kexec_file_load did.
@@ -180,8 +180,8 @@ fn items(record: &Record, host: &Host, pools: &[Pool]) -> Vec<Item> {
     items
 }
 
-/// The map as this kernel was given it, neighbours of one type merged; and as it
-/// took it, by the names that it shows.
+/// Compares the planned map with the one given to this kernel (neighbours of one type
+/// merged), and with the one that it uses, by the names that it shows.
 fn memory_map(record: &Record, host: &Host) -> Item {
     const WHAT: &str = "memory map";
     if host.boot_params.is_none() && host.firmware_map.is_none() {
@@ -205,8 +205,8 @@ fn memory_map(record: &Record, host: &Host) -> Item {
     }
 }
 
-/// The first row that this kernel does not show in /sys/firmware/memmap: it took
-/// less than it was given. Rows may be added there, by memory hotplug.
+/// The first row missing from this kernel's /sys/firmware/memmap: the kernel dropped
+/// it. Additional rows are no fault: memory hotplug adds some.
 fn not_taken(planned: &[(PhysRange, E820Type)], shown: &[FirmwareRegion]) -> Option<String> {
     let mut taken = Layer::default();
     for region in shown {
@@ -225,7 +225,7 @@ fn not_taken(planned: &[(PhysRange, E820Type)], shown: &[FirmwareRegion]) -> Opt
     lost.map(|(range, kind)| format!("{range} {kind} is not in this kernel's /sys/firmware/memmap"))
 }
 
-/// What is the first row that differs; `complete`: `planned` is the whole map.
+/// The first row that differs; `complete`: `planned` is the whole map.
 fn first_difference<T: PartialEq + std::fmt::Display>(
     planned: &[(PhysRange, T)],
     found: &[(PhysRange, T)],
@@ -254,7 +254,7 @@ fn chain(record: &Record, nodes: &[SetupDataNode]) -> Item {
         .collect();
     let same = |(kind, size): &(u32, usize), node: &SetupDataNode| {
         if *kind == SETUP_INDIRECT {
-            // What it points to is shown in its place, and not read.
+            // The kernel shows the target of an indirect node; this program does not read it.
             return node.kind == INDIRECT_POOL;
         }
         let wiped = *kind == SETUP_RNG_SEED && node.data.is_empty();
@@ -350,7 +350,7 @@ fn pool(planned: &PoolRecord, host: &Host, pools: &[Pool], nodes: &[SetupDataNod
     }
 }
 
-/// What is missing of a protection, as far as this kernel shows it.
+/// The part of a protection that is missing, as far as this kernel shows it.
 fn unprotected(
     protection: Protection,
     range: PhysRange,

@@ -1,5 +1,5 @@
-//! `rkexec load` and `rkexec plan`: the same road, and one of them turns back
-//! before the system call.
+//! `rkexec load` and `rkexec plan`. Both make the same plan; `plan` stops before
+//! the system call.
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -92,8 +92,8 @@ pub(super) struct Planned<'a> {
 }
 
 impl Planned<'_> {
-    /// That the reservation may be too small for the crash kernel to run; the initrds are
-    /// unpacked to find out.
+    /// A warning if the reservation may be too small for the crash kernel to run. Unpacks
+    /// the initrds to find out.
     pub(super) fn too_small(&self) -> Option<String> {
         sizing::of_plan(
             &self.plan,
@@ -103,7 +103,7 @@ impl Planned<'_> {
         )
     }
 
-    /// What is recorded of it when it is loaded.
+    /// The record to keep when the plan is loaded.
     pub(super) fn record(&self, root: &Root) -> Result<LoadRecord, HostError> {
         LoadRecord::of(root, self.job, self.host, self.image, &self.plan)
     }
@@ -120,7 +120,7 @@ pub(super) fn alone(context: &Context) -> anyhow::Result<Option<Lock>> {
     match Lock::take(&context.root, lock::LIMIT, std::thread::sleep, waiting) {
         Ok(lock) => Ok(Some(lock)),
         Err(error @ LockError::Io { .. }) => {
-            // Of others than root the kernel takes nothing, and says so.
+            // No warning for users other than root: the kernel refuses their loads anyway.
             if nix::unistd::geteuid().is_root() {
                 context.warn(&format!(
                     "no other rkexec is kept from loading at the same time: {:#}",
@@ -174,8 +174,8 @@ pub(super) fn with_plan<T>(
     })
 }
 
-/// The same without what takes time: a crash kernel's initrds are not unpacked to see
-/// whether they have room.
+/// Like `with_plan` without its slow check: a crash kernel's initrds are not unpacked
+/// to see whether they fit.
 pub(super) fn with_quick_plan<T>(
     context: &Context,
     host: &Host,
@@ -242,9 +242,9 @@ pub(super) type Then<'a, T> = &'a dyn Fn(&Planned<'_>) -> anyhow::Result<T>;
 /// Loads what is planned, keeps the record of it, and gives the plan to `then`. A
 /// crash kernel that is lost on the way is loaded again.
 ///
-/// Where the kernel refuses kexec_load for a reason that no file tells (a security
-/// module, a filter), it is planned again without that call, if the choice is free:
-/// nothing has changed by then. `then` is given the plan that was carried out.
+/// If the kernel refuses kexec_load for a reason that no file tells (a security module,
+/// a filter), and the choice is free, plans again without that call. The refused call
+/// changed nothing. `then` is given the plan that was carried out.
 pub(super) fn carry_out<T>(
     context: &Context,
     planned: &Planned<'_>,
@@ -270,7 +270,7 @@ pub(super) fn carry_out<T>(
     }
 }
 
-/// The call was made, and the kernel did not let it begin.
+/// Whether the kernel refused the call before doing anything.
 fn is_refusal(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| match cause.downcast_ref() {
         Some(LoadError::Sys(error)) => error.errno.is_some_and(Errno::is_refusal),
@@ -293,7 +293,7 @@ fn attempt<T>(
         (Target::Crash, Ok(())) => match behind(context, &record, loads - 1) {
             None => then(planned),
             Some(mut host) => {
-                // No file tells that, and it was found out before.
+                // Keep this: a refused call showed it, and no file of the host tells it.
                 host.security.kexec_load_refused = planned.host.security.kexec_load_refused;
                 with_quick_plan(context, &host, planned.job, |planned| {
                     attempt(context, planned, loads - 1, then)
@@ -307,9 +307,8 @@ fn attempt<T>(
     }
 }
 
-/// What came or went while a crash kernel was loaded is not in the plan of it, and
-/// the kernel keeps up only what is loaded already. So a second look is taken: the
-/// machine now, when what is loaded is to be loaded again for it.
+/// Hotplug between planning and the call is not in the plan, and the kernel updates
+/// only an image that is already loaded. Returns fresh facts if a reload is needed.
 fn behind(context: &Context, record: &LoadRecord, loads: u32) -> Option<Host> {
     let fit = record.fit.as_ref()?;
     let now = Host::read_for_crash(&context.root)
@@ -319,7 +318,7 @@ fn behind(context: &Context, record: &LoadRecord, loads: u32) -> Option<Host> {
         Ok((now, host)) => match fit.outdated(&now) {
             Some(why) if loads == 0 => {
                 context.warn(&format!(
-                    "it is loaded, and does not fit the machine, which goes on to change: {why}"
+                    "loaded, but already out of date, because memory or CPUs are still changing: {why}"
                 ));
                 None
             }
@@ -359,7 +358,7 @@ fn call(context: &Context, planned: &Planned<'_>, record: &LoadRecord) -> anyhow
     Ok(())
 }
 
-/// Removes the record of what is no longer loaded.
+/// Removes the record of an image that is no longer loaded.
 pub(super) fn forget(context: &Context, target: Target) {
     if let Err(error) = LoadRecord::remove(&context.root, target) {
         let error = anyhow::Error::from(error);
@@ -367,7 +366,7 @@ pub(super) fn forget(context: &Context, target: Target) {
     }
 }
 
-/// Loads what `record` says, if its files are what they were.
+/// Loads what `record` says, if its files have not changed.
 pub(super) fn again(context: &Context, record: &LoadRecord) -> anyhow::Result<()> {
     let job = record.job(Some(random_seed()?), now())?;
     let mut host = host_for(context, &job)?;
@@ -392,7 +391,7 @@ pub(super) fn open_file(path: &Path, what: &str) -> anyhow::Result<MappedFile> {
     MappedFile::open(path).with_context(|| format!("opening the {what} failed"))
 }
 
-/// What lies in the file, unpacked where it is packed.
+/// The file's contents, unpacked if it is packed.
 pub(super) fn contents(file: &MappedFile) -> anyhow::Result<Contents<'_>> {
     Contents::of(file.bytes()).with_context(|| reading(file))
 }

@@ -1,4 +1,4 @@
-//! What a multiboot kernel is given beside what Linux is: modules, and the firmware's
+//! What only a multiboot kernel is given, and not Linux: modules, and the firmware's
 //! root pointers.
 
 use std::ffi::OsStr;

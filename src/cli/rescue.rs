@@ -8,16 +8,16 @@ use crate::host::loaded::Loaded;
 use crate::load::record::LoadRecord;
 use crate::load::{After, LoadError};
 
-/// Why nobody can say that the machine is armed.
+/// Why the machine cannot be reported as armed.
 enum Unarmed {
-    /// No crash kernel is loaded; what more there is to say.
+    /// No crash kernel is loaded. The text ends the message.
     Known(String),
-    /// One may be loaded, or not, because…
+    /// It is not known whether one is loaded. The text is the reason.
     Unknown(String),
 }
 
-/// What the message of a failed load begins with: whether the crash kernel that was
-/// loaded before is still there. If it is not, it is loaded again.
+/// Loads the previous crash kernel again if the failed load lost it. Returns the start
+/// of the failure message, which says whether the machine is armed.
 ///
 /// `host` is the machine before the load, `before` the record of what was loaded then,
 /// and `error` says why the load failed.
@@ -52,7 +52,7 @@ pub(super) fn after(
     }
 }
 
-/// The kernel does one load at a time, and this was not the one.
+/// Whether the kernel refused because it was busy with another load.
 fn is_busy(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| match cause.downcast_ref() {
         Some(LoadError::Sys(error)) => {
@@ -62,7 +62,7 @@ fn is_busy(error: &anyhow::Error) -> bool {
     })
 }
 
-/// How it comes that the machine is armed, or why it is not.
+/// Why the machine is armed, or why it is not.
 fn still_armed(
     context: &Context,
     host: &Host,
@@ -103,8 +103,8 @@ mod tests {
     use crate::refusal::{Attempt, SysError};
     use crate::sys::Errno;
 
-    /// What is said of a load that fails with `errno` on a machine that was armed, or was
-    /// not, and whose kernel says `now` of it.
+    /// The message for a load that fails with `errno`: `was` tells whether the machine was
+    /// armed before, `now` what the kernel says after it.
     fn said(was: bool, now: Option<&str>, errno: i32) -> String {
         let dir = tempfile::tempdir().unwrap();
         if let Some(now) = now {

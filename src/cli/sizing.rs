@@ -1,4 +1,4 @@
-//! What is said of a crash kernel's memory.
+//! The warning about a crash kernel's memory.
 
 use bstr::{BStr, ByteSlice as _};
 
@@ -6,7 +6,7 @@ use super::render::human;
 use crate::crash::sizing::{Sizing, parameter};
 use crate::host::Host;
 
-/// That the reservation may be too small; `None` when it is not.
+/// A warning that the reservation may be too small; `None` when it is large enough.
 pub(super) fn too_small(sizing: &Sizing, running: &BStr) -> Option<String> {
     if sizing.is_enough() {
         return None;
@@ -30,7 +30,7 @@ pub(super) fn sum(sizing: &Sizing) -> String {
     )
 }
 
-/// The same of what is planned.
+/// The same warning for a plan.
 pub(super) fn of_plan(
     plan: &crate::plan::Plan<'_>,
     host: &Host,

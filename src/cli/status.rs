@@ -52,19 +52,19 @@ struct Status {
     crash: Option<LoadRecord>,
     armed: Armed,
     sizing: Option<Sizing>,
-    /// The warning, when that is too much.
+    /// The warning, when `sizing` exceeds the reservation.
     too_small: Option<String>,
 }
 
-/// How it stands with the crash kernel.
+/// State of the crash kernel.
 enum Armed {
     /// None is loaded.
     No,
-    /// One is, and it fits the machine.
+    /// One is loaded and fits the machine.
     Yes,
-    /// One is, and something came or went since.
+    /// One is loaded, but memory or CPUs changed since.
     Stale(String),
-    /// One is, and nobody knows which: it was not loaded by rkexec, or this user may not look.
+    /// One is loaded, but which is unknown: rkexec did not load it, or its record is unreadable.
     Unknown(String),
 }
 
@@ -119,7 +119,7 @@ impl Status {
                 Some((syscall, target, forbidden(&attempt)?))
             })
             .collect();
-        // A record is for root, and the rest of this is for everybody.
+        // Only root may read a record. Other users still get the rest.
         let record = |target| match LoadRecord::of_loaded(root, target, &loaded) {
             Err(error) if error.is_denied() => Ok(Err(Hidden)),
             record => record.map(Ok),
@@ -181,8 +181,8 @@ fn armed(
     }
 }
 
-/// Whether what is loaded can run; `None` when its files are gone. Those of a captured
-/// machine are looked for below its directory, and nowhere else.
+/// The memory that the loaded crash kernel needs; `None` when its files are gone. Files
+/// of a captured machine are opened only below its directory.
 fn sizing(root: &Root, record: &LoadRecord, host: &Host) -> Option<Sizing> {
     let reservation = Reservation::of(host).ok()?;
     let blobs = record.blobs.as_ref()?;
@@ -196,7 +196,7 @@ fn sizing(root: &Root, record: &LoadRecord, host: &Host) -> Option<Sizing> {
     })
 }
 
-/// The sum of what files and a record say, who may say anything.
+/// The sum, without overflow: files and records may hold any numbers.
 fn sum_of(sizes: impl Iterator<Item = u64>) -> u64 {
     sizes.fold(0, u64::saturating_add)
 }
@@ -306,7 +306,7 @@ fn reservation(loaded: &Loaded) -> String {
     }
 }
 
-/// What forbids a load. One that forbids all four is said once.
+/// The obstacles to a load. One that forbids all four loads is shown once.
 fn of_obstacles(obstacles: &[(Syscall, Target, Cause)]) -> String {
     let mut out = String::new();
     let mut say = |what: &str, cause: &Cause| {
@@ -342,7 +342,7 @@ fn handover(kho: &Kho) -> String {
     format!("{state} ({}){preserved}", kho.why)
 }
 
-/// What a record is of.
+/// One line about the recorded kernel.
 fn what(record: &LoadRecord) -> String {
     let release = record
         .release
@@ -356,7 +356,7 @@ fn what(record: &LoadRecord) -> String {
     )
 }
 
-/// What a record is of, for programs.
+/// The record as JSON.
 fn recorded(record: &LoadRecord) -> Value {
     let mut json = json!({
         "release": record.release,

@@ -58,7 +58,7 @@ pub(super) fn unload(context: &Context, target: Target) -> anyhow::Result<(Optio
     let call = |syscall| kexec::unload(syscall, target, when_busy).map(|()| syscall);
     let by = call(syscall)
         .or_else(|errno| match errno.is_refusal() {
-            // What the other one says of it is not to the point.
+            // Report the first call's error, not the second one's.
             true => call(syscall.other()).map_err(|_| errno),
             false => Err(errno),
         })

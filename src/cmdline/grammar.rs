@@ -1,20 +1,20 @@
 //! How the kernel reads its command line: `next_arg` in lib/cmdline.c.
 //!
-//! A line is bytes. White space outside double quotes parts the words, and white space
-//! is what `isspace` of lib/ctype.c says: besides that of ASCII it is the byte 0xa0. That
-//! byte is also the end of some letters in UTF-8, an `à` for one, and to everybody but the
-//! kernel it is a part of its word: so a word that is taken out is one to both of them.
+//! A line is bytes. White space outside double quotes separates the words. By `isspace` of
+//! lib/ctype.c, white space is that of ASCII and the byte 0xa0. In UTF-8 that byte ends
+//! some letters, such as `à`, and all programs but the kernel read it as part of a word.
+//! So a word is removed only if it is a word to the kernel and to other programs.
 
 use std::ops::Range;
 
 use bstr::{BStr, BString, ByteSlice as _};
 
-/// Begins what is not the kernel's, but that of init.
+/// The words behind this are for init, not for the kernel.
 const INIT: &[u8] = b"--";
-/// The one byte beyond ASCII that parts words.
+/// The one byte beyond ASCII that separates words.
 const NO_BREAK_SPACE: u8 = 0xa0;
 
-/// White space to everybody: that of ASCII, with the vertical tab.
+/// White space to all programs: that of ASCII, with the vertical tab.
 const fn is_blank(byte: u8) -> bool {
     byte.is_ascii_whitespace() || byte == 0x0b
 }
@@ -24,7 +24,7 @@ const fn is_space(byte: u8) -> bool {
     is_blank(byte) || byte == NO_BREAK_SPACE
 }
 
-/// Where the words of `line` lie that `parts` parts outside of double quotes.
+/// Where the words of `line` lie. `parts` tells which bytes separate them outside of quotes.
 fn spans(line: &[u8], parts: fn(u8) -> bool) -> impl Iterator<Item = Range<usize>> {
     let mut at = 0;
     std::iter::from_fn(move || {
@@ -119,8 +119,8 @@ pub(super) fn bare_newline(line: &[u8]) -> Option<usize> {
     })
 }
 
-/// `text` with spaces for line ends, which part parameters just as well. Those inside of
-/// double quotes stay: there they do not.
+/// `text` with line ends turned into spaces, which separate parameters just as well.
+/// Line ends inside of double quotes separate nothing and stay.
 #[must_use]
 pub fn one_line(text: &[u8]) -> BString {
     let mut quoted = false;
@@ -153,7 +153,7 @@ pub(super) fn without(line: &BStr, unwanted: impl Fn(&BStr, &BStr) -> bool) -> B
     BString::from(bstr::join(b" ", kept))
 }
 
-/// `word` without the unwanted ones of those that the kernel takes it for.
+/// `word` without its unwanted parts. The kernel may read `word` as several words.
 fn without_inner(word: &BStr, is_unwanted: impl Fn(&BStr) -> bool) -> Vec<u8> {
     let mut kept = Vec::with_capacity(word.len());
     let mut copied = 0;

@@ -15,19 +15,19 @@ const ONE_BOOT_ONLY: [&str; 6] = [
     "kexec_jump_back_entry",
 ];
 
-/// What the running command line says of the memory of that kernel: to a crash
-/// kernel, which has another, it would do harm. With `crashkernel` it would
-/// reserve what it runs in, with `mem` its reservation may lie too high.
+/// Parameters that describe the running kernel's memory. A crash kernel has other
+/// memory, so they would harm it: with `crashkernel` it would reserve what it runs
+/// in, with `mem` its reservation may lie too high.
 const NOT_FOR_CRASH: [&str; 4] = ["crashkernel", "mem", "memmap", "pmpool"];
 
 /// Keeps the capture kernel's ACPI driver from adding the machine's DIMMs to its
-/// memory, as it would without being told: they are in the dump, and it would write
-/// into them (drivers/acpi/acpi_memhotplug.c).
+/// memory, which it otherwise does. The DIMMs are in the dump, and the capture kernel
+/// would write into them (drivers/acpi/acpi_memhotplug.c).
 pub const NO_MEMHOTPLUG: &str = "acpi_no_memhotplug";
 
-/// Parameters that do harm to a crash kernel, and that `arm` takes out unless its
-/// configuration says otherwise: they set memory aside that it does not have, or tell
-/// it of other memory than its own.
+/// Parameters that harm a crash kernel: they set aside memory that it does not have, or
+/// describe memory other than its own. `arm` removes them unless its configuration says
+/// otherwise.
 pub const UNFIT_FOR_CRASH: [&str; 7] = [
     "crashkernel",
     "default_hugepagesz",
@@ -38,10 +38,10 @@ pub const UNFIT_FOR_CRASH: [&str; 7] = [
     "memmap",
 ];
 
-/// The running line without what belongs to its boot alone. A line with
-/// `memmap=exactmap` was written by a loader that told a crash kernel its whole
-/// memory so: none of its `memmap=` holds for another kernel. Without that word
-/// they are the operator's, who set memory aside, and stay.
+/// The running line without what belongs to its boot alone. A loader writes
+/// `memmap=exactmap` to give a crash kernel its whole memory map, so then no `memmap=`
+/// of the line holds for another kernel. Without that word, the operator set memory
+/// aside with `memmap=`, and it stays.
 pub(super) fn reusable(running: &BStr) -> BString {
     let crash_map = parameters(running).any(|word| *word == "memmap=exactmap");
     let line = without(running, |name, _| {
@@ -53,8 +53,8 @@ pub(super) fn reusable(running: &BStr) -> BString {
     }
 }
 
-/// `line` without `word` when it is the last one of the kernel's own: there a crash load
-/// puts what it adds. Elsewhere it is the operator's.
+/// `line` without `word` if that is the last word before `--`, where a crash load adds
+/// its own. Anywhere else the operator wrote it.
 fn without_last(line: &BStr, word: &str) -> BString {
     let (kernels, inits) = split_at_init(line);
     match kernels.trim_ascii_end().strip_suffix(word.as_bytes()) {

@@ -55,12 +55,12 @@ pub enum CmdlineBase {
 /// Why there is no command line.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CmdlineError {
-    /// The kernel would not see the rest.
+    /// A NUL: the kernel would not see the rest.
     #[error(
         "the command line holds a NUL at byte {0}: the kernel would take it for the end of the line"
     )]
     Nul(usize),
-    /// To the kernel it is a space, to others the end.
+    /// A newline: the kernel reads it as a space, other programs as the end of the line.
     #[error(
         "the command line holds a newline at byte {0}, outside of double quotes: the kernel takes it for \
          a space, and programs that read /proc/cmdline take it for the end of the line"
@@ -74,7 +74,7 @@ pub enum CmdlineError {
         /// The image's limit in bytes.
         limit: usize,
     },
-    /// Nothing can be added to the command line so that the kernel sees it.
+    /// A quote is left open: the kernel would not see a parameter that is added.
     #[error("{0} cannot be added to the command line: a quote is left open")]
     OpenQuote(String),
 }

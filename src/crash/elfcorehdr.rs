@@ -1,4 +1,4 @@
-//! elfcorehdr: the ELF header of the dump, made before there is one.
+//! elfcorehdr: the ELF header of the dump, made at load time, before a crash.
 //!
 //! The capture kernel shows /proc/vmcore by it: a PT_NOTE for the registers of
 //! every CPU and for vmcoreinfo, a PT_LOAD for the running kernel's own image
@@ -99,7 +99,7 @@ pub const fn size(cpus: usize, ranges: usize) -> usize {
 /// The elfcorehdr.
 ///
 /// # Errors
-/// When there are more headers than can be counted: nothing is left out.
+/// When there are more headers than `e_phnum` can count. None is left out silently.
 pub fn build(contents: &Contents) -> Result<Vec<u8>, TooManyHeaders> {
     let Contents {
         cpus,

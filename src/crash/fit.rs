@@ -57,7 +57,7 @@ impl Fit {
         })
     }
 
-    /// In what the machine `now` differs from the one this was loaded for, in
+    /// How the machine `now` differs from the one that this was loaded for, in
     /// words; `None` when it still fits.
     #[must_use]
     pub fn differs(&self, now: &Self) -> Option<String> {
@@ -76,8 +76,8 @@ impl Fit {
         self.outdated(now)
     }
 
-    /// In what memory or CPUs of the machine `now` are others than when this was
-    /// loaded, in words; whoever keeps the dump's header up to date.
+    /// How memory or CPUs of the machine `now` differ from those at load time, in words.
+    /// Ignores whether the kernel updates the dump's header itself.
     #[must_use]
     pub fn outdated(&self, now: &Self) -> Option<String> {
         if let Some(range) = missing(&now.dump, &self.dump) {

@@ -1,5 +1,5 @@
-//! The crash kernel: where it may lie, what it is told of memory, and what its
-//! dump holds.
+//! The crash kernel: where it may lie, its memory map, and the contents of its
+//! dump.
 
 pub mod elfcorehdr;
 pub mod fit;
@@ -13,8 +13,8 @@ use crate::memory::{Layer, MemoryKind, MemoryMap, Placement, Region};
 use crate::sys::Hotplug;
 use elfcorehdr::{Contents, TooManyHeaders};
 
-/// First address above the memory that the running kernel keeps off when it has
-/// a crash kernel (since Linux 5.5), and that every kernel needs to start: 1 MiB.
+/// End of the memory that every kernel needs to start, and that the running kernel does
+/// not use when it has a crash kernel (since Linux 5.5): 1 MiB.
 const LOW: u64 = 1 << 20;
 /// Pages that the kernel takes from the reservation for itself besides page
 /// tables: control pages, a copy of vmcoreinfo, and alignment between them
@@ -31,9 +31,9 @@ pub enum HotplugChoice {
     /// Where the kernel can.
     #[default]
     Auto,
-    /// It must, or there is no plan.
+    /// Yes, or planning fails.
     On,
-    /// It must not.
+    /// No.
     Off,
 }
 
@@ -150,15 +150,13 @@ impl Reservation {
             .ok_or(CrashError::Tiny { size, room })
     }
 
-    /// Makes `map` the capture kernel's: it is told of no RAM but its own, below
-    /// 1 MiB and in the reservation, and its segments go there. What the running
-    /// kernel uses as System RAM in its reservation is RAM, whatever the firmware
-    /// calls it: `memmap=` can have made it so. Of soft-reserved
-    /// memory it is not told either: its dax drivers would take that for RAM
-    /// (`crash_setup_memmap_entries` hands it over as little). The rest of RAM,
-    /// a driver's included, is what the dump holds; not the first MiB, where the
-    /// running kernel keeps nothing (`elf_header_exclude_ranges` in
-    /// arch/x86/kernel/crash.c).
+    /// Makes `map` the capture kernel's. Its only RAM is below 1 MiB and in the
+    /// reservation, and its segments go there. What the running kernel uses as System
+    /// RAM in the reservation is RAM, whatever the firmware calls it: `memmap=` can
+    /// have made it so. Soft-reserved memory is left out, because dax drivers would use
+    /// it as RAM (`crash_setup_memmap_entries` leaves it out, too). The dump holds the
+    /// rest of RAM, a driver's included, but not the first MiB, where the running
+    /// kernel keeps nothing (`elf_header_exclude_ranges` in arch/x86/kernel/crash.c).
     ///
     /// # Errors
     /// When the reservation is smaller than what the kernel puts into it.
@@ -217,7 +215,7 @@ fn merged(ranges: impl Iterator<Item = PhysRange>) -> Vec<PhysRange> {
     layer.entries().iter().map(|(range, ())| *range).collect()
 }
 
-/// What lies in a range of `some` and of `others`, both sorted and disjoint.
+/// The intersection of `some` and `others`, both sorted and disjoint.
 fn intersections(some: &[PhysRange], others: &[PhysRange]) -> Vec<PhysRange> {
     let mut both = Vec::new();
     for range in some {
@@ -273,11 +271,11 @@ pub fn contents(host: &Host, ram: &[PhysRange]) -> Result<Contents, CrashError> 
     })
 }
 
-/// The flag by which kexec_load lets the kernel update elfcorehdr, and the size
-/// in bytes that the kernel wants for it; `None` when it does not or shall not.
+/// The kexec_load flag that lets the kernel update elfcorehdr, and the size in bytes
+/// that the kernel wants for it; `None` when the kernel cannot or shall not update it.
 ///
 /// # Errors
-/// When it must and cannot.
+/// When `--hotplug on` asks for it and the kernel cannot.
 pub fn hotplug(host: &Host, choice: HotplugChoice) -> Result<Option<(Hotplug, u64)>, CrashError> {
     let can = host.loaded.crash_elfcorehdr_size.and_then(|size| {
         let flag = match crate::base::version(&host.release)? {

@@ -48,7 +48,7 @@ impl Sizing {
         })
     }
 
-    /// What it takes in all.
+    /// Bytes needed in all.
     #[must_use]
     pub const fn needed(&self) -> u64 {
         // A record may hold any numbers.
@@ -58,7 +58,7 @@ impl Sizing {
             .saturating_add(self.margin)
     }
 
-    /// Whether the reservation is as large as that.
+    /// Whether the reservation has the bytes needed.
     #[must_use]
     pub const fn is_enough(&self) -> bool {
         self.needed() <= self.reserved

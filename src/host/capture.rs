@@ -23,7 +23,7 @@ pub enum CaptureError {
     /// A fact could not be read; nothing was written.
     #[error("reading this machine")]
     Host(#[from] HostError),
-    /// The kernel does not tell everything now; nothing was written.
+    /// The kernel is busy and does not tell every fact; nothing was written.
     #[error("a load is under way, and the kernel does not tell the size of the crash reservation")]
     Busy,
     /// The directory has something in it.
@@ -35,7 +35,7 @@ pub enum CaptureError {
         /// The directory.
         dir: PathBuf,
     },
-    /// Somebody else could write to the directory while it is filled.
+    /// Other users could write to the directory while it is filled.
     #[error("{} {what}", crate::base::bytes::shown_name(dir))]
     NotOurs {
         /// The directory.
@@ -91,16 +91,16 @@ impl CaptureError {
 ///
 /// # Errors
 /// When a fact cannot be read (in particular when /proc/iomem is hidden), when `dir`
-/// exists and is not empty or somebody else may write to it, or when it cannot be written.
+/// exists and is not empty or other users may write to it, or when it cannot be written.
 pub fn capture(root: &Root, dir: &Path) -> Result<CaptureReport, CaptureError> {
     let recorder = root.recorder();
     let host = Host::read_for_crash(&recorder)?;
     if host.loaded.busy {
         return Err(CaptureError::Busy);
     }
-    // For multiboot kernels alone: nobody needs it, and what is not there is no fault.
+    // Only multiboot kernels use these tables, so a missing one is no error.
     let tables = FirmwareTables::read(&recorder, &host);
-    // Not before all is read: a machine that cannot be captured leaves nothing.
+    // Write only after everything was read: a failed capture leaves no files.
     let report = write(&recorder.into_recording(), NewTree::claim(dir)?)?;
     let copied = Root::at(dir);
     match Host::read_for_crash(&copied) {

@@ -45,8 +45,8 @@ fn confidential(has: impl Fn(&str) -> bool) -> Option<&'static str> {
     if has("tdx_guest") {
         return Some("tdx_guest");
     }
-    // A host that can run such guests shows the sev flags, too; only a guest is
-    // also a `hypervisor`'s.
+    // A host that can run such guests shows the sev flags, too. Only a guest also has
+    // the flag `hypervisor`.
     if !has("hypervisor") {
         return None;
     }
@@ -82,7 +82,7 @@ impl Memory {
     }
 }
 
-/// What is cached and not yet on its disk or server, bytes; `None` when nobody tells.
+/// Cached bytes not yet written to disk or server; `None` when not known.
 #[must_use]
 pub fn unwritten(root: &Root) -> Option<u64> {
     let meminfo = root.read(MEMINFO).ok()?;

@@ -27,7 +27,7 @@ const CMA_RANGES: [&str; 2] = [
 const EHDR_SIZE: usize = 64;
 /// Where x86_64 maps its own code: __START_KERNEL_map (arch/x86/include/asm/page_64_types.h).
 const START_KERNEL_MAP: u64 = 0xffff_ffff_8000_0000;
-/// p_paddr of what has no one physical address (fs/proc/kcore.c).
+/// p_paddr of a segment that has no single physical address (fs/proc/kcore.c).
 const NO_PADDR: u64 = u64::MAX;
 
 /// A note that the running kernel keeps up in memory.
@@ -181,7 +181,7 @@ fn dm_crypt_keys(root: &Root) -> Result<Vec<String>, HostError> {
     Ok(keys)
 }
 
-/// The program headers of /proc/kcore; of all memory only they are read.
+/// The program headers of /proc/kcore. The memory behind them is not read.
 fn mapping(root: &Root) -> Result<Option<KernelMapping>, HostError> {
     let Some(start) = root.read_start_permitted(KCORE, EHDR_SIZE)? else {
         return Ok(None);

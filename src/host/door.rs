@@ -1,10 +1,10 @@
 //! The one door for files: whatever is read below a root directory is opened here.
 //!
-//! A captured machine may have been made by somebody else, who can put anything in
-//! the place of a file. So only regular files are opened, no open and no read waits
-//! for anybody, reads end at a limit, and symbolic links stay below the root directory.
+//! A captured machine may come from an untrusted source, with anything in place of a
+//! file. So only regular files are opened, no open or read blocks, reads end at a
+//! limit, and symbolic links stay below the root directory.
 
-use std::fs::File;
+use std::fs::{File, FileType};
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::FileTypeExt as _;
@@ -30,7 +30,7 @@ pub(crate) mod limit {
     pub(crate) const NAMES: usize = 1 << 20;
 }
 
-/// How nothing is waited for, and no terminal is taken.
+/// Opens without blocking and without acquiring a terminal.
 const CAREFULLY: i32 = libc::O_NONBLOCK | libc::O_NOCTTY;
 
 /// Opens the regular file `path`, which an operator named.
@@ -49,7 +49,7 @@ pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
 /// a path below `dir`, too, and never leads out of it.
 pub(super) fn open_below(dir: &Path, path: &str) -> io::Result<File> {
     let base = directory(dir)?;
-    // First without an effect on what is there: to open a device may do something.
+    // Check the type with O_PATH first: really opening a device may have an effect.
     regular(resolve(&base, path, OFlag::O_PATH)?.into())?;
     let flags = OFlag::O_RDONLY | OFlag::from_bits_retain(CAREFULLY);
     regular(resolve(&base, path, flags)?.into())
@@ -120,7 +120,13 @@ fn regular(file: File) -> io::Result<File> {
     if kind.is_file() {
         return Ok(file);
     }
-    let name = if kind.is_dir() {
+    let what = format!("a {}, not a regular file", kind_name(kind));
+    Err(io::Error::new(io::ErrorKind::InvalidInput, what))
+}
+
+/// What a file is that is not a regular one.
+pub(crate) fn kind_name(kind: FileType) -> &'static str {
+    if kind.is_dir() {
         "directory"
     } else if kind.is_fifo() {
         "pipe"
@@ -132,9 +138,7 @@ fn regular(file: File) -> io::Result<File> {
         "socket"
     } else {
         "special file"
-    };
-    let what = format!("a {name}, not a regular file");
-    Err(io::Error::new(io::ErrorKind::InvalidInput, what))
+    }
 }
 
 fn directory(dir: &Path) -> io::Result<OwnedFd> {
@@ -154,7 +158,7 @@ fn resolve(base: &OwnedFd, path: &str, flags: OFlag) -> io::Result<OwnedFd> {
     }
 }
 
-/// Opens `below` step by step, and takes no symbolic link: what `capture` writes has none.
+/// Opens `below` step by step and follows no symbolic link: `capture` writes none.
 fn without_links(base: &OwnedFd, below: &Path, flags: OFlag) -> io::Result<OwnedFd> {
     let steps: PathBuf = below
         .components()
@@ -243,7 +247,7 @@ mod tests {
         names.sort_unstable();
         assert_eq!(names, ["absolute", "beside", "directory", "inside", "up"]);
 
-        // Where the kernel does not resolve so, no link is taken.
+        // Without openat2, no link is followed.
         let base = directory(root.path()).unwrap();
         let plain = |name: &str| without_links(&base, Path::new(name), OFlag::O_RDONLY);
         assert_eq!(text(plain("file").unwrap().into()), "inside");

@@ -43,7 +43,7 @@ pub struct Efi {
 pub struct Kept {
     /// The addresses.
     pub range: PhysRange,
-    /// Who says so.
+    /// The source that names it.
     pub source: &'static str,
     /// What it is.
     pub reason: &'static str,
@@ -147,7 +147,7 @@ fn runtime_map(root: &Root) -> Result<Vec<EfiDescriptor>, HostError> {
     for number in text::numbered(RUNTIME_MAP, names)? {
         let entry = format!("{RUNTIME_MAP}/{number}");
         let Some(descriptor) = descriptor(root, &entry)? else {
-            // Half a map is no use to anybody: all or, without the privilege, nothing.
+            // Half a map is useless. Without the privilege for all entries, return none.
             return Ok(Vec::new());
         };
         map.push(descriptor);
@@ -183,7 +183,7 @@ fn descriptor(root: &Root, entry: &str) -> Result<Option<EfiDescriptor>, HostErr
 }
 
 /// efivarfs shows 4 bytes of attributes, then the value: one byte, 0 or 1. The
-/// firmware answers here, so whatever goes wrong means only that it is not known.
+/// firmware answers this read, so any failure only means that the value is unknown.
 pub(crate) fn secure_boot(root: &Root) -> Option<bool> {
     match root.read_optional(SECURE_BOOT).ok()??.as_slice() {
         [_, _, _, _, 0] => Some(false),

@@ -3,7 +3,7 @@
 //!
 //! It lies in memory of the firmware, so that /dev/mem shows it to root, even with
 //! CONFIG_STRICT_DEVMEM and CONFIG_IO_STRICT_DEVMEM; lockdown forbids that. The tables
-//! themselves may lie in System RAM, which nobody can read: their addresses are known,
+//! themselves may lie in System RAM, which user space cannot read: their addresses are known,
 //! their sizes are not.
 //!
 //! Source: UEFI specification 2.10, 4.3 and 4.6; include/linux/efi.h.
@@ -30,8 +30,8 @@ const TPM_EVENT_LOG: [u8; 16] = [
 const LOG_HEADER: u64 = 16;
 /// The events, as far as they can be read; their size is that of the log or more.
 const MEASUREMENTS: &str = "/sys/kernel/security/tpm0/binary_bios_measurements";
-/// Size of a log that nobody tells, bytes: the least that firmware sets aside for it
-/// (TCG PC Client Platform Firmware Profile, 7.2.2).
+/// Size assumed for a log of unknown size, bytes: the least that firmware sets aside for
+/// it (TCG PC Client Platform Firmware Profile, 7.2.2).
 const LOG_SIZE: u64 = 64 << 10;
 
 /// The number of entries of the configuration table, from the bytes of a system table.
@@ -54,7 +54,7 @@ pub fn find(configuration_table: &[u8], guid: &[u8; 16]) -> Option<u64> {
 
 /// Where the EFI stub left the log of what the TPM measured, in whole pages. Stubs
 /// before Linux 6.12 leave it in memory that is System RAM later (EFI_LOADER_DATA), and
-/// every kernel reads it anew. `None` where there is none, and where nobody tells.
+/// every kernel reads it anew. `None` if there is none or its place is not known.
 pub(super) fn event_log(root: &Root, host: &Host) -> Option<PhysRange> {
     let efi = host.efi.as_ref().filter(|efi| efi.config_table != 0)?;
     let system_table = host.boot_params.as_ref()?.params.efi_system_table()?;

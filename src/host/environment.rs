@@ -1,4 +1,4 @@
-//! Where the running kernel runs, as far as kexec cannot work there.
+//! Environments (Xen, WSL) in which kexec cannot work.
 //!
 //! A call can do harm before it fails: the kernel of a Xen PV guest oopses in
 //! `machine_kexec_prepare` and never gives its kexec lock back. So these facts
@@ -18,7 +18,7 @@ const BOOT_PARAMS: &str = "/sys/kernel/boot_params/data";
 /// Where `hardware_subarch` of the setup header is in boot_params
 /// (arch/x86/include/uapi/asm/bootparam.h).
 const HARDWARE_SUBARCH: usize = 0x23c;
-/// X86_SUBARCH_XEN: what `xen_start_kernel` writes there in a PV guest, and nobody else.
+/// X86_SUBARCH_XEN: only `xen_start_kernel` writes this there, in a PV guest.
 const SUBARCH_XEN: u32 = 2;
 /// The UUID that Xen gives to dom0.
 const UUID_OF_DOM0: &str = "00000000-0000-0000-0000-000000000000";

@@ -1,8 +1,8 @@
 //! The firmware's root pointers as bytes: the ACPI RSDP and the SMBIOS entry point.
 //!
-//! Linux is told where the RSDP is, and finds SMBIOS by itself; a multiboot kernel
-//! is given copies. The running kernel shows the SMBIOS entry point as a file, and
-//! the RSDP nowhere but in physical memory. So nothing here is read for Linux.
+//! Only a multiboot kernel is given copies of them. Linux is told where the RSDP is
+//! and finds SMBIOS by itself, so nothing here is read for Linux. The running kernel
+//! shows the SMBIOS entry point as a file, but the RSDP only in physical memory.
 
 use std::error::Error as _;
 
@@ -238,7 +238,7 @@ mod tests {
         assert!(!captured.path().join("dev/mem").exists());
         let captured = Root::at(captured.path());
         assert_eq!(FirmwareTables::read(&captured, &host), found);
-        // Where the kernel says it is there is nothing.
+        // There is no RSDP at the address that the kernel names.
         host.boot_params = Some(crate::host::boot_params::RunningBootParams {
             params: crate::abi::x86::boot_params::BootParams::zeroed(),
             setup_data: Vec::new(),

@@ -16,7 +16,7 @@ const DEBUGFS: &str = "/sys/kernel/debug/x86";
 const SHOWN: &str = "/sys/kernel/debug/kho";
 /// The blobs that it hands over, by name.
 const BLOBS: &str = "/sys/kernel/debug/kho/out/sub_fdts";
-/// What every kernel with KHO hands over, and nobody misses.
+/// The blob that every kernel with KHO hands over, and whose loss does no harm.
 const METADATA: &str = "kexec-metadata";
 /// SETUP_KEXEC_KHO (arch/x86/include/uapi/asm/setup_data.h).
 const SETUP_KEXEC_KHO: u32 = 10;
@@ -49,7 +49,7 @@ impl Kho {
         })
     }
 
-    /// Why kexec_load, which hands nothing of it over, would lose something.
+    /// Why kexec_load, which hands over no KHO data, would lose some; `None` when it would not.
     #[must_use]
     pub fn forbids_kexec_load(&self) -> Option<String> {
         if !self.on {
@@ -135,7 +135,7 @@ impl Facts {
             (Some(false), _) => return says(false, "kho=off on the command line"),
             (Some(true), true) => return says(true, "kho=on on the command line"),
             (None, true) => return (true, format!("{SHOWN} is there")),
-            // Where it should be shown and is not, there was no memory for it.
+            // With the config option set but no directory, KHO found no memory at boot.
             (_, false) if self.debugfs && self.config.kexec_handover_debugfs == Some(true) => {
                 return (false, format!("{SHOWN} is not there"));
             }
@@ -169,14 +169,14 @@ fn blobs(root: &Root) -> Result<Option<Vec<String>>, HostError> {
     };
     let mut blobs = Vec::new();
     for name in names.into_iter().filter(|name| name != METADATA) {
-        // Read, so that it is there on a captured machine as well.
+        // Read the blob so that `capture` copies it.
         root.read_permitted(&format!("{BLOBS}/{name}"))?;
         blobs.push(name);
     }
     Ok(Some(blobs))
 }
 
-/// What is preserved whenever these words are on the command line.
+/// What KHO always preserves because of words on the command line.
 fn by_words(line: &BStr) -> Vec<String> {
     let reserves = cmdline::value(line, "reserve_mem").is_some();
     let updates = word(line, "liveupdate") == Some(true);
@@ -188,7 +188,7 @@ fn by_words(line: &BStr) -> Vec<String> {
     names.map(|(_, name)| name.to_owned()).collect()
 }
 
-/// The last valid truth value of a parameter, which is what counts.
+/// The last valid truth value of a parameter: the one that counts.
 fn word(line: &BStr, parameter: &str) -> Option<bool> {
     cmdline::values(line, parameter)
         .filter_map(kstrtobool)

@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::{HostError, Root, text};
 use crate::base::retry;
 
-/// How often a file is read that the kernel answers EBUSY for, and what is waited
-/// in between: a load of an initrd takes some tenths of a second.
+/// How often to read a file when the kernel answers EBUSY, and the pause between two
+/// reads: a load of an initrd takes some tenths of a second.
 const BUSY_TRIES: u32 = 40;
 const BUSY_WAIT: Duration = Duration::from_millis(50);
 
@@ -76,8 +76,8 @@ impl Loaded {
     }
 }
 
-/// EBUSY is what the kernel answers while a load or an update after hotplug is under
-/// way (`crash_get_memory_size`).
+/// Turns EBUSY into a fact: a load or an update after hotplug is under way
+/// (`crash_get_memory_size`).
 fn unless_busy(size: Result<Option<u64>, HostError>) -> Result<(Option<u64>, bool), HostError> {
     match size {
         Err(error) if error.is_busy() => Ok((None, true)),
@@ -93,7 +93,7 @@ fn patiently<T>(
     retry::patiently(BUSY_TRIES, BUSY_WAIT, sleep, HostError::is_busy, read)
 }
 
-/// The first of two files below /sys/kernel that says something.
+/// The value of the first of two files below /sys/kernel that has one.
 fn either<T>(
     names: [&str; 2],
     read: impl Fn(&str) -> Result<Option<T>, HostError>,

@@ -1,4 +1,4 @@
-//! What this machine says of itself: facts read below a root directory.
+//! Facts of this machine, read below a root directory.
 //!
 //! Nothing here decides anything. Each source has a module with a pure parser
 //! (`parse(&[u8])`) and a reader that names the file in every error.
@@ -48,7 +48,7 @@ pub struct Host {
     pub efi: Option<efi::Efi>,
     /// CPU features that decide something.
     pub cpu: cpu::Cpu,
-    /// MemTotal of /proc/meminfo in bytes: what `totalram_pages` is from outside.
+    /// MemTotal of /proc/meminfo in bytes: `totalram_pages` as user space sees it.
     pub total_ram: u64,
     /// MemAvailable of /proc/meminfo in bytes, 0 when not stated.
     pub available_ram: u64,
@@ -64,7 +64,7 @@ pub struct Host {
 }
 
 impl Host {
-    /// Reads every fact below `root` but those that only a crash kernel needs.
+    /// Reads every fact below `root` except those that only a crash kernel needs.
     ///
     /// # Errors
     /// When a file that must be there is missing, unreadable or malformed, and
@@ -122,7 +122,7 @@ impl Host {
 
     /// Whether Secure Boot is on: the variable tells, and where efivarfs is not mounted
     /// or not readable, what the boot loader left in boot_params (`enum
-    /// efi_secureboot_mode` of include/linux/efi.h). `None` when nobody tells.
+    /// efi_secureboot_mode` of include/linux/efi.h). `None` when neither tells.
     #[must_use]
     pub fn secure_boot(&self) -> Option<bool> {
         let variable = self.efi.as_ref().and_then(|efi| efi.secure_boot);

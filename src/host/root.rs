@@ -69,7 +69,7 @@ impl HostError {
         matches!(self, Self::Read { source, .. } if source.kind() == io::ErrorKind::PermissionDenied)
     }
 
-    /// Whether the kernel is at work on what the file is about (EBUSY).
+    /// Whether the kernel answered EBUSY: it is changing what the file tells.
     pub(super) fn is_busy(&self) -> bool {
         matches!(self, Self::Read { source, .. } if source.kind() == io::ErrorKind::ResourceBusy)
     }
@@ -84,8 +84,8 @@ impl HostError {
 
 /// Where /proc, /sys and /boot are read from: `/`, or a captured machine.
 ///
-/// A captured machine is believed nothing: its files are opened through the
-/// [`door`](super::door), and its symbolic links lead nowhere but below `dir`.
+/// A captured machine is not trusted: its files are opened through the
+/// [`door`](super::door), and its symbolic links never lead out of `dir`.
 ///
 /// Every file that is read is remembered, so that `capture` copies what the
 /// readers really look at and nothing else.
@@ -148,7 +148,7 @@ impl Root {
         self.dir.join(path.trim_start_matches('/'))
     }
 
-    /// Whether this is the running machine, and no captured one.
+    /// Whether this is the running machine, not a captured one.
     #[must_use]
     pub fn is_system(&self) -> bool {
         self.dir == Path::new("/")

@@ -185,8 +185,8 @@ fn cap_sys_boot(root: &Root) -> Result<Option<bool>, HostError> {
         })
 }
 
-/// Most kernels do not let anybody read the policy (EACCES without
-/// CONFIG_IMA_READ_POLICY), and only one reader at a time (EBUSY).
+/// Most kernels do not show the policy (EACCES without CONFIG_IMA_READ_POLICY), and the
+/// others allow only one reader at a time (EBUSY).
 fn ima_appraise_kexec(root: &Root) -> Result<Option<bool>, HostError> {
     match root.read_permitted(IMA_POLICY) {
         Ok(policy) => Ok(policy.map(|policy| appraises_kexec(&String::from_utf8_lossy(&policy)))),
@@ -202,8 +202,8 @@ fn appraises_kexec(policy: &str) -> bool {
     })
 }
 
-/// The first user namespace maps every number to itself, and one whose map is another
-/// is not the first (user_namespaces(7)).
+/// Whether this is not the first user namespace. The first one maps every ID to itself
+/// (user_namespaces(7)).
 fn user_namespace(root: &Root) -> Result<Option<bool>, HostError> {
     let Some(bytes) = root.read_permitted(UID_MAP)? else {
         return Ok(None);
@@ -212,7 +212,7 @@ fn user_namespace(root: &Root) -> Result<Option<bool>, HostError> {
     let mut numbers = map.split_ascii_whitespace();
     let whole = ["0", "0", "4294967295"];
     let is_first = whole.iter().all(|number| numbers.next() == Some(number));
-    // One that maps all is taken for the first: the call itself tells.
+    // Another namespace may map every ID, too. If so, the call itself will fail.
     Ok(Some(!is_first))
 }
 
@@ -225,7 +225,7 @@ impl RunningConfig {
             return Ok(Self::parse(&config));
         }
         let release = super::release(root)?;
-        // It becomes part of a path, and on a captured machine it is just a file's content.
+        // The release becomes part of a path. On a captured machine it is an untrusted string.
         if release.contains('/') {
             return Ok(Self::default());
         }

@@ -1,8 +1,8 @@
-//! A directory that this process fills, and nobody else may have a hand in.
+//! A directory that only this process fills.
 //!
-//! Who owns a directory can put a symbolic link where a file is about to be written. So
-//! the directory is a new one, or empty and only ours, and everything below it is created:
-//! nothing that is there already is opened, and no symbolic link is followed.
+//! Another user with write access could put a symbolic link where a file is about to be
+//! written. So the directory must be new, or empty and writable by us only. Everything
+//! below it is created; no existing file is opened and no symbolic link is followed.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -32,8 +32,8 @@ pub(super) struct NewTree {
 }
 
 impl NewTree {
-    /// Creates the directory `dir`, for its owner only; or takes the one that is there, if
-    /// it is empty and nobody else may write to it.
+    /// Creates the directory `dir`, for its owner only; or takes an existing one, if it is
+    /// empty and no other user may write to it.
     pub(super) fn claim(dir: &Path) -> Result<Self, CaptureError> {
         let failed = |error: io::Error| CaptureError::write(dir, error);
         let (base, is_new) = create(dir).map_err(failed)?;
@@ -85,8 +85,8 @@ impl NewTree {
         File::from(file).write_all(content)
     }
 
-    /// Opens the directory `path` below this; what is missing of it is created, and what
-    /// is there was created here.
+    /// Opens the directory `path` below this and creates its missing parts. Existing parts
+    /// were created here.
     fn open(&mut self, path: &Path) -> io::Result<OwnedFd> {
         let mut dir = self.base.as_fd().try_clone_to_owned()?;
         let mut so_far = PathBuf::new();
@@ -119,12 +119,12 @@ fn create(dir: &Path) -> io::Result<(OwnedFd, bool)> {
         return Ok((open(dir, any, Mode::empty())?, false));
     };
     let path = parent_of(dir);
-    // What the operator named may lead over links; what is created here does not.
+    // The existing part of the operator's path may contain links. New directories are none.
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let parent = match open(&path, flags, Mode::empty()) {
         Err(Errno::ENOENT) => match create(&path)? {
             (parent, true) => parent,
-            // Somebody was faster.
+            // Another process created it first.
             (_, false) => return Err(Errno::EEXIST.into()),
         },
         other => other?,

@@ -106,10 +106,10 @@ fn setup_size(header: &SetupHeader) -> usize {
     (sectors + 1) * SECTOR
 }
 
-/// What a file is that has the header of a bzImage and can be started in 16-bit real
-/// mode only, through the BIOS: old tools have that header so that boot loaders
-/// take them for a Linux. Their protocol is older than the fields that placing a
-/// kernel takes, as is that of Linux before 2.6.31.
+/// Describes a file with a bzImage header that can start only in 16-bit real mode,
+/// through the BIOS. Old tools have that header so that boot loaders accept them as
+/// Linux. Their protocol, like that of Linux before 2.6.31, lacks the fields needed to
+/// place a kernel.
 fn real_mode_only(header: &SetupHeader, version: Option<&str>) -> Option<String> {
     let protocol = header.version.get();
     let number = format!("boot protocol {}.{:02}", protocol >> 8, protocol & 0xff);
@@ -139,8 +139,8 @@ fn real_mode_only(header: &SetupHeader, version: Option<&str>) -> Option<String>
     })
 }
 
-/// The kernel without the bytes behind the `promised` ones, and the file without those
-/// behind kernel and signature. A `promised` of 0 tells nothing.
+/// The kernel cut to its `promised` bytes, and the file cut behind kernel and signature.
+/// A `promised` of 0 means unknown.
 fn without_what_follows<'a>(
     file: &'a [u8],
     kernel: &'a [u8],

@@ -201,7 +201,7 @@ pub fn decompress_payload(payload: &[u8], cap: usize) -> Result<Vec<u8>, Decompr
     }
 }
 
-/// What takes the unpacked bytes.
+/// A consumer of unpacked bytes.
 trait Sink {
     /// Takes all that `reader` gives.
     fn take_all(&mut self, reader: &mut dyn Read) -> io::Result<()>;
@@ -225,7 +225,7 @@ impl Sink for Vec<u8> {
     }
 }
 
-/// Counts the bytes and forgets them.
+/// Counts the bytes and discards them.
 struct Count(u64);
 
 impl Sink for Count {
@@ -261,7 +261,7 @@ impl Output<'_> {
     fn read(&mut self, reader: &mut dyn Read) -> Result<(), DecompressError> {
         let limit = (self.cap as u64).saturating_add(1);
         let result = self.sink.take_all(&mut reader.take(limit));
-        // A stream that is too long may also be damaged behind that.
+        // Report "too large" first, even if the rest of the stream is damaged as well.
         if self.sink.size() > self.cap as u64 {
             return Err(self.too_large());
         }
@@ -282,8 +282,8 @@ impl Output<'_> {
         }
     }
 
-    /// The deepest cause says best what is wrong with the bytes: ruzstd wraps it
-    /// in layers that say which part of it was reading.
+    /// The deepest cause best describes the fault in the bytes: ruzstd's outer errors
+    /// only name the part of the decoder that was reading.
     fn failed(&self, error: &(dyn Error + 'static)) -> DecompressError {
         let mut cause = error;
         loop {

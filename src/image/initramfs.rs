@@ -27,7 +27,7 @@ pub enum InitramfsError {
 
 /// Bytes that `initrd` takes when it is unpacked: those of plain archives, and of
 /// the first packed one, which is the last archive as all generators make it.
-/// More than `cap` bytes are an error. They are counted, and not kept.
+/// More than `cap` bytes are an error. The bytes are only counted, not kept.
 ///
 /// # Errors
 /// When an archive is damaged, or packed in an unknown way.

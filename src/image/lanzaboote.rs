@@ -40,7 +40,7 @@ pub struct Named {
 }
 
 impl Stub {
-    /// Reads a stub. `None`: the file is none.
+    /// Reads a stub. `None`: the file is no stub.
     #[must_use]
     pub fn parse(file: &[u8]) -> Option<Self> {
         let pe = Pe::parse(file).ok()??;

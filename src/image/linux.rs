@@ -88,10 +88,10 @@ pub struct Load<'a> {
 pub struct LinuxKernel<'a> {
     /// The format of its file.
     pub format: Format,
-    /// What the file came out of, the outermost first: `gzip`, `UKI`.
+    /// The containers that the file was in, the outermost first: `gzip`, `UKI`.
     pub around: Vec<&'static str>,
-    /// The file, without what was around it and what lies behind it: what
-    /// kexec_file_load is given.
+    /// The bytes for kexec_file_load: the file without its containers and without
+    /// bytes behind it.
     pub file: &'a [u8],
     /// Bytes behind the kernel and its signature that belong to neither: a file
     /// read from a raw partition has them.

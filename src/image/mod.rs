@@ -83,7 +83,7 @@ pub enum ImageError {
     /// It is packed, and cannot be unpacked.
     #[error(transparent)]
     Unpack(#[from] DecompressError),
-    /// What lies inside of it is at fault.
+    /// The file inside of it is faulty.
     #[error("in {container}: {error}")]
     Inside {
         /// What it lies in.
@@ -91,10 +91,10 @@ pub enum ImageError {
         /// What is wrong with it.
         error: Box<ImageError>,
     },
-    /// It names the files of a kernel, and has none itself.
+    /// It only names the files of a kernel that lies elsewhere.
     #[error("{0}")]
     Lanzaboote(Box<lanzaboote::Stub>),
-    /// It has not the profile that was asked for.
+    /// It lacks the requested profile.
     #[error("no profile {wish}: {there}")]
     NoProfile {
         /// What was asked for.
@@ -104,8 +104,7 @@ pub enum ImageError {
     },
 }
 
-/// A format by name: a file may be readable as several, and is read as the one that
-/// is wished for.
+/// A format by name. A file may be readable in several formats; this chooses one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Wish {
@@ -153,8 +152,8 @@ pub fn open<'a>(
     open_as(contents, profile, None)
 }
 
-/// As [`open`], and reads a file that has several formats as the one of `wish`. One
-/// that has not that format is read as what it is.
+/// As [`open`], but reads a file in the format `wish` if it has several. A file without
+/// that format is read in the one it has.
 ///
 /// # Errors
 /// As those of [`open`].

@@ -1,5 +1,5 @@
-//! What a file is that is no kernel: the message that says what somebody had in
-//! hand, or what is missing for the format that the file nearly has.
+//! Messages for files that are no kernel: what the file is instead, or what it lacks
+//! for the format that it nearly has.
 
 use goblin::elf::Elf;
 use goblin::elf::header::{
@@ -76,7 +76,7 @@ pub(super) fn miss(file: &[u8]) -> ImageError {
     if file.get(510..512) == Some(b"\x55\xaa") {
         return is("a boot sector, or a whole disk, without \"HdrS\" at 0x202");
     }
-    // What has a name is called by it: boot loaders and disks hold this magic as well.
+    // Check named formats first: boot loaders and disks hold this magic as well.
     if let Some(what) = super::multiboot::near_miss(file) {
         return not(what);
     }
@@ -86,7 +86,7 @@ pub(super) fn miss(file: &[u8]) -> ImageError {
     not(unnamed(file))
 }
 
-/// What is said of a file that nothing gives a name.
+/// Describes a file of no known format.
 fn unnamed(file: &[u8]) -> String {
     let start = file.get(..0x1000.min(file.len())).unwrap_or_default();
     if file.is_empty() {
@@ -107,7 +107,7 @@ fn unnamed(file: &[u8]) -> String {
     }
 }
 
-/// What an ELF file is that is no kernel.
+/// Describes an ELF file that is no kernel.
 fn elf(file: &[u8]) -> String {
     let header = match Elf::parse_header(file) {
         Ok(header) => header,
@@ -172,7 +172,7 @@ fn program_headers(file: &[u8], header: &Header) -> Option<Vec<ProgramHeader>> {
     ProgramHeader::parse(table, 0, header.e_phnum.into(), context).ok()
 }
 
-/// What a PE file is that is neither a bzImage nor a UKI.
+/// Describes a PE file that is neither a bzImage nor a UKI.
 fn pe(file: &[u8]) -> String {
     let pe = match Pe::parse(file) {
         Ok(Some(pe)) => pe,

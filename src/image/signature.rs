@@ -15,8 +15,8 @@ pub fn is_signed(file: &[u8]) -> Option<bool> {
     certificates(file).map(|table| table.is_some())
 }
 
-/// Where the last of what a PE file's headers name ends: sections and signature,
-/// as far as the file reaches. `None`: not a PE file, or a damaged one.
+/// Where a PE file ends by its headers: behind its last section or signature, cut to
+/// the file's size. `None`: not a PE file, or a damaged one.
 pub(super) fn end(file: &[u8]) -> Option<usize> {
     let sections = Pe::parse(file).ok()??.sections.into_iter();
     let table = certificates(file)?.map(|(start, size)| u64::from(start) + u64::from(size));
@@ -30,7 +30,7 @@ fn certificates(file: &[u8]) -> Option<Option<(u32, u32)>> {
     let header = Header::parse(file).ok()?.optional_header?;
     let table = header.data_directories.get_certificate_table();
     let table = table.filter(|table| table.size != 0);
-    // Of this table alone the address is one in the file.
+    // Only this table's address is an offset in the file.
     Some(table.map(|table| (table.virtual_address, table.size)))
 }
 

@@ -85,7 +85,7 @@ impl<'a> Uki<'a> {
 
     fn of(file: &'a [u8], pe: Pe<'a>) -> Result<Self, ImageError> {
         let sizes = pe.sections.iter().map(|section| section.bytes.len());
-        // Whoever looks at all of them is to look at no byte a thousand times.
+        // Overlapping sections would make the work on all sections quadratic.
         if sizes.sum::<usize>() > file.len() {
             let what = "its sections overlap: together they have more bytes than the file";
             return Err(malformed(what.to_owned()));
@@ -160,7 +160,7 @@ impl<'a> Uki<'a> {
     /// The kernel inside.
     ///
     /// # Errors
-    /// When it is none, or none of Linux for x86_64.
+    /// When the section holds no kernel, or not a Linux for x86_64.
     pub fn kernel(&self) -> Result<LinuxKernel<'a>, ImageError> {
         let inside = |error| ImageError::Inside {
             container: "the section .linux of the UKI".to_owned(),
@@ -216,7 +216,7 @@ impl<'a> Addon<'a> {
     /// Reads an addon.
     ///
     /// # Errors
-    /// When it is none, or damaged, or made for another kind of machine.
+    /// When the file is no addon, or is damaged or made for another kind of machine.
     pub fn parse(file: &'a [u8]) -> Result<Self, ImageError> {
         let not = |why: &str| ImageError::Unsupported(format!("this is no addon for a UKI: {why}"));
         let pe = Pe::parse(file).map_err(malformed)?;
@@ -224,7 +224,7 @@ impl<'a> Addon<'a> {
         if pe.has(".linux") {
             return Err(not("it has a kernel (.linux) of its own"));
         }
-        // The last one is for machines without ACPI, and of no use here.
+        // `.dtbauto` is for machines without ACPI: it makes the file an addon, but is not used.
         const PARTS: [&str; 5] = [".cmdline", ".dtb", ".initrd", ".ucode", ".dtbauto"];
         if !PARTS.iter().any(|name| pe.has(name)) {
             return Err(not(

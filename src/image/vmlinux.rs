@@ -174,7 +174,7 @@ fn banners(bytes: &[u8]) -> impl Iterator<Item = &str> {
         let rest = rest.get(..MAX_BANNER).unwrap_or(rest);
         let end = rest.iter().position(|byte| matches!(byte, b'\n' | 0))?;
         let text = std::str::from_utf8(rest.get(..end)?).ok()?;
-        // Others have the words as well, with `%s` behind them.
+        // Other strings begin with the same words, but continue with `%s`.
         let is_release = series(text).is_some() && !text.contains(char::is_control);
         is_release.then_some(text)
     })
@@ -262,7 +262,7 @@ fn five_level(file: &[u8], series: Option<(u32, u32)>) -> bool {
         })
 }
 
-/// What a bzImage of the same kernel says, as far as a loader or the kernel reads it.
+/// The setup header of a bzImage of the same kernel, with the fields that matter here.
 fn setup_header(base: u64, span: u32, series: Option<(u32, u32)>, five_level: bool) -> SetupHeader {
     let mut header = SetupHeader::new_zeroed();
     // The root file system is mounted read-only at first, unless the command line
@@ -285,7 +285,7 @@ fn setup_header(base: u64, span: u32, series: Option<(u32, u32)>, five_level: bo
     header.min_alignment = MIN_ALIGNMENT;
     let mut flags = xloadflags::KERNEL_64 | xloadflags::CAN_BE_LOADED_ABOVE_4G;
     if series >= Some((3, 14)) {
-        // A kernel without EFI does not look at what it is told of EFI.
+        // Set even for a kernel without EFI: it ignores EFI data.
         flags |= xloadflags::EFI_KEXEC;
     }
     if five_level {

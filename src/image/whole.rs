@@ -1,9 +1,9 @@
-//! Whether an initrd is one that Linux unpacks, and is all there.
+//! Whether an initrd is complete, and in a format that Linux unpacks.
 //!
-//! Looked at for every load, so it must cost little: where the packing tells its own end
-//! (cpio, zstd, lz4, xz, bzip2), that is followed from head to head and nothing is unpacked
-//! but the first bytes. gzip tells the unpacked size at its end: a size that cpio makes
-//! is believed. What is not believed is unpacked, and thrown away.
+//! Every load checks this, so it must be cheap. Where the format tells where it ends (cpio,
+//! zstd, lz4, xz, bzip2), the check goes from header to header and unpacks only the first
+//! bytes. gzip ends with the unpacked size: a size that cpio can have is accepted. Any
+//! other gzip stream is unpacked completely, and the result discarded.
 
 use std::io::{self, ErrorKind, Read};
 
@@ -22,13 +22,13 @@ const CPIO_BLOCK: u64 = 512;
 /// A packed initrd is not smaller than its contents by more than this.
 const RATIO: u64 = 16;
 
-/// Why the next kernel will not find in an initrd what was put in.
+/// Why the next kernel will not unpack all of an initrd.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Flaw {
     /// Zeroes, and nothing else.
     #[error("it holds nothing but zeroes")]
     Zeroes,
-    /// An archive ends before its end.
+    /// An archive is cut short.
     #[error("the {what} archive that begins at byte {at} is cut short")]
     Cut {
         /// How it is packed.
@@ -133,8 +133,8 @@ impl Fault {
     }
 }
 
-/// Where the packed archive at the start of `bytes` ends; `None` where that is not known,
-/// and it is whole.
+/// Where the packed archive at the start of `bytes` ends; `None` if it is whole, but its
+/// end is not known.
 fn packed(bytes: &[u8], format: Compression) -> Result<Option<usize>, Fault> {
     let end = match format {
         Compression::Zstd => Some(zstd_end(bytes).ok_or(Fault::Cut)?),
@@ -228,7 +228,7 @@ fn zstd_end(bytes: &[u8]) -> Option<usize> {
         let [low, middle, high] = *bytes.get(at..)?.first_chunk::<3>()?;
         let head = u32::from_le_bytes([low, middle, high, 0]);
         let size = usize::try_from(head >> 3).ok()?;
-        // A block of the kind 1 is one byte, repeated.
+        // A block of type 1 holds one byte, which is repeated.
         at += 3 + if head >> 1 & 3 == 1 { 1 } else { size };
         if head & 1 == 1 {
             break;
@@ -255,8 +255,8 @@ fn lz4_end(bytes: &[u8]) -> Option<usize> {
     left.iter().all(|byte| *byte == 0).then_some(at)
 }
 
-/// Whether the last four bytes are the size of a cpio archive that `bytes` may unpack to.
-/// Of streams that are cut short, one in a thousand ends so.
+/// Whether the last four bytes may be the size of the cpio archive that `bytes` unpack to.
+/// One in a thousand truncated streams passes this by chance.
 fn gzip_is_plausible(bytes: &[u8]) -> bool {
     let packed = bytes.len() as u64;
     let Some(size) = bytes.last_chunk().map(|size| u32::from_le_bytes(*size)) else {
@@ -331,7 +331,7 @@ fn without_zeroes(bytes: &[u8]) -> &[u8] {
     bytes.get(..end).unwrap_or_default()
 }
 
-/// What something begins with that is no archive for Linux.
+/// Describes the first bytes of something that Linux does not unpack.
 fn describe(bytes: &[u8]) -> String {
     let magics: [(usize, &[u8], &str); 5] = [
         (

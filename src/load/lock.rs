@@ -1,8 +1,8 @@
 //! One load at a time: a lock below /run/rkexec.
 //!
-//! A load looks at what is loaded, makes the call and keeps the record. Another load in
-//! between would make the record name an image that is not the loaded one, and the message
-//! of a failure speak of what was loaded a moment ago.
+//! A load looks at what is loaded, makes the call and keeps the record. Without the lock,
+//! another load in between would leave a record of the wrong image, and a failure message
+//! about an image that is no longer loaded.
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _};
@@ -14,12 +14,12 @@ use std::time::Duration;
 
 use crate::host::Root;
 
-/// Where the lock and the records are; a tmpfs, so that a boot does not see those of another.
+/// Where the lock and the records are: a tmpfs, so that they end with the boot.
 pub(super) const DIR: &str = "/run/rkexec";
 const NAME: &str = "lock";
-/// How long another rkexec is waited for. A load takes seconds.
+/// How long to wait for another rkexec. A load takes seconds.
 pub const LIMIT: Duration = Duration::from_secs(60);
-/// How often the lock is asked for.
+/// Pause between two tries for the lock.
 const POLL: Duration = Duration::from_millis(50);
 
 /// Holds off the loads of other rkexecs until it is dropped, or this process ends.
@@ -39,7 +39,7 @@ pub enum LockError {
         .waited.as_secs()
     )]
     Busy {
-        /// Its process, where it says so.
+        /// Its process ID, if the lock file names it.
         pid: Option<u32>,
         /// How long it was waited for.
         waited: Duration,
@@ -79,8 +79,8 @@ pub fn other(pid: Option<u32>) -> String {
 }
 
 impl Lock {
-    /// Takes the lock. Another rkexec that has it is waited for, at most for `limit`;
-    /// `waiting` is told of it first.
+    /// Takes the lock. If another rkexec has it, calls `waiting` and waits for at most
+    /// `limit`.
     ///
     /// # Errors
     /// When the other one does not end, and when there is no place for a lock.
@@ -99,7 +99,7 @@ impl Lock {
         let mut waiting = Some(waiting);
         let mut waited = Duration::ZERO;
         loop {
-            // Each time anew: where somebody removed the file, a new one holds the lock.
+            // Open it in every round: if the file was removed, a new one holds the lock.
             let file = open(&path).map_err(failed)?;
             match file.try_lock() {
                 Ok(()) if is_at(&file, &path) => {
@@ -163,14 +163,14 @@ fn is_at(file: &File, path: &Path) -> bool {
     }
 }
 
-/// Says who holds the lock. Who waits then names no process if this fails.
+/// Writes this process's ID into the lock file. If that fails, a waiting rkexec names none.
 fn claim(file: &File) {
     let _ = file
         .set_len(0)
         .and_then(|()| file.write_all_at(format!("{}\n", std::process::id()).as_bytes(), 0));
 }
 
-/// The process that says that it holds the lock.
+/// The process ID in the lock file.
 fn holder(file: &File) -> Option<u32> {
     let mut text = String::new();
     file.take(16).read_to_string(&mut text).ok()?;

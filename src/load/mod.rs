@@ -1,5 +1,5 @@
-//! Carrying out a plan: one system call, and a look whether the files stayed
-//! what they were.
+//! Carries out a plan: one system call, and a check that the files did not
+//! change.
 
 pub mod initrds;
 pub mod lock;
@@ -38,7 +38,7 @@ pub enum LoadError {
     /// The call failed, or must fail and was not made.
     #[error(transparent)]
     Sys(#[from] SysError),
-    /// What is no file could not be made one for kexec_file_load.
+    /// Kernel or initrd could not be copied to a file for kexec_file_load.
     #[error("copying {what} in memory failed")]
     Copy {
         /// Kernel or initrd.
@@ -134,7 +134,7 @@ pub fn load(
     if let Some(error) = SysError::forbidden(&attempt) {
         return Err(error.into());
     }
-    // A file that changed before the call costs nothing yet.
+    // Check before the call, while a changed file does no harm.
     let changed = |changed, after| LoadError::Changed { changed, after };
     files
         .unchanged()
@@ -169,10 +169,9 @@ pub fn load(
         .map_err(|what| changed(what, unload_after_change(&attempt, when_busy)))
 }
 
-/// The kernel reads the files itself and holds them against writers while it
-/// does: what it loads of a file given as it is, is what it read. What is not a
-/// whole file, or several, is copied: it was read here before, so the files are
-/// looked at once more.
+/// With kexec_file_load the kernel reads the files itself and keeps writers off
+/// meanwhile, so a file that is passed as it is needs no check. Parts of a file, and
+/// several files, are copied. They were read earlier, so their files are checked again.
 fn file_load(
     plan: &Plan<'_>,
     kernel: &[u8],
@@ -220,7 +219,7 @@ fn file_load(
     .map_err(|errno| SysError::failed(attempt, errno).into())
 }
 
-/// The file that `bytes` are the whole of.
+/// The file whose whole contents are `bytes`.
 fn whole<'a>(bytes: &[u8], files: &'a [MappedFile]) -> Option<&'a MappedFile> {
     files.iter().find(|file| std::ptr::eq(file.bytes(), bytes))
 }

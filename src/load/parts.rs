@@ -43,11 +43,10 @@ pub enum PartsError {
 impl<'a> Parts<'a> {
     /// The parts of `found` and `addons`, then the initrds in `files`, for `request`.
     ///
-    /// As systemd-stub does it: the command lines of addons follow that of the
-    /// UKI, their initrds its initrd; their microcode goes before its own, the
-    /// last addon's first, and the last device tree counts. A command line or a
-    /// device tree that the request gives replaces that of the UKI; the running
-    /// command line replaces those of the addons, too.
+    /// The order is systemd-stub's. Command lines and initrds of addons follow those of
+    /// the UKI. Microcode of addons goes before the UKI's, the last addon's first. The
+    /// last device tree counts. A command line or device tree in the request replaces
+    /// the UKI's; the running command line replaces those of the addons, too.
     ///
     /// # Errors
     /// When a part is damaged or made for another kernel.
@@ -97,7 +96,7 @@ impl<'a> Parts<'a> {
                 cmdline.append.splice(..0, added);
                 own.into_iter().collect()
             }
-            // It may be made of them.
+            // The running line may already contain the addons' lines.
             CmdlineBase::Running => own.into_iter().chain(added).collect(),
         };
         if !unused.is_empty() {

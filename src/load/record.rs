@@ -1,8 +1,8 @@
 //! What rkexec loaded, for as long as this boot lasts: /run/rkexec.
 //!
-//! The kernel tells that an image is loaded and not which one. The record says
-//! from which files, with which command line and for which machine, so that
-//! the same can be loaded again, and that it shows when it no longer fits.
+//! The kernel tells that an image is loaded, but not which one. The record names
+//! its files, its command line and the machine it was loaded for. With it, the same
+//! image can be loaded again, and `status` can tell when it no longer fits.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
@@ -32,9 +32,9 @@ const SCHEMA: u32 = 1;
 /// What was loaded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LoadRecord {
-    /// Version of the format; one of another version is nobody's.
+    /// Version of the format. A record of another version is ignored.
     schema: u32,
-    /// Which boot it belongs to: a copied /run is nobody's, either.
+    /// Which boot it belongs to. A record of another boot (a copied /run) is ignored.
     boot_id: String,
     /// Version of rkexec that loaded it.
     pub rkexec: String,
@@ -149,7 +149,7 @@ pub enum RecordError {
     },
 }
 
-/// A file of a name of its own, which goes unless it becomes another one.
+/// A file with a unique name, removed on drop unless it was renamed.
 struct Temporary(PathBuf);
 
 impl Temporary {
@@ -165,7 +165,7 @@ impl Temporary {
                 .open(&path)
         };
         let file = create().or_else(|error| match error.kind() {
-            // Of a process with this number that was killed meanwhile.
+            // Left by a killed process that had the same ID.
             io::ErrorKind::AlreadyExists => std::fs::remove_file(&path).and_then(|()| create()),
             _ => Err(error),
         })?;
@@ -178,7 +178,7 @@ impl Temporary {
 }
 
 impl Drop for Temporary {
-    /// After a rename there is none of that name.
+    /// After a rename the file is no longer there, which is fine.
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.0);
     }
@@ -207,7 +207,7 @@ impl LoadRecord {
         let real = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let made = match (image, &plan.crash) {
             (_, Some(crash)) => crash.asked_cmdline.as_bstr(),
-            // Without the name, which comes from the file again.
+            // Leave out the name: a load of the record takes it from the file.
             (Image::Multiboot(kernel), None) => {
                 let line = plan.cmdline.as_bstr();
                 let rest = line.strip_prefix(kernel.name.as_slice()).unwrap_or(line);
@@ -259,15 +259,14 @@ impl LoadRecord {
         let Some(bytes) = root.read_optional(&file(target))? else {
             return Ok(None);
         };
-        // Of another version, or half written by one that was killed: nobody's.
+        // Ignore a record of another version, or half written by a killed process.
         let record = serde_json::from_slice::<Self>(&bytes).ok();
         let boot_id = boot_id(root)?;
         Ok(record.filter(|record| record.schema == SCHEMA && record.boot_id == boot_id))
     }
 
-    /// The record of what is loaded now; `None` when nothing is, and when the kernel
-    /// does not treat it as it would treat what was recorded: then another tool
-    /// loaded it since.
+    /// The record of what is loaded now. `None` when nothing is, or when the kernel does not
+    /// handle hotplug for the image as recorded: then another tool loaded it since.
     ///
     /// # Errors
     /// As [`Self::read`].
@@ -364,17 +363,16 @@ impl LoadRecord {
         })
     }
 
-    /// Tells `security` what was found out by this load: that the kernel refuses
-    /// kexec_load, although no fact says so. Where the choice is free, the same call is
-    /// then planned again, and nothing differs.
+    /// Tells `security` if this load found that the kernel refuses kexec_load although no
+    /// fact says so. With `--syscall auto`, the plan then chooses the same call again.
     pub fn teach(&self, choice: SyscallChoice, security: &mut Security) {
         if self.kexec_load_refused && choice == SyscallChoice::Auto {
             security.kexec_load_refused = true;
         }
     }
 
-    /// In what this load differs from `wanted`, in words; `None` when loading
-    /// `wanted` would change nothing.
+    /// How this load differs from `wanted`, in words; `None` when loading `wanted`
+    /// would change nothing.
     #[must_use]
     pub fn differs(&self, wanted: &Self) -> Option<String> {
         let (old, new) = (self.blobs.as_ref(), wanted.blobs.as_ref());
@@ -401,12 +399,12 @@ impl LoadRecord {
         ];
         let other = facts.into_iter().find(|(same, _)| !same);
         if let Some((_, what)) = other {
-            return Some(format!("{what} is another one now"));
+            return Some(format!("{what} has changed since the load"));
         }
         match (&self.fit, &wanted.fit) {
             (Some(old), Some(new)) => old.differs(new),
             (None, None) => None,
-            _ => Some("the target is another one now".to_owned()),
+            _ => Some("the target has changed since the load".to_owned()),
         }
     }
 }

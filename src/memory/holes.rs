@@ -1,4 +1,4 @@
-//! The search for places: free memory that remembers what it gave out.
+//! The search for places: free memory, less what was already given out.
 
 use crate::base::{PAGE_SIZE, PhysRange};
 
@@ -88,8 +88,8 @@ impl Holes {
         &self.free
     }
 
-    /// Takes every page that one of `ranges` touches out. One pass, for there may be as
-    /// many of them as there are holes.
+    /// Removes every page that one of `ranges` touches. It is one pass, because there may be
+    /// as many ranges as holes.
     pub fn remove_all(&mut self, ranges: impl IntoIterator<Item = PhysRange>) {
         let mut taken: Vec<PhysRange> = ranges.into_iter().filter_map(touched_pages).collect();
         taken.sort_unstable();
@@ -103,7 +103,7 @@ impl Holes {
                 }
                 left.extend(PhysRange::from_bounds(start, range.start().min(hole.end())).ok());
                 start = start.max(range.end());
-                // It may reach into the next hole.
+                // The range may reach into the next hole.
                 if range.end() > hole.end() {
                     break;
                 }
@@ -114,7 +114,7 @@ impl Holes {
         self.free = left;
     }
 
-    /// Takes every page that `range` touches out.
+    /// Removes every page that `range` touches.
     pub fn remove(&mut self, range: PhysRange) {
         let Some(pages) = touched_pages(range) else {
             return;

@@ -16,8 +16,8 @@ impl<T> Default for Layer<T> {
 }
 
 impl<T: Clone + PartialEq> Layer<T> {
-    /// A layer from ranges that are sorted and disjoint already; a range that
-    /// is not is cut to what lies behind its predecessor.
+    /// A layer from sorted, disjoint ranges. A range that overlaps its predecessor
+    /// is cut to the part behind it.
     pub fn push(&mut self, range: PhysRange, value: T) {
         let floor = self.0.last().map_or(0, |(last, _)| last.end());
         if let Ok(range) = PhysRange::from_bounds(range.start().max(floor), range.end()) {

@@ -1,8 +1,8 @@
-//! One map out of three sources that each tell a part of the truth.
+//! One map out of three incomplete sources.
 //!
-//! The table of rules is in ARCHITECTURE.md, "Memory rules"; every row of it
-//! is one arm of [`judge`], but for that of EFI's tables, which may begin and end
-//! inside a range of all the others: it is [`MemoryMap::keep_for_efi`].
+//! The table of rules is in ARCHITECTURE.md, "Memory rules". Every row is one arm of
+//! [`judge`], except the row of EFI's tables: these may begin and end inside a range
+//! of all other sources, so [`MemoryMap::keep_for_efi`] applies it.
 
 use std::collections::BTreeSet;
 
@@ -20,7 +20,7 @@ pub enum MemoryKind {
     Ram,
     /// RAM that was added since boot (a DIMM, a balloon).
     HotAddedRam,
-    /// RAM that a driver added, and may not be there at the next boot.
+    /// RAM that a driver added. It may be gone at the next boot.
     DriverManaged(String),
     /// Persistent memory with a description (NVDIMM).
     PersistentMemory,
@@ -38,7 +38,7 @@ pub enum MemoryKind {
     SoftReserved,
     /// A type this program does not know.
     Unknown,
-    /// RAM for the firmware, and nothing for the kernel (`mem=`).
+    /// RAM by the firmware's map that the running kernel does not use (`mem=`).
     Withheld,
     /// RAM in which EFI or the kernel keeps a table that the next kernel reads.
     EfiTables,
@@ -124,7 +124,7 @@ pub struct Sources {
     pub firmware: Option<E820Type>,
     /// Type in the e820 table the running kernel was booted with.
     pub boot_e820: Option<E820Type>,
-    /// What of EFI names it, where that decides.
+    /// The part of EFI that names it, if that decided.
     pub efi: Option<&'static str>,
 }
 
@@ -219,7 +219,7 @@ impl MemoryMap {
                 MapPolicy::FixedUp => verdict.e820,
                 MapPolicy::Firmware => firmware.map(publishable),
             };
-            // What the next kernel takes for no RAM, it does not keep what lies there for.
+            // A segment must lie in RAM of the next kernel's map, or it may be overwritten.
             let (placement, reason) = match (verdict.placement, e820) {
                 (Placement::Allowed | Placement::LastChoice, told)
                     if told != Some(E820Type::RAM) =>
@@ -247,8 +247,8 @@ impl MemoryMap {
         map
     }
 
-    /// The rule for what EFI needs kept: tables that the next kernel reads (the memory
-    /// attributes table), and /proc/iomem calls their memory System RAM.
+    /// The rule for EFI's tables that the next kernel reads (the memory attributes table)
+    /// although /proc/iomem calls their memory System RAM.
     fn keep_for_efi(&mut self, kept: &Kept) {
         let range = kept.range;
         let first = self
@@ -293,7 +293,7 @@ impl MemoryMap {
         }
     }
 
-    /// Makes `range` a pool: what the next kernel is told of it is `e820`, and
+    /// Makes `range` a pool: it has the type `e820` in the next kernel's map, and
     /// no segment goes there.
     pub fn set_pool(&mut self, range: PhysRange, name: &str, e820: E820Type, reason: &'static str) {
         self.change(range, |region| {
@@ -304,8 +304,8 @@ impl MemoryMap {
         });
     }
 
-    /// Changes what lies in one of `ranges`, which are sorted and disjoint. One pass, for
-    /// there may be as many of them as there are regions.
+    /// Changes what lies in one of `ranges`, which are sorted and disjoint. It is one pass,
+    /// because there may be as many ranges as regions.
     pub fn change_all(&mut self, ranges: &[PhysRange], edit: impl Fn(&mut Region)) {
         let mut changed = Vec::with_capacity(self.regions.len() + 2 * ranges.len());
         let mut ranges = ranges.iter().peekable();
@@ -331,7 +331,7 @@ impl MemoryMap {
                     inside
                 }));
                 let left = part(to.max(start), end);
-                // It may reach into the next region.
+                // The range may reach into the next region.
                 let is_done = range.end() <= end;
                 rest = left;
                 if is_done {
@@ -550,7 +550,7 @@ fn publishable(kind: E820Type) -> E820Type {
     if kind.is_ram() { E820Type::RAM } else { kind }
 }
 
-/// The rules. `added`: what tells the RAM of the time of boot does not name it.
+/// The rules. `added`: the source that lists the RAM present at boot does not list it.
 fn judge(
     iomem: Option<&Class>,
     firmware: Option<E820Type>,

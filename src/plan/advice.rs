@@ -1,4 +1,4 @@
-//! What the operator is told: warnings, and the reservation that would do.
+//! Advice for the operator: warnings, and how large a reservation must be.
 
 use bstr::{BStr, ByteSlice as _};
 
@@ -11,8 +11,8 @@ use crate::host::crash::DM_CRYPT_KEYS;
 use crate::image::LinuxKernel;
 use crate::memory::{MapPolicy, MemoryKind};
 
-/// A crash kernel that finds no place in its reservation is told of as such, with the
-/// reservation that it needs; other errors stay.
+/// Turns "no place" for a crash kernel into an error that names the reservation it needs.
+/// Other errors are passed on unchanged.
 pub(super) fn of_crash(
     error: PlanError,
     request: &LoadRequest,
@@ -36,7 +36,7 @@ pub(super) fn of_crash(
             initrds,
         );
         let needed = sizing.map_or(0, |sizing| sizing.needed());
-        // At least what is missing for the place that was not found.
+        // Suggest at least as much more as the failed search lacked.
         let largest = hole.largest.first().map_or(0, |range| range.size());
         let missing = hole.size.saturating_sub(largest).saturating_add(hole.align);
         let more = reservation.target.size().saturating_add(missing);
@@ -47,7 +47,7 @@ pub(super) fn of_crash(
     })
 }
 
-/// That `line`, which the request made, is empty. Who gives an empty line means it.
+/// A warning when `line` is empty, unless the request gave an empty line on purpose.
 pub(super) fn empty_line(request: &LoadRequest, line: &BStr) -> Option<String> {
     let is_empty = |line: &BStr| line.trim_ascii().is_empty();
     let given =
@@ -80,7 +80,7 @@ pub(super) fn unfit_for_crash(line: &BStr) -> impl Iterator<Item = String> {
 
 pub(super) fn general_warnings(request: &LoadRequest, host: &Host) -> Vec<String> {
     let mut warnings = Vec::new();
-    // Unasked, kexec_load is not taken there; a crash kernel takes nothing over.
+    // Without --syscall, the choice avoids kexec_load here. Crash kernels take over no KHO state.
     let is_forced = request.syscall == SyscallChoice::Only(Syscall::KexecLoad);
     if is_forced && request.target == Target::Normal {
         warnings.extend(host.security.kho.forbids_kexec_load());
@@ -94,7 +94,7 @@ pub(super) fn general_warnings(request: &LoadRequest, host: &Host) -> Vec<String
     warnings
 }
 
-/// What is to be known of the map that `plan` hands over.
+/// Warnings about the memory map that `plan` hands over.
 pub(super) fn map_warnings(request: &LoadRequest, plan: &Plan<'_>) -> Vec<String> {
     let mut warnings = Vec::new();
     let withheld: u64 = plan
@@ -104,8 +104,8 @@ pub(super) fn map_warnings(request: &LoadRequest, plan: &Plan<'_>) -> Vec<String
         .filter(|region| region.kind == MemoryKind::Withheld && region.e820.is_none())
         .map(|region| region.range.size())
         .sum();
-    // kexec_file_load hands them over, and that is another warning. A crash kernel gets
-    // no RAM but its own.
+    // kexec_file_load hands them over, which has its own warning. A crash kernel gets
+    // only its own RAM.
     if withheld > 0
         && plan.syscall.name == Syscall::KexecLoad
         && request.target == Target::Normal
@@ -160,7 +160,7 @@ pub(super) fn crash_warnings(host: &Host, crash: &CrashPlan, plan: &Plan<'_>) ->
              dump only when the crash kernel is loaded again (rkexec arm --watch)"
         ));
     }
-    // The running kernel sets a copy of it aside for what it loads itself.
+    // With kexec_file_load the running kernel saves a copy of this memory itself.
     if !by_kernel && crate::base::version(&host.release).is_some_and(|version| version < (5, 5)) {
         warnings.push(
             "the running kernel may use memory below 1 MiB (Linux before 5.5), and the dump does not hold it"

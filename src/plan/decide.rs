@@ -1,4 +1,4 @@
-//! Which system call: decided from facts, before any call, and said aloud.
+//! Chooses the system call from facts, before any call is made, and gives the reason.
 
 use bstr::{BStr, ByteSlice as _};
 
@@ -40,7 +40,7 @@ pub struct Decision {
 ///
 /// # Errors
 /// When the request contradicts the choice, or kexec_load is forbidden and
-/// kexec_file_load would refuse, or do harm that nobody asked for.
+/// kexec_file_load would refuse, or do harm that the request does not accept.
 pub(super) fn decide(
     request: &LoadRequest,
     host: &Host,
@@ -91,7 +91,7 @@ pub(super) fn decide(
                 return Err(neither(format!("refuses this image: {reason}"), way_out));
             }
             if let Some((option, reason)) = needs_load {
-                // A pool carried over is there without any option.
+                // A carried pool is there without an option, so there is none to leave out.
                 let way_out = option
                     .starts_with("--")
                     .then(|| format!("leave {option} out: only kexec_load can do it"));
@@ -128,7 +128,7 @@ fn favours_file_load(request: &LoadRequest, host: &Host) -> Option<String> {
     ))
 }
 
-/// Decides for a kernel that is no Linux.
+/// Decides for a kernel other than Linux.
 ///
 /// # Errors
 /// When kexec_load is forbidden, or the other call was asked for.
@@ -171,7 +171,7 @@ fn file_load_refuses(host: &Host, image: &LinuxKernel<'_>) -> Option<&'static st
     }
 }
 
-/// The wish that only kexec_load fulfils, and why.
+/// The option that only kexec_load can fulfil, and why.
 fn needs_kexec_load(
     request: &LoadRequest,
     handover: &Handover,
@@ -234,7 +234,7 @@ fn forbids_kexec_load(request: &LoadRequest, host: &Host) -> Option<String> {
 pub(super) struct Harm {
     /// What kexec_file_load does, for instance `drops 12 of 140 e820 entries`.
     pub what: String,
-    /// Bad enough that nobody gets it unasked.
+    /// Bad enough that the call is used only when the operator asks for it.
     pub severe: bool,
 }
 
@@ -253,11 +253,11 @@ pub(super) fn harm(
         let what = format!("drops {dropped} of {} e820 entries", kernels.len());
         harm.push(Harm { what, severe: true });
     }
-    // What a crash kernel is told to be RAM is its reservation.
+    // A crash kernel is told that only its reservation is RAM.
     if target == Target::Crash {
         return harm;
     }
-    // What was set aside by hand the next kernel sets aside as well, by the same words.
+    // Memory set aside by `memmap=` stays set aside if the next line has the same words.
     let (here, next) = (by_hand(host.cmdline.as_bstr()), by_hand(line.as_bstr()));
     let is_lost = here.iter().any(|word| !next.contains(word));
     let severe = |kind: &MemoryKind| match kind {
@@ -286,7 +286,7 @@ pub(super) fn harm(
             });
         }
     }
-    // Not severe: every EFI machine has some, and no kernel dies of it.
+    // Not severe: every EFI machine has such tables, and kernels run without them.
     if let Some((bytes, first, _)) = handed_over_as_ram(tables.into_iter(), kernels) {
         harm.push(Harm {
             what: format!(
@@ -299,14 +299,14 @@ pub(super) fn harm(
     harm
 }
 
-/// The memory that `line` sets aside, word by word.
+/// The `memmap=` words of `line`, which set memory aside.
 fn by_hand(line: &BStr) -> Vec<&BStr> {
     let words = cmdline::words(line);
     words.filter(|word| word.starts_with(b"memmap=")).collect()
 }
 
-/// How many bytes of `regions`, where it is not RAM, are RAM in `kernels`; the first of
-/// them, and what they are.
+/// Bytes that are not RAM in `regions` but RAM in `kernels`: how many, the first range
+/// of them, and its kind.
 fn handed_over_as_ram<'a>(
     regions: impl Iterator<Item = &'a Region>,
     kernels: &[(PhysRange, E820Type)],
@@ -320,7 +320,7 @@ fn handed_over_as_ram<'a>(
             .skip(after)
             .take_while(|(range, _)| range.start() < region.range.end());
         for (range, _) in near.filter(|(_, kind)| kind.is_ram()) {
-            // Page 0 is reserved by every kernel for itself.
+            // Every kernel reserves page 0.
             let part = range
                 .intersection(region.range)
                 .filter(|part| part.end() > PAGE_SIZE);

@@ -288,7 +288,7 @@ fn wishes_that_only_kexec_load_fulfils() {
         assert_eq!(
             decided(&forced, &plain()),
             Err(format!(
-                "{option} cannot be had with kexec_file_load: {reason}"
+                "{option} does not work with kexec_file_load: {reason}"
             ))
         );
     }

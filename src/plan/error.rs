@@ -11,7 +11,7 @@ use crate::memory::NoHole;
 /// Why there is no plan.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
-    /// No kernel can be loaded on this machine, whatever is asked for.
+    /// No kernel can be loaded on this machine, with any options.
     #[error("{}", .0.why)]
     Environment(Refusal),
     /// The next kernel would not find its firmware.
@@ -57,13 +57,13 @@ pub enum PlanError {
         /// First address not allowed.
         max: u64,
     },
-    /// The machine runs with 5-level paging, and the kernel cannot start so.
+    /// The machine uses 5-level paging, and the kernel cannot be entered with it.
     #[error(
         "the running kernel uses 5-level paging (LA57), and the new one cannot be entered in it (XLF_5LEVEL)"
     )]
     FiveLevel,
     /// A wish that kexec_file_load cannot fulfil.
-    #[error("{option} cannot be had with kexec_file_load: {reason}")]
+    #[error("{option} does not work with kexec_file_load: {reason}")]
     NotWithFileLoad {
         /// The option.
         option: &'static str,
@@ -86,7 +86,7 @@ pub enum PlanError {
         /// Why.
         reason: &'static str,
     },
-    /// A wish that no multiboot kernel can be granted.
+    /// An option that does not work with multiboot kernels.
     #[error("{option} is not for a multiboot kernel: {reason}")]
     NotForMultiboot {
         /// The option.
@@ -96,12 +96,12 @@ pub enum PlanError {
         /// What to do about it, where something can be done.
         hint: Option<&'static str>,
     },
-    /// A multiboot kernel does not start without being told of this.
+    /// A multiboot kernel requires something that cannot be given to it.
     #[error("this multiboot kernel requires to be told of {what}, and cannot be: {why}")]
     MultibootNeeds {
-        /// What it wants to be told of.
+        /// What it requires.
         what: String,
-        /// Why it cannot be told.
+        /// Why it cannot be given.
         why: String,
     },
     /// The kernel cannot lie where it is linked.
@@ -109,7 +109,7 @@ pub enum PlanError {
     Occupied {
         /// Where it wants to lie, in whole pages.
         range: PhysRange,
-        /// What speaks against it.
+        /// Why it cannot lie there.
         why: String,
     },
     /// More segments than the call takes.
@@ -137,7 +137,7 @@ pub enum PlanError {
     /// Purgatory cannot be filled.
     #[error(transparent)]
     Purgatory(#[from] crate::purgatory::ImageError),
-    /// The kernel takes none so large.
+    /// The running kernel refuses an image this large.
     #[error(
         "an image of {size:#x} bytes: the kernel takes at most half of the RAM, {limit:#x} bytes"
     )]
@@ -153,8 +153,8 @@ pub enum PlanError {
 }
 
 impl PlanError {
-    /// The same of a crash kernel, which has no other place than its reservation;
-    /// `way_out` is asked when something found no place there.
+    /// The same error for a crash kernel, which must fit its reservation. `way_out` is
+    /// called only when something found no place there.
     pub(super) fn of_crash(self, way_out: impl FnOnce(&NoHole) -> String) -> Self {
         match self {
             Self::NoHole(hole) => Self::NotInReservation {
@@ -165,7 +165,7 @@ impl PlanError {
         }
     }
 
-    /// Whether the options contradict each other, or ask for what cannot be.
+    /// Whether the options contradict each other, or ask for something impossible.
     #[must_use]
     pub const fn is_usage(&self) -> bool {
         matches!(

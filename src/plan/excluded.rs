@@ -1,4 +1,4 @@
-//! What is memory, and yet no place for segments.
+//! Memory that segments must not use.
 
 use super::taken::{Taken, taken};
 use super::{Excluded, Plan};
@@ -12,20 +12,20 @@ const MAX_WORDS: usize = 4;
 /// Why memory that the command line takes away is kept free.
 const BY_LINE: &str = "the new command line takes it from the next kernel";
 
-/// What the command line of a plan for Linux takes of the memory that the next
-/// kernel is told of as RAM.
+/// The RAM that the new command line of a plan for Linux takes away from the next
+/// kernel.
 pub(super) fn by_line(plan: &Plan<'_>) -> Vec<Taken> {
     let mut taken = taken(plan.cmdline.as_bstr(), E820Type::RAM);
-    // A capture kernel finds that memory in use, by itself: a line that was taken
-    // over from the running kernel names the reservation.
+    // A reused line may name the reservation in `crashkernel=`. The capture kernel itself
+    // occupies that memory, so it cannot set it aside.
     if plan.crash.is_some() {
         taken.retain(|taken| taken.parameter != "crashkernel");
     }
     taken
 }
 
-/// What is memory, and yet no place for segments. `taken` is what the new command
-/// line takes away.
+/// Memory that segments must not use, with the reasons. `taken` is what the new
+/// command line takes away.
 pub(super) fn excluded(host: &Host, plan: &Plan<'_>, taken: &[Taken]) -> Vec<Excluded> {
     let regions = plan.memory_map.regions().iter().filter_map(|region| {
         let was_ram = region.sources.firmware.is_some_and(E820Type::is_ram);
@@ -69,7 +69,7 @@ pub(super) fn excluded(host: &Host, plan: &Plan<'_>, taken: &[Taken]) -> Vec<Exc
     all
 }
 
-/// The memory that segments could lie in without that word.
+/// The part of `taken` that segments could use if its word were not on the line.
 fn of_taken(plan: &Plan<'_>, taken: &Taken) -> Vec<Excluded> {
     let regions = plan.memory_map.regions();
     let first = regions.partition_point(|region| region.range.end() <= taken.range.start());
@@ -116,13 +116,13 @@ pub(super) fn words(plan: &Plan<'_>) -> Option<(String, PhysRange)> {
     Some((list, first))
 }
 
-/// The same exclusions as if the command line took nothing away.
+/// The exclusions, without those due to the command line.
 pub(super) fn without_line(plan: &Plan<'_>) -> Vec<Excluded> {
     let others = plan.excluded.iter().filter(|it| it.reason != BY_LINE);
     others.cloned().collect()
 }
 
-/// The running kernel places the segments itself, and knows nothing of the line.
+/// Warns that the running kernel places segments without regard to the new line.
 pub(super) fn warn_of_file_load(plan: &mut Plan<'_>) {
     if let Some((words, first)) = words(plan) {
         plan.warnings.push(format!(

@@ -1,4 +1,4 @@
-//! Flags for kexec_file_load that were asked for: those that the running kernel takes.
+//! Requested flags for kexec_file_load, reduced to those that the running kernel takes.
 
 use super::{LoadRequest, Plan};
 use crate::base::Syscall;

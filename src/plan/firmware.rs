@@ -31,7 +31,7 @@ pub enum FirmwareError {
         if *rsdp { "" } else { " and no ACPI root pointer (RSDP), and could not even switch off" }
     )]
     EfiHidden {
-        /// Whether the RSDP is known all the same.
+        /// Whether the RSDP is known from another source.
         rsdp: bool,
     },
     /// EFI is not handed over, and the RSDP is not known.
@@ -95,7 +95,7 @@ pub(super) fn told(
         empty_initrd: Some(WHY_EMPTY),
     };
     match (plan.syscall.name, host.is_efi()) {
-        // The running kernel hands over what it knows itself.
+        // With kexec_file_load the running kernel hands over EFI itself.
         (Syscall::KexecFileLoad, true) => Ok(with_efi(None)),
         (Syscall::KexecFileLoad, false) => Ok(Told::default()),
         (Syscall::KexecLoad, false) => Ok(Told {
@@ -134,9 +134,9 @@ pub(super) fn told(
 enum Rsdp {
     /// boot_params tell it.
     HandedOver,
-    /// `acpi_rsdp=`, or `acpi=off`: it was thought of.
+    /// `acpi_rsdp=` or `acpi=off` on the command line: the operator decided.
     OnTheLine,
-    /// Not at all: on an EFI machine the RSDP is not where a BIOS has it.
+    /// Not at all. On an EFI machine the RSDP is not in the BIOS area.
     Unknown,
 }
 
@@ -150,7 +150,7 @@ fn rsdp(host: &Host, line: &BStr) -> Rsdp {
     }
 }
 
-/// Says so when nothing tells whether this is an EFI machine.
+/// A warning when no source tells whether this is an EFI machine.
 fn unknown(host: &Host) -> Option<String> {
     host.boot_params.is_none().then(|| {
         "whether this machine was booted through EFI is not known, for neither /sys/kernel/boot_params nor \

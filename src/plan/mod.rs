@@ -182,10 +182,10 @@ pub struct Plan<'a> {
     pub setup_data: Vec<SetupDataSummary>,
     /// The pools.
     pub pools: Vec<PlannedPool>,
-    /// What makes it a crash kernel; `None` when it is none.
+    /// The crash kernel's part; `None` for a kernel for `exec`.
     pub crash: Option<CrashPlan>,
     /// Digests of what is loaded from files; `None` without `--panic` when
-    /// nobody needs them (kexec_file_load, `--no-digest`).
+    /// nothing uses them (kexec_file_load, `--no-digest`).
     pub blobs: Option<Blobs>,
     /// Flags for kexec_file_load that were asked for and that the kernel takes.
     pub file_flags: FileFlags,
@@ -208,7 +208,7 @@ pub struct PlannedPool {
     pub reason: String,
 }
 
-/// What makes a load a crash kernel's.
+/// The part of a plan that only a crash kernel has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CrashPlan {
     /// Where it may run.
@@ -218,7 +218,7 @@ pub struct CrashPlan {
     /// The flag by which the kernel updates elfcorehdr, and the size in bytes
     /// that it wants for it; `None` with kexec_file_load, where it decides itself.
     pub hotplug: Option<(Hotplug, u64)>,
-    /// The command line as it was asked for, without what a capture kernel needs besides.
+    /// The requested command line, without the parameters that a crash load adds.
     pub asked_cmdline: BString,
 }
 
@@ -323,7 +323,7 @@ impl Plan<'_> {
     pub fn is_kept_up(&self, host: &Host) -> bool {
         match self.syscall.name {
             Syscall::KexecLoad => self.kernel_updates(),
-            // What the kernel loads it updates, wherever it can.
+            // After kexec_file_load the kernel updates the image if it can.
             Syscall::KexecFileLoad => host.loaded.crash_elfcorehdr_size.is_some(),
         }
     }
@@ -359,7 +359,7 @@ pub fn plan<'a>(
     let mut cmdline = command_line(request, host, limit)?;
     let mut memory_map =
         MemoryMap::reconcile(host, request.memory_map, &request.include_driver_managed);
-    // A crash kernel looks at the memory of the one that died, and takes nothing over.
+    // A crash kernel only reads the dead kernel's memory. It takes over no state.
     let handover = match request.target {
         Target::Normal => Handover::gather(&request.handover, host)?,
         Target::Crash => Handover::default(),
@@ -370,7 +370,7 @@ pub fn plan<'a>(
     warnings.extend(advice::empty_line(request, cmdline.as_bstr()));
     if image.format == Format::Vmlinux {
         warnings.push(
-            "a vmlinux is not randomized (KASLR): only the unpacker of a bzImage does that"
+            "no KASLR: a vmlinux always starts at a fixed address. The bzImage (vmlinuz) of the same kernel has KASLR"
                 .to_owned(),
         );
     }
@@ -421,7 +421,7 @@ pub fn plan<'a>(
             if handover.has_pools() {
                 pools::protect(request, &handover, &target(), &mut plan)?;
             } else if request.target == Target::Crash {
-                // Its memory is the reservation alone.
+                // A crash kernel may use only its reservation.
             } else if !request.handover.no_carry {
                 handover.check_cmdline(plan.cmdline.as_bstr())?;
             } else if cmdline::has(plan.cmdline.as_bstr(), "pmpool") {
@@ -446,7 +446,7 @@ pub fn plan<'a>(
                 fits?;
                 plan.blobs = Some(Blobs::of_files(image, initrds));
             } else {
-                // Of other reasons the running kernel knows more.
+                // For other reasons the running kernel's own answer says more.
                 if let Err(error @ PlanError::TakenAway { .. }) = fits {
                     return Err(error);
                 }
@@ -503,7 +503,7 @@ fn crash_plan(
     })
 }
 
-/// The command line. A pool that is forgotten is forgotten in the running one, too.
+/// The command line. `--no-carry-pools` also strips `pmpool=` from a reused one.
 fn command_line(request: &LoadRequest, host: &Host, limit: usize) -> Result<Cmdline, PlanError> {
     let mut wish = request.cmdline.clone();
     if request.handover.no_carry && wish.base == CmdlineBase::Running {

@@ -1,9 +1,9 @@
 //! Planning a multiboot kernel, Xen for one: everything lies below 4 GiB, and only
 //! kexec_load can do it.
 //!
-//! The kernel lies where it is linked, or, when it is relocatable, where it would
-//! rather be. Its modules follow above it, lowest first: small kernels look no
-//! further than they have to, and other boot loaders do the same.
+//! The kernel lies where it is linked or, when it is relocatable, at the place it
+//! prefers. Its modules follow above it, lowest first, as other boot loaders place
+//! them: small kernels search no further than they must.
 
 use std::borrow::Cow;
 
@@ -30,8 +30,8 @@ use crate::sys::SEGMENT_MAX;
 
 /// Segments besides those of the kernel and its modules: the information, purgatory.
 const OTHER_SEGMENTS: usize = 2;
-/// First address that nothing reaches: the first one after a module at the very
-/// end of 4 GiB would not be a 32-bit number.
+/// End of the memory used, one page below 4 GiB: the end address of a module that ends
+/// at 4 GiB would not fit 32 bits.
 const REACH: u64 = FOUR_GIB - PAGE_SIZE;
 
 /// Plans the load of `image` with the modules it has.
@@ -57,7 +57,7 @@ pub(super) fn plan<'a>(
     plan.take_file_flags(request, host);
     reserve_pools(&handover, &mut plan);
     plan.e820 = plan.memory_map.e820();
-    // The command line is not for a Linux: its words take no memory away.
+    // Only Linux takes memory away for words on its command line.
     plan.excluded = excluded::excluded(host, &plan, &[]);
     warn(host, image, &handover, &request.firmware_tables, &mut plan);
     place(request, host, image, &mut plan)?;
@@ -67,7 +67,7 @@ pub(super) fn plan<'a>(
     Ok(plan)
 }
 
-/// What no multiboot kernel takes.
+/// Refuses options that do not work with multiboot kernels.
 fn refuse(request: &LoadRequest, initrds: &[&[u8]]) -> Result<(), PlanError> {
     let wish = &request.handover;
     let protected = wish.protect.is_some_and(|how| how != Protection::Reserved);
@@ -109,8 +109,8 @@ fn refuse(request: &LoadRequest, initrds: &[&[u8]]) -> Result<(), PlanError> {
     }
 }
 
-/// The command line behind the name of the file: what others put there as well,
-/// and what Xen takes away from it.
+/// The command line, prefixed with the file's name. Other boot loaders add it,
+/// and Xen removes it.
 fn command_line(line: &Cmdline, image: &Multiboot<'_>) -> Result<Cmdline, PlanError> {
     let parts = [image.name.as_bstr(), line.as_bstr()];
     let parts = parts.into_iter().filter(|part| !part.is_empty());
@@ -134,8 +134,8 @@ fn check_names(image: &Multiboot<'_>) -> Result<(), PlanError> {
     })
 }
 
-/// Pools keep what is in them when the kernel takes them for no RAM, and there is
-/// nothing else that it could be told of them.
+/// Reserves the pools in the kernel's memory map, which keeps their contents.
+/// Multiboot has no other way to describe a pool.
 fn reserve_pools(handover: &Handover, plan: &mut Plan<'_>) {
     for carried in &handover.pools {
         let (pool, protection) = (&carried.pool, Protection::Reserved);
@@ -253,7 +253,7 @@ fn place<'a>(
     Ok(())
 }
 
-/// A 32-bit address: [`Places`] gives none that is not.
+/// `address` as 32 bits. [`Places`] gives no address above that.
 fn low(address: u64) -> u32 {
     u32::try_from(address).unwrap_or(u32::MAX)
 }
@@ -340,7 +340,7 @@ fn why_not(range: PhysRange, places: &Places, plan: &Plan<'_>) -> String {
     "a part of it was added since boot, or something else lies there already".to_owned()
 }
 
-/// The kernel where it would rather be; how far that is from where it is linked.
+/// The kernel at the place it prefers, and how far that is from its link address.
 fn relocated<'a>(
     image: &Multiboot<'a>,
     bounds: &Relocatable,
@@ -436,7 +436,7 @@ fn segment(buf: Cow<'_, [u8]>, mem: PhysRange) -> Segment<'_> {
     }
 }
 
-/// The screen that the kernel is told of.
+/// The screen that is described to the kernel.
 fn screen(host: &Host, image: &Multiboot<'_>) -> Result<Option<Screen>, PlanError> {
     let running = host.boot_params.as_ref();
     let screen = running.and_then(|running| Screen::new(&running.params.screen_info));
@@ -456,7 +456,7 @@ fn screen(host: &Host, image: &Multiboot<'_>) -> Result<Option<Screen>, PlanErro
     }
 }
 
-/// Whether the kernel is told all that it does not start without.
+/// Checks that the kernel gets all information that it requires.
 fn check_requests(
     image: &Multiboot<'_>,
     information: &BootInformation<'_>,

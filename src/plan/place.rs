@@ -153,8 +153,8 @@ pub(super) fn place<'a>(
     Ok(())
 }
 
-/// Whether what the running kernel places itself (kexec_file_load) can fit: of a
-/// crash kernel it throws the loaded one away before it finds out.
+/// Checks that everything can fit when the running kernel places it (kexec_file_load).
+/// For a crash kernel, it drops the loaded one before it finds out.
 pub(super) fn fits(
     request: &LoadRequest,
     host: &Host,
@@ -177,8 +177,8 @@ pub(super) fn fits(
     }
 }
 
-/// Says of what did not fit whether it is a crash kernel, and whether it would fit
-/// if the command line took no memory away.
+/// Adds to a "does not fit" error whether it is about a crash kernel, and whether the
+/// plan would fit if the command line took no memory away.
 pub(super) fn explain(
     error: PlanError,
     request: &LoadRequest,
@@ -208,8 +208,8 @@ pub(super) fn explain(
     }
 }
 
-/// What purgatory verifies. What the files do not fill is zeroed by the running
-/// kernel, and nobody reads it before writing it: only the bytes are digested.
+/// The digests that purgatory verifies. They cover only the files' bytes: the running
+/// kernel zeroes the rest of a segment, and the next kernel writes there before reading.
 pub(super) fn digests<'a>(
     segments: impl IntoIterator<Item = &'a Segment<'a>>,
 ) -> Vec<(PhysRange, Digest)> {
@@ -287,8 +287,8 @@ pub(super) struct Places {
     used_last_choice: bool,
     min: u64,
     max: u64,
-    /// Places are looked for below this first, for a kernel that would rather have
-    /// them there.
+    /// The search tries addresses below this first, for a kernel that works better with
+    /// low ones.
     low_first: u64,
 }
 
@@ -357,7 +357,7 @@ impl Places {
         })
     }
 
-    /// The highest place; an error tells of boot RAM.
+    /// The highest place. An error describes the free places in boot RAM.
     fn take(
         &mut self,
         what: &'static str,
@@ -438,7 +438,7 @@ impl Places {
         (self.min, self.max)
     }
 
-    /// Says so when memory was taken that may be unplugged.
+    /// Warns when a segment lies in memory that may be unplugged.
     pub(super) fn warn_of_last_choice(&self, plan: &mut Plan<'_>) {
         if self.used_last_choice {
             plan.warnings.push(

@@ -38,7 +38,7 @@ pub(super) fn protect(
     check_line(plan)
 }
 
-/// The command line leaves every pool what the next kernel is told that it is.
+/// Checks that no word of the command line takes memory of a pool away.
 fn check_line(plan: &Plan<'_>) -> Result<(), PlanError> {
     for planned in &plan.pools {
         let (pool, (told, _)) = (&planned.pool, told(planned.protection));
@@ -56,8 +56,8 @@ fn check_line(plan: &Plan<'_>) -> Result<(), PlanError> {
     Ok(())
 }
 
-/// The consumer keeps the one pool that `pmpool=` names; the others would be
-/// free memory to everything that runs before the tree is read.
+/// Protection for the pools besides the one that `pmpool=` names. Without it they
+/// would be free memory until the next kernel reads the tree.
 fn others(target: &Capability) -> (Protection, String) {
     let why = format!("pmpool= names {} only", pool::DEFAULT_NAME);
     if target.knows_indirect() {
@@ -67,7 +67,7 @@ fn others(target: &Capability) -> (Protection, String) {
     }
 }
 
-/// What protection `kernel` needs on the command line.
+/// Adds the parameters that protection `kernel` needs.
 fn add_parameters(
     handover: &Handover,
     target: &Capability,
@@ -89,7 +89,7 @@ fn add_parameters(
     Ok(())
 }
 
-/// What the next kernel is told of a pool, and why.
+/// The e820 type of a pool in the next kernel's map, and why.
 pub(super) fn told(protection: Protection) -> (E820Type, &'static str) {
     match protection {
         Protection::Kernel => (

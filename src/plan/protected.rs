@@ -18,10 +18,10 @@ use crate::purgatory::Mode;
 /// First address above what a 32-bit kernel maps for good: 896 MiB, with the split of
 /// its address space that leaves it the least.
 pub(super) const LOW_MEMORY: u64 = 0x3800_0000;
-/// First address that nothing reaches: the first one behind a segment at the very end
-/// of 4 GiB would not be a 32-bit number.
+/// End of the memory used, one page below 4 GiB: the end address of a segment that ends
+/// at 4 GiB would not fit 32 bits.
 pub(super) const REACH: u64 = FOUR_GIB - PAGE_SIZE;
-/// First address that only a kernel with PAE reaches is 4 GiB; with PAE it is 64 GiB.
+/// First address that a kernel with PAE does not reach: 64 GiB. Without PAE it is 4 GiB.
 const PAE_LIMIT: u64 = 1 << 36;
 
 /// First address that the kernel may not take.
@@ -39,7 +39,7 @@ pub(super) fn mode(image: &LinuxKernel<'_>) -> Mode {
     }
 }
 
-/// What a 32-bit capture kernel cannot save.
+/// A warning about memory that a 32-bit capture kernel cannot save.
 pub(super) fn crash_warning(image: &LinuxKernel<'_>, crash: &CrashPlan) -> Option<String> {
     let end = crash.dump.iter().map(|range| range.end()).max()?;
     let limit = match end {

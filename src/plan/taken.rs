@@ -1,4 +1,4 @@
-//! What a command line takes away of the memory that its kernel is told of.
+//! Memory that a command line takes away from its kernel.
 //!
 //! The kernel changes its memory map by its own command line before it allocates
 //! anything, and sets memory aside at addresses that the line names. What a loader
@@ -38,9 +38,9 @@ pub struct Taken {
     pub word: String,
 }
 
-/// What `line` makes of memory that its kernel is told of as `told`: the ranges that
-/// are something else afterwards, or that are set aside at a fixed address. In
-/// address order; where several words take the same memory, it is named by one.
+/// The memory of type `told` that `line` takes away: the ranges whose type it changes,
+/// and those it sets aside at a fixed address. In address order; where several words
+/// take the same memory, one of them is named.
 #[must_use]
 pub fn taken(line: &[u8], told: E820Type) -> Vec<Taken> {
     let mut map = Map::new(told);
@@ -71,7 +71,7 @@ pub fn taken(line: &[u8], told: E820Type) -> Vec<Taken> {
     taken
 }
 
-/// What is set aside at fixed addresses: the last word of each name.
+/// Memory set aside at fixed addresses; the last word of each name counts.
 #[derive(Default)]
 struct Fixed {
     crashkernel: Option<Taken>,
@@ -98,8 +98,8 @@ struct Map {
 }
 
 impl Map {
-    /// One in which all memory is `told`: an address that is told so behaves as
-    /// if there were no other.
+    /// A map in which all memory has the type `told`. Memory of other types does not
+    /// change the result for such an address.
     fn new(told: E820Type) -> Self {
         let all = PhysRange::from_bounds(0, u64::MAX).ok();
         Self {
@@ -281,8 +281,8 @@ impl Map {
     }
 }
 
-/// The last `crashkernel=` that says no known suffix, when it says an address. Of
-/// a list of sizes for machines of different size the largest counts here.
+/// The last `crashkernel=` without a known suffix, if it names an address. Of a list of
+/// sizes for machines of different size, the largest counts here.
 fn crashkernel(line: &[u8]) -> Option<Taken> {
     const NAME: &[u8] = b"crashkernel=";
     let value = |at: usize| {
@@ -305,7 +305,7 @@ fn crashkernel(line: &[u8]) -> Option<Taken> {
         let (size, rest) = memparse(sizes);
         rest.is_empty().then_some(size)
     };
-    // The kernel takes address 0 for none.
+    // To the kernel, address 0 means none.
     Some(Taken {
         range: clamped(base, size?).filter(|_| base != 0)?,
         parameter: "crashkernel",

@@ -1,5 +1,5 @@
-//! What must hold of every plan, checked against the facts and not against
-//! what the planner meant to do.
+//! Rules that every plan must keep, checked against the facts and not against
+//! the planner's intentions.
 
 use super::taken::Taken;
 use super::{Plan, PlanError, Role};
@@ -137,7 +137,7 @@ fn off_efi(plan: &Plan<'_>, host: &Host) -> Result<(), Violation> {
     Ok(())
 }
 
-/// What holds of the segments as the next kernel sees its memory.
+/// Checks the segments against the memory map that the next kernel gets.
 fn next_kernel(plan: &Plan<'_>, taken: &[Taken]) -> Result<(), Violation> {
     // Two entries of the table may touch, and a segment lie in both.
     let told = plan.e820.iter().filter(|(_, kind)| kind.is_ram());

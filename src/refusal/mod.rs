@@ -71,7 +71,7 @@ pub struct Attempt<'a> {
 }
 
 impl<'a> Attempt<'a> {
-    /// A load of which only this much is known.
+    /// A load with these facts and no others.
     #[must_use]
     pub fn new(
         syscall: Syscall,
@@ -109,7 +109,7 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// Nothing known forbids a load of the same image through kexec_load, which
+    /// Whether no known fact forbids loading the same image through kexec_load, which
     /// checks no signature.
     fn kexec_load_is_open(&self) -> bool {
         self.security
@@ -117,7 +117,7 @@ impl<'a> Attempt<'a> {
             .is_none()
     }
 
-    /// The page tables and tables aside, half of the memory is the limit.
+    /// Whether `bytes` exceed half of the memory, the kernel's limit. Tables are not counted.
     fn too_large(&self, bytes: u64) -> bool {
         self.total_ram != 0 && bytes.div_ceil(PAGE) > self.total_ram / PAGE / 2
     }

@@ -13,7 +13,7 @@ pub(super) const fn limit_name(target: Target) -> &'static str {
     }
 }
 
-/// Where the kernel runs, no load can end well. An unload does no harm.
+/// Refuses loads in environments where none can work. An unload does no harm there.
 pub(super) fn environment(attempt: &Attempt<'_>) -> Option<Cause> {
     let refusal = attempt.security.environment.refuses()?;
     (!attempt.unload).then(|| Cause::new(refusal.why).hint(refusal.way_out))
@@ -162,7 +162,7 @@ fn locked_down(attempt: &Attempt<'_>, mode: &str) -> Cause {
     ))
 }
 
-/// EPERM, and no fact decides why.
+/// EPERM that no fact explains.
 pub(super) fn not_permitted(attempt: &Attempt<'_>) -> Cause {
     let security = attempt.security;
     let mut open = Vec::new();

@@ -39,7 +39,7 @@ pub(super) fn missing(attempt: &Attempt<'_>) -> Option<(i32, Cause)> {
     None
 }
 
-/// The candidate for EPERM that a signature is.
+/// A signature as the candidate cause of EPERM.
 pub(super) fn under_lockdown(attempt: &Attempt<'_>) -> Option<String> {
     use crate::host::security::Lockdown;
     if attempt.security.config.kexec_sig == Some(false) {
@@ -126,7 +126,7 @@ fn verify() -> &'static str {
     "`sbverify --list KERNEL` shows the signatures"
 }
 
-/// How to come to a kernel that is accepted.
+/// How to get a kernel that is accepted.
 fn sign(attempt: &Attempt<'_>) -> &'static str {
     if attempt.in_uki {
         "a signature of the UKI covers the file as a whole and does not count: build it around a \

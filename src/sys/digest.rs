@@ -115,7 +115,7 @@ mod tests {
 
     use super::*;
 
-    /// The format in two lines, by somebody else's SHA-256.
+    /// The format in two lines, with another crate's SHA-256.
     fn expected(bytes: &[u8], leaf: usize) -> Digest {
         let leaves: Vec<u8> = bytes.chunks(leaf).flat_map(sha2::Sha256::digest).collect();
         sha2::Sha256::digest(leaves).into()

@@ -32,8 +32,8 @@ impl Errno {
         self.0
     }
 
-    /// Whether it says that the call itself is not to be had: there is none (ENOSYS), or
-    /// it is forbidden (EPERM, EACCES). Nothing has changed then.
+    /// Whether the call itself is not available: it does not exist (ENOSYS) or is forbidden
+    /// (EPERM, EACCES). A refused call changed nothing.
     #[must_use]
     pub const fn is_refusal(self) -> bool {
         matches!(self.0, libc::ENOSYS | libc::EPERM | libc::EACCES)

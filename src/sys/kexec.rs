@@ -111,8 +111,8 @@ pub enum WhenBusy {
 impl WhenBusy {
     /// [`WhenBusy::Retry`] unless a limit is set for loads of `target`.
     ///
-    /// A limit that cannot be read is one that the kernel does not have: the
-    /// file is readable for everybody, and missing before Linux 6.3.
+    /// If the limit's file cannot be read, the kernel has no limit: all users can read
+    /// the file, and it is missing before Linux 6.3.
     #[must_use]
     pub fn within(security: &crate::host::security::Security, target: Target) -> Self {
         match security.load_limit(target) {

@@ -14,9 +14,10 @@
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use crate::host::door::kind_name;
 use memmap2::{Advice, Mmap, MmapOptions};
 
 /// Why a file cannot be an input.
@@ -71,7 +72,7 @@ pub struct Changed {
     pub what: String,
 }
 
-/// What fstat(2) says of a file; equal as long as nobody touched it.
+/// What fstat(2) says of a file; equal as long as the file was not changed.
 ///
 /// Kernels before 6.13 stamp times with a clock that ticks every 1 to 10 ms: a
 /// write in the same tick as the last one before the file was opened goes
@@ -237,17 +238,7 @@ fn check_kind(path: &Path, metadata: &Metadata) -> Result<(), OpenError> {
     }
     Err(OpenError::NotRegular {
         path,
-        kind: if kind.is_fifo() {
-            "pipe"
-        } else if kind.is_char_device() {
-            "character device"
-        } else if kind.is_block_device() {
-            "block device"
-        } else if kind.is_socket() {
-            "socket"
-        } else {
-            "special file"
-        },
+        kind: kind_name(kind),
     })
 }
 

@@ -3,10 +3,10 @@
 
 use std::time::{Duration, Instant};
 
-/// How often is looked whether the child is done.
+/// Pause between two checks whether the child is done.
 const LOOK: Duration = Duration::from_millis(20);
-/// What has to reach the disks for more time, bytes: less in all of the limit is
-/// no healthy disk's work.
+/// Bytes that must reach the disks to extend the limit. A healthy disk writes more than
+/// this in that time.
 const PROGRESS: u64 = 1 << 20;
 
 /// Writes what is cached to the disks, as sync(2) does, for as long as that makes
@@ -40,7 +40,7 @@ fn in_a_child(limit: Duration, mut unwritten: impl FnMut() -> Option<u64>, work:
         unsafe { libc::_exit(0) }
     }
     let mut least = unwritten();
-    // A limit that no clock reaches is none.
+    // A limit too long for the clock means no limit.
     let from_now = || Instant::now().checked_add(limit);
     let mut end = from_now();
     loop {
@@ -55,8 +55,8 @@ fn in_a_child(limit: Duration, mut unwritten: impl FnMut() -> Option<u64>, work:
             std::thread::sleep(LOOK.min(left));
             continue;
         }
-        // Looked at once a limit: others may write as well, and what counts is
-        // whether less is left than ever.
+        // Check only when the limit is over. Other processes may write as well, so
+        // progress means that less is left than ever before.
         let now = unwritten();
         match (now, least) {
             (Some(now), Some(before)) if now.saturating_add(PROGRESS) <= before => {
@@ -94,7 +94,7 @@ mod tests {
     #[test]
     fn a_child_that_hangs_is_left() {
         let start = Instant::now();
-        // What nobody knows, what does not shrink, and what does by too little.
+        // Unknown, not shrinking, and (below) shrinking by too little.
         for unwritten in [None, Some(5 << 20)] {
             assert!(!in_a_child(Duration::from_millis(100), || unwritten, hang));
         }

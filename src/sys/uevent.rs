@@ -1,5 +1,5 @@
-//! What the kernel says when devices come and go (kobject uevents, over
-//! netlink), and the signals that end this process, both waited for at once.
+//! Waits for the kernel's device events (kobject uevents, over netlink) and for
+//! the signals that end this process, both at once.
 
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
@@ -19,8 +19,8 @@ const KERNEL_GROUP: u32 = 1;
 /// Longest message taken, bytes. The kernel's have at most 2048 (UEVENT_BUFFER_SIZE
 /// of include/linux/kobject.h) and the device's path before that.
 const MESSAGE: usize = 8192;
-/// Bytes of messages that the kernel keeps while nobody reads: some thousand of
-/// them, for while a crash kernel is loaded nobody does.
+/// Bytes of unread messages that the kernel keeps, some thousand messages: none is read
+/// while a crash kernel is loaded.
 const BACKLOG: usize = 4 << 20;
 
 /// One event of one device.
@@ -69,7 +69,7 @@ impl Uevent {
 pub enum Wake {
     /// An event of some device.
     Event(Uevent),
-    /// There were more events than the kernel keeps: nobody knows which.
+    /// There were more events than the kernel keeps, and some are lost.
     Lost,
     /// SIGTERM or SIGINT came.
     Signal(&'static str),
@@ -114,7 +114,7 @@ impl Listener {
     /// # Errors
     /// When the kernel does not let it wait or read.
     pub fn wait(&self, timeout: Option<Duration>) -> io::Result<Wake> {
-        // Beyond what the clock can say is never.
+        // A time beyond the clock's range means never.
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         loop {
             if let Some(signal) = self.signal()? {

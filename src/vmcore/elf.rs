@@ -1,5 +1,5 @@
-//! The ELF side of a dump: what it is, its notes, and where in the file which
-//! memory lies (elf(5); fs/proc/vmcore.c in the kernel makes /proc/vmcore).
+//! The ELF side of a dump: its type, its notes, and where memory lies in the
+//! file (elf(5); fs/proc/vmcore.c in the kernel makes /proc/vmcore).
 
 use goblin::container::{Container, Ctx, Endian};
 use goblin::elf::Elf;

@@ -67,10 +67,10 @@ pub enum VmcoreError {
         /// The way out.
         hint: Option<&'static str>,
     },
-    /// It begins as an ELF dump, and something in it cannot be.
+    /// It begins as an ELF dump, but something in it is impossible.
     #[error("malformed dump: {0}")]
     Malformed(String),
-    /// It ends before something that it says it holds.
+    /// It is cut short: something that its headers name lies behind its end.
     #[error("the dump is cut short: it ends before {what} at offset {offset:#x}")]
     Truncated {
         /// What was to be read.
@@ -132,8 +132,8 @@ impl<R: ReadAt> Vmcore<R> {
         self.info.release()
     }
 
-    /// Where the last of the memory that the dump says it holds ends, bytes from
-    /// the start of the file.
+    /// The end of the last memory that the dump's headers name, bytes from the start
+    /// of the file.
     #[must_use]
     pub fn end(&self) -> u64 {
         self.memory.core().end()

@@ -30,8 +30,8 @@ const FINALIZED: u64 = 2;
 const EMPTY_LINE: u64 = 3;
 /// The ID before a block's text, bytes.
 const BLOCK_ID: u64 = 8;
-/// Most records that cannot be read; behind them nothing is looked for. The kernel's
-/// default log has 8,192 to 65,536 in all.
+/// The search ends after this many unreadable records. The kernel's default log has
+/// 8,192 to 65,536 records in all.
 const MAX_UNREADABLE: u32 = 1 << 16;
 /// Bytes of a ring that are read at a time: more than a block with the longest
 /// text (text_len is a u16).
@@ -177,7 +177,7 @@ impl Ring {
         len: usize,
     ) -> Result<(), VmcoreError> {
         let rest = usize::try_from(self.size.saturating_sub(offset)).unwrap_or(WINDOW);
-        // What is held is gone, whether the next bytes can be read or not.
+        // The old window is overwritten, even if the read fails.
         self.start = u64::MAX;
         self.window.resize(rest.min(WINDOW).max(len), 0);
         let address = self.address.wrapping_add(offset);
@@ -293,7 +293,7 @@ impl<'a, R: ReadAt> Log<'a, R> {
         let state_var = u64_at(desc, self.layout.state_var);
         let begin = u64_at(desc, self.layout.begin);
         let next = u64_at(desc, self.layout.next);
-        // Another ID: reserved a moment ago, and still the old descriptor.
+        // With another ID it was just reserved and still holds the old descriptor.
         if state_var & ID_MASK != id || !matches!(state_var >> 62, COMMITTED | FINALIZED) {
             return Ok(None);
         }

@@ -63,17 +63,17 @@ fn options_that_contradict_each_other() {
         ),
         (
             &["--syscall", "kexec_file_load", "--mem-min", "16M"],
-            "rkexec: planning failed: --mem-min cannot be had with kexec_file_load: \
+            "rkexec: planning failed: --mem-min does not work with kexec_file_load: \
              the running kernel places the segments itself\n",
         ),
         (
             &["--syscall", "kexec_file_load", "--memory-map", "firmware"],
-            "rkexec: planning failed: --memory-map firmware cannot be had with kexec_file_load: \
+            "rkexec: planning failed: --memory-map firmware does not work with kexec_file_load: \
              the running kernel hands over its own map\n",
         ),
         (
             &["--syscall", "kexec_file_load", "--no-digest"],
-            "rkexec: planning failed: --no-digest cannot be had with kexec_file_load: \
+            "rkexec: planning failed: --no-digest does not work with kexec_file_load: \
              the running kernel's purgatory always verifies\n",
         ),
         (

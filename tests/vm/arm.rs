@@ -346,11 +346,14 @@ fn only_what_differs_is_loaded() -> Result<()> {
     for (change, reason) in [
         ("first", json!("no crash kernel was loaded")),
         ("again", nothing.clone()),
-        ("initrd", json!("the initrd is another one now")),
-        ("cmdline", json!("the command line is another one now")),
+        ("initrd", json!("the initrd has changed since the load")),
+        (
+            "cmdline",
+            json!("the command line has changed since the load"),
+        ),
         (
             "digest",
-            json!("whether purgatory verifies is another one now"),
+            json!("whether purgatory verifies has changed since the load"),
         ),
         ("unloaded", json!("no crash kernel was loaded")),
         (
@@ -362,7 +365,10 @@ fn only_what_differs_is_loaded() -> Result<()> {
             json!("which crash kernel was loaded before is not recorded"),
         ),
         ("still", nothing),
-        ("unwritten", json!("the command line is another one now")),
+        (
+            "unwritten",
+            json!("the command line has changed since the load"),
+        ),
         (
             "recorded",
             json!("which crash kernel was loaded before is not recorded"),

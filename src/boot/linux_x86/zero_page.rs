@@ -25,7 +25,7 @@ const EFI_DESCRIPTOR_MIN: u32 = 40;
 /// Largest taken for sane, bytes; firmware has 48.
 const EFI_DESCRIPTOR_MAX: u32 = 256;
 
-/// What the next kernel can be told of EFI.
+/// The EFI data for the next kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EfiHandover {
     /// Physical address of the system table.
@@ -36,8 +36,8 @@ pub struct EfiHandover {
     pub descriptor_version: u32,
 }
 
-/// Whether EFI can be handed over: all of it or nothing, for half of it makes
-/// the next kernel call SetVirtualAddressMap a second time.
+/// Whether EFI can be handed over completely. With only a part of it, the next kernel
+/// would call SetVirtualAddressMap a second time.
 ///
 /// # Errors
 /// The reason why not, for a warning.
@@ -185,7 +185,7 @@ pub fn build(
     params
 }
 
-/// The keep-list: what describes the machine and not one boot of it.
+/// The keep-list: fields that describe the machine, not a single boot of it.
 fn carry_over(running: &BootParams, params: &mut BootParams) {
     params.screen_info = running.screen_info;
     params.edid_info = running.edid_info;

@@ -12,7 +12,7 @@ use crate::abi::x86::E820Type;
 use crate::base::PhysRange;
 use crate::host::firmware_tables::{EntryPoint, Rsdp};
 
-/// What the kernel is told has loaded it.
+/// The boot loader's name for the kernel.
 pub const LOADER_NAME: &str = concat!("rkexec ", env!("CARGO_PKG_VERSION"));
 /// First byte that is not conventional memory.
 const CONVENTIONAL_END: u64 = 640 << 10;
@@ -32,7 +32,7 @@ pub struct Module<'a> {
     pub cmdline: &'a BStr,
 }
 
-/// What the kernel is told, whichever version it speaks.
+/// The boot information, for either version.
 #[derive(Debug, Clone, Default)]
 pub struct BootInformation<'a> {
     /// The command line.
@@ -41,7 +41,7 @@ pub struct BootInformation<'a> {
     pub modules: Vec<Module<'a>>,
     /// The memory map.
     pub map: &'a [(PhysRange, E820Type)],
-    /// What there is to draw on.
+    /// The screen.
     pub screen: Option<Screen>,
     /// The ACPI root pointer; version 2 alone has room for it.
     pub rsdp: Option<&'a Rsdp>,
@@ -51,7 +51,7 @@ pub struct BootInformation<'a> {
     pub load_base: Option<u32>,
 }
 
-/// The two numbers of the time before memory maps, in KiB: memory below 640 KiB,
+/// The two sizes that older kernels use instead of a map, in KiB: memory below 640 KiB,
 /// and memory from 1 MiB up to the first hole. `map` is in address order.
 fn lower_and_upper(map: &[(PhysRange, E820Type)]) -> (u32, u32) {
     let ram = map.iter().filter(|(_, kind)| kind.is_ram());

@@ -1,7 +1,7 @@
-//! What the running kernel was told of its screen.
+//! The running kernel's screen, as its boot loader described it.
 //!
 //! Source: include/uapi/linux/screen_info.h. The firmware or the first boot
-//! loader set this mode; nobody is left to set another.
+//! loader set this mode, and it cannot be changed now.
 
 use crate::abi::x86::boot_params::join;
 
@@ -48,8 +48,8 @@ pub struct Screen {
 }
 
 impl Screen {
-    /// What `screen_info` describes; `None` when that is nothing, or nothing that
-    /// multiboot has words for.
+    /// The screen that `screen_info` describes; `None` without one, or when multiboot
+    /// cannot describe it.
     #[must_use]
     pub fn new(screen_info: &[u8; 0x40]) -> Option<Self> {
         let byte = |at: usize| screen_info.get(at).copied().unwrap_or(0);
@@ -88,7 +88,7 @@ impl Screen {
                     && screen.pitch > 0
                     && screen.width > 0
                     && screen.height > 0;
-                // With 8 bits and fewer there is a palette, and nobody knows it.
+                // With 8 bits or fewer there is a palette, whose colours are not known.
                 (complete && screen.depth > 8).then_some(screen)
             }
             _ => None,

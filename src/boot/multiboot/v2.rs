@@ -74,8 +74,8 @@ pub fn bytes(information: &BootInformation<'_>) -> Vec<u8> {
     tags.finish()
 }
 
-/// Whether the information has a tag of type `kind`, or is complete without one:
-/// without modules there is no tag for them.
+/// Whether the information has a tag of type `kind`, or needs none: without modules
+/// there is no module tag.
 #[must_use]
 pub fn provides(information: &BootInformation<'_>, kind: u32) -> bool {
     match kind {

@@ -36,7 +36,7 @@ pub(super) fn failure(error: &anyhow::Error, syscall: Option<Syscall>) -> u8 {
     let file_only = syscall == Some(Syscall::KexecFileLoad);
     let code = error.chain().find_map(|cause| {
         if let Some(error) = cause.downcast_ref::<OpenError>() {
-            // The file call's files are opened by another function than the rest.
+            // kexec-tools opens files for kexec_file_load in another function than the rest.
             let not_opened = matches!(
                 error,
                 OpenError::Missing(_) | OpenError::Unreadable(_) | OpenError::Io { .. }
@@ -63,7 +63,7 @@ pub(super) fn failure(error: &anyhow::Error, syscall: Option<Syscall>) -> u8 {
     code.unwrap_or(FAILED)
 }
 
-/// A kernel, and the file call would say ENOEXEC to it.
+/// Whether the image is a kernel to which kexec_file_load would answer ENOEXEC.
 fn is_damaged(error: &ImageError) -> bool {
     match error {
         ImageError::Malformed { .. } | ImageError::Unpack(_) => true,
@@ -81,7 +81,7 @@ fn plan(error: &PlanError, syscall: Option<Syscall>) -> u8 {
         {
             FILE_LOAD_REFUSED
         }
-        // With the file call it is the kernel that finds no place.
+        // With kexec_file_load, the kernel itself would fail to find a place.
         PlanError::NotInReservation { .. } if !segments_only => FAILED,
         PlanError::NoHole(_)
         | PlanError::NotInReservation { .. }

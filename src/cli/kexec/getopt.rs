@@ -130,7 +130,7 @@ fn find(given: &[u8]) -> Result<(&'static Opt, &'static str), BadOption> {
     let Some(first) = begin_so().next() else {
         return Err(BadOption::Unknown(given()));
     };
-    // Two names of one option are no two possibilities.
+    // Two names of the same option are not ambiguous.
     if begin_so().any(|(option, _)| !std::ptr::eq(option, first.0)) {
         return Err(BadOption::Ambiguous {
             given: given(),

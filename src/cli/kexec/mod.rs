@@ -171,7 +171,7 @@ fn exec_now(context: &Context, run: &Run, shutdown: bool) -> anyhow::Result<()> 
 
 fn load(context: &Context, load: &Load, then: Then, run: &Run) -> anyhow::Result<()> {
     let security = Security::read(&context.root)?;
-    // As plan() decides by itself, with the same facts.
+    // The same decision, from the same facts, as plan() makes.
     let secure_boot = efi::secure_boot(&context.root);
     let file_load_only = security.forbids_kexec_load(secure_boot).is_some()
         || (load.target == Target::Normal && security.kho.forbids_kexec_load().is_some());
@@ -208,7 +208,7 @@ fn load(context: &Context, load: &Load, then: Then, run: &Run) -> anyhow::Result
     })
 }
 
-/// `--type` names what the file is, or the load fails.
+/// Fails unless the file has the type that `--type` names.
 fn check_type(wanted: ImageType, planned: &Planned<'_>) -> anyhow::Result<()> {
     let (is, name) = match (planned.uki, planned.image) {
         (Some(_), _) => (ImageType::Uki, "a UKI"),

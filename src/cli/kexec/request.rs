@@ -274,8 +274,7 @@ impl Reader {
         Ok(None)
     }
 
-    /// Whether `option`, of which the last one counts, was given before with another
-    /// value.
+    /// Whether `option` was given before with another value. The last one counts.
     fn replaces(&mut self, option: &Opt, value: &OsStr) -> bool {
         if option.value.is_none() || matches!(option.does, Does::Module) {
             return false;
@@ -303,7 +302,7 @@ impl Reader {
             Target::Normal
         };
         if self.status {
-            // Of what a load would replace; by default of the crash kernel.
+            // Report the image that the load would replace; by default the crash kernel.
             let normal = matches!(self.boot, Some(Boot::Load | Boot::Force)) && !self.panic;
             let target = if normal {
                 Target::Normal

@@ -10,9 +10,9 @@ use crate::cmdline;
 
 /// The load options of `rkexec load`, and lines about what is left out of them.
 ///
-/// kexec_file_load honours few of them. kexec-tools leaves the others out without a
-/// word, and scripts give them whatever the call: so are they here, when that
-/// call was asked for or is the only one that may load (`file_load_only`).
+/// kexec_file_load honours few of them. kexec-tools drops the others silently, and
+/// scripts pass them with either call. So they are dropped here, too, when that call
+/// was asked for or is the only one that may load (`file_load_only`).
 pub(super) fn load_args(load: &Load, file_load_only: bool) -> (LoadArgs, Vec<String>) {
     let (syscall, mut options) = (load.syscall, load.options.clone());
     let by_file = match syscall {
@@ -23,7 +23,7 @@ pub(super) fn load_args(load: &Load, file_load_only: bool) -> (LoadArgs, Vec<Str
         true => without_what_needs_kexec_load(&mut options),
         false => Vec::new(),
     };
-    // --append sets the line; only behind the running one does it append.
+    // --append sets the line. It appends only with --reuse-cmdline.
     let line = options.command_line.map(one_line);
     let (cmdline, append) = match (line, options.reuse_command_line) {
         (Some(line), true) => (None, vec![line]),
@@ -57,9 +57,9 @@ pub(super) fn load_args(load: &Load, file_load_only: bool) -> (LoadArgs, Vec<Str
     (args, notes)
 }
 
-/// `text` with spaces for line ends: to the kernel both separate parameters, and
-/// `--append="$(cat /etc/cmdline.d/*)"` has many. Those inside of quotes stay: there they
-/// are a part of the value.
+/// `text` with line ends turned into spaces, which separate parameters just as well:
+/// `--append="$(cat /etc/cmdline.d/*)"` has many. Line ends inside of quotes stay,
+/// because they are a part of the value.
 fn one_line(text: OsString) -> OsString {
     OsString::from_vec(cmdline::one_line(text.as_bytes()).into())
 }

@@ -1,6 +1,6 @@
 //! Messages in the words of kexec-tools' command line.
 
-/// What rkexec says, and what that is called here; longer words go first.
+/// rkexec's words and kexec-tools' words for the same; longer ones go first.
 const WORDS: [(&str, &str); 18] = [
     ("--syscall kexec_file_load", "-s"),
     ("--syscall kexec_load", "-c"),

@@ -1,4 +1,4 @@
-//! What an ELF file says goes where.
+//! The segments that an ELF file loads, and their addresses.
 
 use goblin::container::{Container, Ctx, Endian};
 use goblin::elf::Elf;
@@ -98,8 +98,8 @@ fn load<'a>(file: &'a [u8], header: &ProgramHeader) -> Result<Load<'a>, String> 
     Ok(Load { range, bytes })
 }
 
-/// Sorts, and refuses overlaps of both kinds: in memory, where one would overwrite
-/// the other, and in the file, where it would multiply what is loaded.
+/// Sorts, and refuses overlaps. In memory, one segment would overwrite the other; in the
+/// file, overlaps would multiply the bytes to load.
 fn in_order<'a>(file: &[u8], mut loads: Vec<Load<'a>>) -> Result<Vec<Load<'a>>, String> {
     loads.sort_by_key(|load| load.range);
     for pair in loads.windows(2) {

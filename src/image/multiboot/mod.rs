@@ -3,9 +3,9 @@
 //! Source: the Multiboot Specification 0.6.96 and the Multiboot2 Specification
 //! 2.0, section 3.1 of each, "OS image format".
 //!
-//! A header near the start of the file says what the kernel wants to be told;
-//! where its bytes go is said by addresses beside that header, else by the
-//! program headers of the ELF file that it is in.
+//! A header near the start of the file says what information the kernel wants.
+//! Addresses beside that header, or else the ELF program headers, say where its
+//! bytes go.
 
 mod elf;
 mod pieces;
@@ -21,7 +21,7 @@ use crate::base::PhysRange;
 
 /// First address that the 32-bit entry cannot reach.
 pub const FOUR_GIB: u64 = 1 << 32;
-/// Bytes of the file in which a header that is not quite one is looked for.
+/// Bytes of the file in which to look for a malformed header.
 const NEAR_MISS_WINDOW: usize = 64 << 10;
 
 /// Which of the two specifications.
@@ -96,11 +96,11 @@ pub struct Relocatable {
     pub max: u32,
     /// Its first byte lies at a multiple of this, a power of two.
     pub align: u32,
-    /// Where it would rather lie.
+    /// Its preferred place.
     pub preference: Preference,
 }
 
-/// Where a relocatable kernel would rather lie.
+/// The place that a relocatable kernel prefers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Preference {
     /// It does not say.
@@ -126,20 +126,20 @@ impl Preference {
 /// What the kernel says of consoles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Console {
-    /// It does not start without being told of one.
+    /// It does not start without a console in the boot information.
     pub required: bool,
-    /// It says what it can draw on (of which the rest of this struct is then true).
+    /// It says what it can draw on. Only then do the other fields count.
     pub stated: bool,
     /// It can write to an EGA text screen.
     pub text: bool,
 }
 
-/// Something that the kernel asks to be told (Multiboot2, header tag 1).
+/// Boot information that the kernel requests (Multiboot2, header tag 1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InformationRequest {
     /// Type of a boot information tag, see [`v2::information_name`].
     pub tag: u32,
-    /// It does not start without.
+    /// The kernel does not start without it.
     pub required: bool,
 }
 
@@ -173,7 +173,7 @@ pub struct Multiboot<'a> {
     pub page_aligned_modules: bool,
     /// What it says of consoles.
     pub console: Console,
-    /// What it asks to be told.
+    /// The boot information that it requests.
     pub requests: Vec<InformationRequest>,
     /// It calls the BIOS for a memory map unless told not to: Xen does.
     pub asks_bios: bool,
@@ -193,8 +193,8 @@ fn malformed(version: Version, what: String) -> ImageError {
     ImageError::Malformed { format, what }
 }
 
-/// The kernel wants what this program, or any loader that comes after the firmware,
-/// cannot do.
+/// The kernel wants something that this program, or any loader running after the
+/// firmware, cannot do.
 fn unsupported(version: Version, what: &str) -> ImageError {
     let name = version.name();
     ImageError::Unsupported(format!("this {name} kernel cannot be loaded: {what}"))
@@ -212,7 +212,7 @@ impl<'a> Multiboot<'a> {
     /// Of a file that has both, the header of version 2 counts: it tells more.
     ///
     /// # Errors
-    /// When there is one, and the kernel is damaged or wants what cannot be.
+    /// When there is one, but the kernel is damaged or wants something impossible.
     pub fn parse(file: &'a [u8]) -> Result<Option<Self>, ImageError> {
         match Self::parse_as(file, Version::Two)? {
             Some(image) => Ok(Some(image)),
@@ -234,7 +234,7 @@ impl<'a> Multiboot<'a> {
     }
 }
 
-/// Says how a file without a multiboot header nearly has one.
+/// Describes what a file lacks that nearly has a multiboot header.
 #[must_use]
 pub fn near_miss(file: &[u8]) -> Option<String> {
     let window = file.get(..NEAR_MISS_WINDOW.min(file.len()))?;
@@ -290,7 +290,7 @@ struct Addresses {
 const FROM_FILE_START: u32 = u32::MAX;
 
 impl Addresses {
-    /// What they make of the file, whose header is at `at`.
+    /// The file's loads by these addresses; the header is at `at`.
     fn load<'a>(&self, file: &'a [u8], at: usize, version: Version) -> Result<Load<'a>, String> {
         let &Self {
             header,

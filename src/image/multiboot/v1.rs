@@ -7,9 +7,9 @@ use crate::image::ImageError;
 
 /// Modules begin on pages.
 const PAGE_ALIGN: u32 = 1 << 0;
-/// The kernel is to be told of its memory, as it is anyway.
+/// The kernel requests memory information, which it always gets.
 const MEMORY_INFO: u32 = 1 << 1;
-/// The kernel is to be told of its screen.
+/// The kernel requests screen information.
 const VIDEO_MODE: u32 = 1 << 2;
 /// Bits that a loader must understand, or refuse the kernel.
 const MUST_UNDERSTAND: u32 = 0xffff;

@@ -200,8 +200,8 @@ impl Tags {
                 };
             }
             6 => self.page_aligned_modules = true,
-            // The wish for a mode: a suggestion, and nobody is left to set one. EFI's
-            // boot services and the entries for them: what a kernel can do besides.
+            // A video mode is only a suggestion, and no firmware is left to set it.
+            // EFI boot services and their entry points are optional abilities.
             5 | 7..=9 => {}
             10 => {
                 self.relocatable = Some(relocatable([field(0)?, field(1)?, field(2)?, field(3)?])?);
@@ -233,7 +233,7 @@ fn relocatable([min, max, align, preference]: [u32; 4]) -> Result<Relocatable, I
     let preference = match preference {
         1 => Preference::Lowest,
         2 => Preference::Highest,
-        // It is a suggestion: one that nobody understands is none.
+        // It is a suggestion, so an unknown value is ignored.
         _ => Preference::None,
     };
     Ok(Relocatable {
