@@ -3,7 +3,8 @@
 //! A line is bytes. White space outside double quotes separates the words. By `isspace` of
 //! lib/ctype.c, white space is that of ASCII and the byte 0xa0. In UTF-8 that byte ends
 //! some letters, such as `à`, and all programs but the kernel read it as part of a word.
-//! So a word is removed only if it is a word to the kernel and to other programs.
+//! So a word to remove is looked for among the words that all programs see, and then,
+//! inside of those, among the words that only the kernel sees.
 
 use std::ops::Range;
 
