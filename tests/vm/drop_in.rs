@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
+use crate::efi::runtime_ranges;
 use crate::initramfs::{self, Archive};
 use crate::lab::Kernel;
 use crate::qemu::{Guest, Outcome};
@@ -119,7 +120,7 @@ const LINES: &[(&str, Ends)] = &[
     ("-c -l /next/vmlinuz --load-preserve-context", Same),
     ("-c -l /next/vmlinuz --bogus", Same),
     ("-c -l /next/vmlinuz --mem", Same),
-    ("-c -l /next/vmlinuz /other", Differs(0, 1, "Two kernels")),
+    ("-c -l /next/vmlinuz /other", Same),
     ("-i -c -l /next/vmlinuz", Same),
     ("-i -s -l /next/vmlinuz", Same),
     ("-s --mem-min=1 -l /next/vmlinuz", Same),
@@ -321,6 +322,11 @@ impl Way {
                 "{name}: {theirs:?} {ours:?}"
             );
         }
+        // kexec-tools gives away what EFI still needs.
+        let kept = match self.uefi {
+            true => runtime_ranges(ours.stage(1)?)?,
+            false => Vec::new(),
+        };
         let (theirs, ours) = (theirs.stage(2)?, ours.stage(2)?);
         let one_boot_only = ["initrd=", "kexec_jump_back_entry="];
         let words = |stage: Stage<'_>| -> Result<Vec<String>> {
@@ -346,7 +352,7 @@ impl Way {
         for name in ["release", "initrd-digest"] {
             ensure!(theirs.text(name)? == ours.text(name)?, "{name}");
         }
-        same_map(theirs, ours, (0, 0))?;
+        same_map(theirs, ours, (0, 0), &kept)?;
         for (name, of) in [
             ("the RSDP", rsdp as fn(Stage<'_>) -> Result<String>),
             ("ACPI", acpi),
@@ -368,8 +374,9 @@ impl Way {
 }
 
 /// Both were told of the same memory, the first page aside, and the hole that
-/// each leaves for the dump's header in the memory between `reserved`.
-fn same_map(theirs: Stage<'_>, ours: Stage<'_>, reserved: (u64, u64)) -> Result<()> {
+/// each leaves for the dump's header in the memory between `reserved`. Memory that EFI
+/// needs `kept` is Reserved to the kernel that rkexec loaded.
+fn same_map(theirs: Stage<'_>, ours: Stage<'_>, reserved: (u64, u64), kept: &[Row]) -> Result<()> {
     let map = |stage: Stage<'_>| -> Result<Vec<Row>> {
         let mut rows = stage.firmware_map()?;
         rows.retain(|row| row.end > 4096);
@@ -382,7 +389,26 @@ fn same_map(theirs: Stage<'_>, ours: Stage<'_>, reserved: (u64, u64)) -> Result<
         rows.dedup();
         Ok(rows)
     };
-    let (theirs, ours) = (map(theirs)?, map(ours)?);
+    let (mut theirs, ours) = (map(theirs)?, map(ours)?);
+    for kept in kept {
+        let inside =
+            |row: &Row| row.kind == "System RAM" && row.start <= kept.start && kept.end <= row.end;
+        if let Some(at) = theirs.iter().position(inside) {
+            let row = theirs.remove(at);
+            let part = |start, end, kind: &str| Row {
+                start,
+                end,
+                kind: kind.to_owned(),
+            };
+            let parts = [
+                part(row.start, kept.start, &row.kind),
+                part(kept.start, kept.end, "Reserved"),
+                part(kept.end, row.end, &row.kind),
+            ];
+            let parts = parts.into_iter().filter(|part| part.start < part.end);
+            theirs.splice(at..at, parts);
+        }
+    }
     ensure!(
         theirs == ours,
         "kexec-tools:\n{}\nrkexec:\n{}",
@@ -493,7 +519,7 @@ fn crash(name: &str, options: &str) -> Result<()> {
         ensure!(theirs.text(name)? == ours.text(name)?, "{name}");
     }
     ensure!(ours.text("panics")? == "1");
-    same_map(theirs, ours, (256 << 20, 512 << 20))?;
+    same_map(theirs, ours, (256 << 20, 512 << 20), &[])?;
     ensure!(acpi(theirs)? == acpi(ours)? && rsdp(theirs)? == rsdp(ours)?);
     let (theirs, ours) = (dumped(theirs)?, dumped(ours)?);
     ensure!(theirs == ours, "{theirs:x?}\n{ours:x?}");

@@ -86,7 +86,7 @@ fn no_initrd_for_a_crash_kernel() -> Result<()> {
 }
 
 /// The ranges of a stage's runtime map.
-fn runtime_ranges(stage: Stage<'_>) -> Result<Vec<Row>> {
+pub(crate) fn runtime_ranges(stage: Stage<'_>) -> Result<Vec<Row>> {
     let lines = runtime_map(stage)?;
     let value = |entry: &str, file: &str| {
         let line = format!("{entry}/{file}:");
