@@ -121,7 +121,12 @@ fn regular(file: File) -> io::Result<File> {
         return Ok(file);
     }
     let what = format!("a {}, not a regular file", kind_name(kind));
-    Err(io::Error::new(io::ErrorKind::InvalidInput, what))
+    // Containers mask a file so: /dev/null is mounted over it.
+    let error = match kind.is_char_device() {
+        true => io::ErrorKind::Unsupported,
+        false => io::ErrorKind::InvalidInput,
+    };
+    Err(io::Error::new(error, what))
 }
 
 /// What a file is that is not a regular one.

@@ -69,6 +69,11 @@ impl HostError {
         matches!(self, Self::Read { source, .. } if source.kind() == io::ErrorKind::PermissionDenied)
     }
 
+    /// Whether a device lies over the file, as containers mask files with /dev/null.
+    pub(super) fn is_masked(&self) -> bool {
+        matches!(self, Self::Read { source, .. } if source.kind() == io::ErrorKind::Unsupported)
+    }
+
     /// Whether the kernel answered EBUSY: it is changing what the file tells.
     pub(super) fn is_busy(&self) -> bool {
         matches!(self, Self::Read { source, .. } if source.kind() == io::ErrorKind::ResourceBusy)

@@ -26,7 +26,7 @@ const RATIO: u64 = 16;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Flaw {
     /// Zeroes, and nothing else.
-    #[error("it holds nothing but zeroes")]
+    #[error("it begins with nothing but zeroes")]
     Zeroes,
     /// An archive is cut short.
     #[error("the {what} archive that begins at byte {at} is cut short")]
@@ -66,6 +66,10 @@ pub enum Flaw {
     },
 }
 
+/// Most zeroes that are looked at before or between archives, bytes. To read the holes of
+/// a sparse file on a tmpfs takes memory, which there may not be.
+const MAX_ZEROES: usize = 1 << 20;
+
 /// Looks whether `initrd` is a row of whole archives, each plain cpio or packed, with
 /// zeroes between them.
 ///
@@ -75,7 +79,8 @@ pub fn check(initrd: &[u8]) -> Result<(), Flaw> {
     let mut at = 0;
     loop {
         let rest = initrd.get(at..).unwrap_or_default();
-        let Some(zeroes) = rest.iter().position(|byte| *byte != 0) else {
+        let near = rest.get(..MAX_ZEROES).unwrap_or(rest);
+        let Some(zeroes) = near.iter().position(|byte| *byte != 0) else {
             return match at {
                 0 if initrd.len() > NOTHING => Err(Flaw::Zeroes),
                 _ => Ok(()),

@@ -105,7 +105,7 @@ fn what_is_no_archive_is_named() {
     let frame = include_bytes!("../../tests/data/plain.frame.lz4").to_vec();
     let unknown = "at byte 0 is no cpio archive, nor one in a packing that Linux unpacks: ";
     for (initrd, said) in [
-        (zeroes(4096), "it holds nothing but zeroes".to_owned()),
+        (zeroes(4096), "it begins with nothing but zeroes".to_owned()),
         (b"#!/bin/sh\n".to_vec(), format!("{unknown}it begins with 23 21 2f 62 69 6e")),
         (b"MZ".to_vec(), format!("{unknown}it begins with 4d 5a")),
         (
