@@ -8,8 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::base::Syscall;
-use crate::base::parse_size;
+use crate::base::{Syscall, parse_size};
 use crate::cmdline::UNFIT_FOR_CRASH;
 use crate::cmdline::{CmdlineBase, CmdlineRequest};
 use crate::crash::HotplugChoice;

@@ -18,8 +18,7 @@ use crate::fdt::DeviceTree;
 use crate::host::Host;
 use crate::host::boot_params::SetupDataNode;
 use crate::host::firmware_memmap::FirmwareRegion;
-use crate::memory::Layer;
-use crate::memory::kernel_map;
+use crate::memory::{Layer, kernel_map};
 use crate::sys::digest::digest;
 
 /// How an item arrived.

@@ -8,11 +8,10 @@ use clap::Args;
 
 use super::{Context, NothingLoaded};
 use crate::base::parse_digits;
-use crate::host::cpu;
 use crate::host::loaded::Loaded;
 use crate::host::mounts::{self, Mount};
 use crate::host::security::Security;
-use crate::host::{HostError, Root};
+use crate::host::{HostError, Root, cpu};
 use crate::refusal::SysError;
 use crate::sys::{self, Errno, kexec};
 

@@ -7,8 +7,7 @@ use std::path::{Path, PathBuf};
 use bstr::BString;
 use clap::{Args, ValueEnum};
 
-use crate::base::parse_size;
-use crate::base::{Syscall, Target};
+use crate::base::{Syscall, Target, parse_size};
 use crate::carry::{HandoverRequest, Pool, Protection};
 use crate::cmdline::{CmdlineBase, CmdlineRequest};
 use crate::crash::HotplugChoice;

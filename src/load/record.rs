@@ -13,8 +13,7 @@ use bstr::{BString, ByteSlice as _};
 use serde::{Deserialize, Serialize};
 
 use super::lock::{self, DIR};
-use crate::base::bytes;
-use crate::base::{Syscall, Target};
+use crate::base::{Syscall, Target, bytes};
 use crate::cmdline::{CmdlineBase, CmdlineRequest};
 use crate::crash::HotplugChoice;
 use crate::crash::fit::Fit;

@@ -4,12 +4,11 @@ use super::*;
 use crate::base::{Syscall, Target};
 use crate::carry::{Capability, Pool, Protection};
 use crate::cmdline::{CmdlineBase, CmdlineRequest};
-use crate::host::crash::{KernelMapping, Note};
 use crate::host::security::Lockdown;
 use crate::image::probe;
 use crate::plan::{LoadRequest, PlanError, SyscallChoice, plan as make};
 use crate::testing::bzimage::TinyBzImage;
-use crate::testing::host::{Says as _, host, range};
+use crate::testing::host::{Says as _, host, range, tell_for_a_dump};
 
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
@@ -28,17 +27,7 @@ fn machine() -> Host {
         (4 * GIB, 8 * GIB - 1, 1),
     ]);
     host.loaded.crash_size = Some(256 * MIB);
-    let note = Note {
-        address: 0x3000_0000,
-        size: 0x160,
-    };
-    host.crash.cpus = vec![(0, note)];
-    host.crash.vmcoreinfo = Some(note);
-    host.crash.mapping = Some(KernelMapping {
-        direct_map: 0xffff_8880_0000_0000,
-        text: 0xffff_ffff_8100_0000,
-        image: range(0x200_0000, 0x2ff_ffff),
-    });
+    tell_for_a_dump(&mut host);
     host
 }
 

@@ -1,8 +1,7 @@
 //! Requested flags for kexec_file_load, reduced to those that the running kernel takes.
 
 use super::{LoadRequest, Plan};
-use crate::base::Syscall;
-use crate::base::version;
+use crate::base::{Syscall, version};
 use crate::host::Host;
 use crate::sys::FileFlags;
 

@@ -31,8 +31,7 @@ pub use validate::Violation;
 
 use crate::abi::x86::E820Type;
 use crate::abi::x86::boot_params::E820_MAX_ENTRIES_ZEROPAGE;
-use crate::base::PhysRange;
-use crate::base::{Syscall, Target};
+use crate::base::{PhysRange, Syscall, Target};
 use crate::carry::record::Blob;
 use crate::carry::{Capability, Handover, HandoverRequest, Pool, Protection};
 use crate::cmdline::{self, Cmdline, CmdlineBase, CmdlineRequest};

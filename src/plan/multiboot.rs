@@ -14,8 +14,7 @@ use super::{
     Blobs, LoadRequest, Plan, PlanError, PlannedPool, Role, Segment, decide, excluded, pools,
     validate,
 };
-use crate::base::Target;
-use crate::base::{PAGE_SIZE, PhysRange};
+use crate::base::{PAGE_SIZE, PhysRange, Target};
 use crate::boot::multiboot::{BootInformation, Module, Pixels, Screen, v1, v2};
 use crate::carry::{Handover, Protection};
 use crate::cmdline::{self, Cmdline, CmdlineBase, CmdlineRequest};

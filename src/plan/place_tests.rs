@@ -1,8 +1,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::base::PhysRange;
-use crate::base::Syscall;
+use crate::base::{PhysRange, Syscall};
 use crate::carry::Capability;
 use crate::image::probe;
 use crate::plan::plan;

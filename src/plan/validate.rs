@@ -3,8 +3,7 @@
 
 use super::taken::Taken;
 use super::{Plan, PlanError, Role};
-use crate::base::Syscall;
-use crate::base::{PAGE_SIZE, PhysRange};
+use crate::base::{PAGE_SIZE, PhysRange, Syscall};
 use crate::host::Host;
 use crate::host::efi::Efi;
 use crate::memory::{Holes, Placement};

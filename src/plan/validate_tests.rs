@@ -8,12 +8,11 @@ use crate::abi::x86::E820Type;
 use crate::base::Target;
 use crate::carry::Capability;
 use crate::cmdline::{CmdlineBase, CmdlineRequest};
-use crate::host::crash::KernelMapping;
 use crate::image::probe;
 use crate::plan::excluded::by_line;
 use crate::plan::{Excluded, LoadRequest, SyscallChoice, plan};
 use crate::testing::bzimage::TinyBzImage;
-use crate::testing::host::{Says as _, host, range};
+use crate::testing::host::{Says as _, host, range, tell_for_a_dump};
 
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
@@ -28,17 +27,7 @@ fn machine() -> Host {
     .boot_e820([(0x1000, 0x9_ffff, 1), (MIB, GIB - 1, 1)]);
     host.total_ram = GIB;
     host.loaded.crash_size = Some(256 * MIB);
-    let note = crate::host::crash::Note {
-        address: 0x3000_0000,
-        size: 0x160,
-    };
-    host.crash.cpus = vec![(0, note)];
-    host.crash.vmcoreinfo = Some(note);
-    host.crash.mapping = Some(KernelMapping {
-        direct_map: 0xffff_8880_0000_0000,
-        text: 0xffff_ffff_8100_0000,
-        image: range(0x200_0000, 0x2ff_ffff),
-    });
+    tell_for_a_dump(&mut host);
     host
 }
 

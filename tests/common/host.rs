@@ -28,6 +28,21 @@ pub(crate) fn host(iomem: &str) -> Host {
     }
 }
 
+/// Has `host` tell what a dump of it needs: one CPU, vmcoreinfo, and how it maps memory.
+pub(crate) fn tell_for_a_dump(host: &mut Host) {
+    let note = crash::Note {
+        address: 0x3000_0000,
+        size: 0x160,
+    };
+    host.crash.cpus = vec![(0, note)];
+    host.crash.vmcoreinfo = Some(note);
+    host.crash.mapping = Some(crash::KernelMapping {
+        direct_map: 0xffff_8880_0000_0000,
+        text: 0xffff_ffff_8100_0000,
+        image: range(0x200_0000, 0x2ff_ffff),
+    });
+}
+
 /// The range from `start` to `last`, both included.
 pub(crate) fn range(start: u64, last: u64) -> PhysRange {
     PhysRange::from_inclusive(start, last).unwrap()

@@ -3,8 +3,7 @@
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use rkexec::base::PhysRange;
-use rkexec::base::{Syscall, Target};
+use rkexec::base::{PhysRange, Syscall, Target};
 use rkexec::carry::{Capability, HandoverError, Pool, Protection};
 use rkexec::cmdline::{CmdlineBase, CmdlineRequest};
 use rkexec::host::Host;

@@ -6,8 +6,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use crate::initramfs::{self, Archive};
-use crate::lab::{self, Kernel};
-use crate::qemu::{End, Guest};
+use crate::lab::Kernel;
+use crate::multiboot::memtest;
+use crate::qemu::Guest;
 use crate::trip::{self, Plan, Trip};
 
 /// xloadflags: there is a 64-bit entry (XLF_KERNEL_64).
@@ -75,39 +76,10 @@ fn an_x86_64_kernel_that_names_no_64_bit_entry_boots() -> Result<()> {
     arrival.after()?.text("cmdline").map(drop)
 }
 
-/// memtest86+ shows its screen on the serial port, where its options put it.
 #[test]
 fn a_32_bit_memtest_boots() -> Result<()> {
-    let image = trip::host_file(&lab::part("memtest")?.join("memtest32.bin"))?;
-    let guest = Guest::new("memtest32", &Kernel::new("6.12")?)
-        .args(["-device", "VGA"])
-        .file("next/memtest", &image)
-        .script(
-            "request=\"/next/memtest --cmdline console=ttyS0,115200\"
-             try plan rkexec plan $request --output json
-             try load rkexec load $request
-             try exec rkexec exec",
-        )
-        .timeout(Duration::from_secs(600));
-    let shown = [
-        "Memtest86+ v6",
-        "Memory  : 1023MB",
-        "Status: Testing",
-        " #3 ",
-    ];
-    let outcome = guest.conduct(|guest| {
-        guest.wait_for(1, "load.status")?;
-        for text in shown {
-            guest.wait_for_console(text)?;
-        }
-        guest.quit()
-    })?;
-    assert_eq!(outcome.end, End::Stopped);
-    ensure!(
-        outcome.console.contains("Errors: 0 "),
-        "{}",
-        outcome.story()
-    );
+    let guest = Guest::new("memtest32", &Kernel::new("6.12")?).timeout(Duration::from_secs(600));
+    let outcome = memtest(guest, "memtest32.bin")?;
     let plan = Plan::of(outcome.stage_of_any_end(1)?)?;
     assert_eq!(plan.json["image"]["entry_mode"], "32-bit");
     Ok(())

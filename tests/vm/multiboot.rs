@@ -424,13 +424,11 @@ fn xen_boots_with_a_debian_dom0() -> Result<()> {
     Ok(())
 }
 
-/// memtest86+ shows its screen on the serial port, where its options put it.
-#[test]
-fn memtest_boots() -> Result<()> {
-    let image = trip::host_file(&lab::part("memtest")?.join("memtest.bin"))?;
-    // It cannot be entered with five levels of page tables.
-    let guest = Guest::new("memtest", &Kernel::new("6.12")?)
-        .cpu("max,la57=off")
+/// Loads and boots `file` of memtest86+ in `guest`, and waits until it has gone through a
+/// part of the memory. It shows its screen on the serial port, where its options put it.
+pub(crate) fn memtest(guest: Guest, file: &str) -> Result<Outcome> {
+    let image = trip::host_file(&lab::part("memtest")?.join(file))?;
+    let guest = guest
         .args(["-device", "VGA"])
         .file("next/memtest", &image)
         .script(
@@ -438,8 +436,7 @@ fn memtest_boots() -> Result<()> {
              try plan rkexec plan $request --output json
              try load rkexec load $request
              try exec rkexec exec",
-        )
-        .timeout(PATIENCE);
+        );
     // It found the memory in the map that it was given, and goes through it.
     let shown = [
         "Memtest86+ v6",
@@ -460,6 +457,16 @@ fn memtest_boots() -> Result<()> {
         "{}",
         outcome.story()
     );
+    Ok(outcome)
+}
+
+#[test]
+fn memtest_boots() -> Result<()> {
+    // It cannot be entered with five levels of page tables.
+    let guest = Guest::new("memtest", &Kernel::new("6.12")?)
+        .cpu("max,la57=off")
+        .timeout(PATIENCE);
+    let outcome = memtest(guest, "memtest.bin")?;
     let plan = Plan::of(outcome.stage_of_any_end(1)?)?;
     assert_eq!(plan.json["image"]["format"], "bzImage");
     let kernel = plan.segments.iter().find(|row| row.kind == "kernel");
