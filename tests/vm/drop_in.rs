@@ -322,8 +322,10 @@ impl Way {
                 "{name}: {theirs:?} {ours:?}"
             );
         }
-        // kexec-tools gives away what EFI still needs.
-        let kept = match self.uefi {
+        // kexec-tools gives away what EFI still needs. With kexec_file_load the running
+        // kernel makes the map, whichever loader calls it.
+        let by_file = self.options.starts_with("-s");
+        let kept = match self.uefi && !by_file {
             true => runtime_ranges(ours.stage(1)?)?,
             false => Vec::new(),
         };
