@@ -5,10 +5,9 @@ use std::path::Path;
 
 use super::json::xload_names;
 use super::{human, multiboot};
-use crate::abi::x86::E820Type;
 use crate::base::bytes::shown_name;
 use crate::base::printable::inline;
-use crate::base::{Syscall, Target};
+use crate::base::{Syscall, Target, Told};
 use crate::carry::Capability;
 use crate::image::Image;
 use crate::memory::{MemoryMap, Region};
@@ -133,7 +132,7 @@ pub(in crate::cli) fn plan(
         out.push_str(&memory_map(&plan.memory_map));
     } else {
         out.push_str("\nthe next kernel's memory map:\n");
-        for (range, kind) in &plan.e820 {
+        for (range, kind) in &plan.told {
             let _ = writeln!(out, "  {range}  {:>10}  {kind}", human(range.size()));
         }
     }
@@ -198,7 +197,7 @@ pub(in crate::cli) fn memory_map(map: &MemoryMap) -> String {
             "  {}  {size:>10}  {:<24} -> {:<32} segments: {}",
             region.range,
             kind(region),
-            told(region.e820),
+            told(region.told),
             region.placement.name()
         );
         let _ = writeln!(
@@ -218,8 +217,8 @@ fn kind(region: &Region) -> String {
     }
 }
 
-fn told(e820: Option<E820Type>) -> String {
-    e820.map_or_else(|| "(absent)".to_owned(), |kind| kind.to_string())
+fn told(kind: Option<Told>) -> String {
+    kind.map_or_else(|| "(absent)".to_owned(), |kind| kind.to_string())
 }
 
 /// What a kernel file is.
