@@ -35,7 +35,7 @@ pub(in crate::cli) fn plan(plan: &Plan<'_>) -> String {
          <rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n\
          <text x=\"{MAP_X}\" y=\"24\" font-weight=\"bold\">memory map of the next kernel</text>\n\
          <text x=\"{SEGMENT_X}\" y=\"24\" font-weight=\"bold\">segments ({})</text>\n",
-        plan.syscall.name
+        plan.syscall()
     );
     let mut y = TOP;
     for (row, height) in rows.iter().zip(&heights) {
@@ -84,7 +84,7 @@ fn rows(plan: &Plan<'_>) -> Vec<Row> {
             }
         };
         for segment in plan
-            .segments
+            .segments()
             .iter()
             .filter(|segment| region.range.covers(segment.mem))
         {
