@@ -25,7 +25,7 @@ pub use error::PlanError;
 pub use validate::{Checked, Violation};
 
 use crate::base::{PhysRange, Syscall, Target, Told};
-use crate::boot::{EMPTY_INITRD, Firmware, Protocol, SetupDataSummary};
+use crate::boot::{EMPTY_INITRD, Firmware, Protocol, TableSummary};
 use crate::carry::{Capability, Handover, PlannedPool};
 use crate::cmdline::{self, Cmdline, CmdlineBase};
 use crate::crash::{self, Reservation};
@@ -46,8 +46,8 @@ pub enum Method<'a> {
         entry: u64,
         /// The segments, in address order.
         segments: Vec<Segment<'a>>,
-        /// What the tables lead to, for people.
-        setup_data: Vec<SetupDataSummary>,
+        /// What the first table leads to, for people.
+        tables: Vec<TableSummary>,
     },
     /// kexec_file_load: the running kernel places everything.
     File {
@@ -136,11 +136,11 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// What the tables lead to; nothing with kexec_file_load.
+    /// What the first table of the boot protocol leads to; nothing with kexec_file_load.
     #[must_use]
-    pub fn setup_data(&self) -> &[SetupDataSummary] {
+    pub fn tables(&self) -> &[TableSummary] {
         match &self.method {
-            Method::Segments { setup_data, .. } => setup_data,
+            Method::Segments { tables, .. } => tables,
             Method::File { .. } => &[],
         }
     }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::{CrashPlan, Ground, Inputs, Method, Plan, PlanError, advice, excluded, validate};
 use crate::base::{PAGE_SIZE, PhysRange, Target, Told};
-use crate::boot::{Facts, SetupDataSummary};
+use crate::boot::{Facts, TableSummary};
 use crate::cmdline::Cmdline;
 use crate::crash::{self, CrashError, elfcorehdr};
 use crate::host::Host;
@@ -30,7 +30,7 @@ pub(super) fn by_segments<'a>(
     let method = Method::Segments {
         entry: placed.entry,
         segments: placed.segments,
-        setup_data: placed.setup_data,
+        tables: placed.tables,
     };
     Ok(ground.plan(method, placed.told, placed.blobs))
 }
@@ -40,7 +40,7 @@ struct Placed<'a> {
     segments: Vec<Segment<'a>>,
     /// Physical address of purgatory's entry point.
     entry: u64,
-    setup_data: Vec<SetupDataSummary>,
+    tables: Vec<TableSummary>,
     /// The command line with what depends on places.
     cmdline: Cmdline,
     told: Vec<(PhysRange, Told)>,
@@ -106,7 +106,7 @@ fn place<'a>(inputs: Inputs<'_, 'a>, ground: &Ground) -> Result<Placed<'a>, Plan
     };
     let params = purgatory::Request {
         entry: layout.entry,
-        boot_params: tables.pointer,
+        argument: tables.pointer,
         mode: boot.mode(),
         serial_port: request.port_for_reports(host),
         sha_ni: host.cpu.sha_ni,
@@ -133,7 +133,7 @@ fn place<'a>(inputs: Inputs<'_, 'a>, ground: &Ground) -> Result<Placed<'a>, Plan
     Ok(Placed {
         segments,
         entry: purgatory.start() + purgatory::ENTRY,
-        setup_data: tables.setup_data,
+        tables: tables.summary,
         cmdline: cmdline.into_owned(),
         told,
         blobs,

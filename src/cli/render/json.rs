@@ -89,7 +89,7 @@ impl Serialize for PlanJson<'_> {
         fields.serialize_entry("pools", &List(pools))?;
         fields.serialize_entry("schema", &1)?;
         fields.serialize_entry("segments", &List(segments))?;
-        fields.serialize_entry("setup_data", &json!(plan.setup_data()))?;
+        fields.serialize_entry("setup_data", &json!(plan.tables()))?;
         fields.serialize_entry("syscall", &plan.decision())?;
         fields.serialize_entry("target", &plan.target())?;
         if let Some(then) = self.then {

@@ -100,9 +100,9 @@ pub(in crate::cli) fn plan(
     if let Some(why) = plan.empty_initrd {
         let _ = writeln!(out, "initrd:    an empty one, because: {why}");
     }
-    if !plan.setup_data().is_empty() {
+    if !plan.tables().is_empty() {
         let nodes: Vec<String> = plan
-            .setup_data()
+            .tables()
             .iter()
             .map(|node| format!("{} ({} bytes)", node.kind, node.size))
             .collect();
