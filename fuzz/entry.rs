@@ -8,9 +8,9 @@
 
 use std::collections::BTreeSet;
 
-use rkexec::abi::x86::E820Type;
 use rkexec::abi::x86::boot_params::BootParams;
 use rkexec::abi::x86::setup_data::{SETUP_DTB, SetupData};
+use rkexec::base::Told;
 use rkexec::carry::Report;
 use rkexec::carry::pool::Pool;
 use rkexec::carry::pool_node::{pools_of, put_pool};
@@ -162,8 +162,8 @@ pub(crate) fn memmap(data: &[u8]) -> bool {
 
 /// A kernel's command line: what it takes away of its kernel's memory.
 pub(crate) fn taken(data: &[u8]) -> bool {
-    let ram = taken::taken(data, E820Type::RAM);
-    let reserved = taken::taken(data, E820Type::RESERVED);
+    let ram = taken::taken(data, Told::RAM);
+    let reserved = taken::taken(data, Told::RESERVED);
     for taken in ram.iter().chain(&reserved) {
         assert!(taken.word.starts_with(taken.parameter));
     }
@@ -173,7 +173,7 @@ pub(crate) fn taken(data: &[u8]) -> bool {
     // What stands behind does not matter where nothing is open.
     if !data.contains(&b'"') {
         let behind = [data, b" quiet"].concat();
-        assert_eq!(taken::taken(&behind, E820Type::RAM), ram);
+        assert_eq!(taken::taken(&behind, Told::RAM), ram);
     }
     !ram.is_empty()
 }
@@ -492,7 +492,7 @@ fn check_map(host: &Host) {
                 assert_eq!(region.sources.iomem.as_deref(), Some("System RAM"));
             }
         }
-        for pair in map.e820().windows(2) {
+        for pair in map.told().windows(2) {
             if let [(before, _), (after, _)] = pair {
                 assert!(before.end() <= after.start());
             }

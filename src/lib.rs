@@ -19,6 +19,7 @@ pub mod memory;
 pub mod plan;
 pub mod purgatory;
 pub mod refusal;
+pub mod request;
 pub mod sys;
 pub mod vmcore;
 

@@ -14,7 +14,8 @@ use rkexec::host::crash::{KernelMapping, Note};
 use rkexec::host::{Host, Root, iomem};
 use rkexec::image;
 use rkexec::memory::{MapPolicy, MemoryMap};
-use rkexec::plan::{LoadRequest, plan};
+use rkexec::plan::plan;
+use rkexec::request::LoadRequest;
 
 use crate::lab::Kernel;
 use crate::measure;

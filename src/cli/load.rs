@@ -20,7 +20,8 @@ use crate::load::lock::{self, Lock, LockError};
 use crate::load::parts::{Parts, lost_signature};
 use crate::load::record::{Job, LoadRecord};
 use crate::load::{Files, LoadError};
-use crate::plan::{self, Plan, SyscallChoice};
+use crate::plan::{self, Plan};
+use crate::request::SyscallChoice;
 use crate::sys::{Errno, MappedFile};
 
 /// `rkexec plan`.

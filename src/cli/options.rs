@@ -14,7 +14,7 @@ use crate::crash::HotplugChoice;
 use crate::host::firmware_tables::FirmwareTables;
 use crate::image::Wish;
 use crate::memory::MapPolicy;
-use crate::plan::{LoadRequest, SyscallChoice};
+use crate::request::{LoadRequest, SyscallChoice};
 use crate::sys::FileFlags;
 
 /// What is loaded, and how.

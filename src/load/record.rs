@@ -21,7 +21,8 @@ use crate::host::loaded::Loaded;
 use crate::host::security::Security;
 use crate::host::{Host, HostError, Root};
 use crate::image::{Image, Wish};
-use crate::plan::{Blobs, LoadRequest, Plan, SyscallChoice};
+use crate::plan::{Blobs, Plan};
+use crate::request::{LoadRequest, SyscallChoice};
 use crate::sys::FileFlags;
 
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";

@@ -2,7 +2,7 @@
 
 use bstr::{BStr, ByteSlice as _};
 
-use super::{CrashPlan, LoadRequest, Plan, PlanError, SyscallChoice};
+use super::{CrashPlan, Plan, PlanError};
 use crate::base::{Syscall, Target};
 use crate::cmdline::{self, CmdlineBase};
 use crate::crash::sizing::{self, Sizing};
@@ -10,6 +10,7 @@ use crate::host::Host;
 use crate::host::crash::DM_CRYPT_KEYS;
 use crate::image::LinuxKernel;
 use crate::memory::{MapPolicy, MemoryKind};
+use crate::request::{LoadRequest, SyscallChoice};
 
 /// Turns "no place" for a crash kernel into an error that names the reservation it needs.
 /// Other errors are passed on unchanged.
@@ -101,7 +102,7 @@ pub(super) fn map_warnings(request: &LoadRequest, plan: &Plan<'_>) -> Vec<String
         .memory_map
         .regions()
         .iter()
-        .filter(|region| region.kind == MemoryKind::Withheld && region.e820.is_none())
+        .filter(|region| region.kind == MemoryKind::Withheld && region.told.is_none())
         .map(|region| region.range.size())
         .sum();
     // kexec_file_load hands them over, which has its own warning. A crash kernel gets
@@ -116,9 +117,9 @@ pub(super) fn map_warnings(request: &LoadRequest, plan: &Plan<'_>) -> Vec<String
              withheld; --memory-map firmware hands them over"
         ));
     }
-    if !plan.e820.is_empty()
+    if !plan.told.is_empty()
         && !plan
-            .e820
+            .told
             .iter()
             .any(|(range, kind)| kind.is_ram() && range.start() < 0xa_0000)
     {

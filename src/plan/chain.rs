@@ -1,6 +1,6 @@
 //! The setup_data chain of a plan: who gets which node, and in which order.
 
-use super::{LoadRequest, Plan, PlanError, PlannedPool};
+use super::{Plan, PlanError, PlannedPool};
 use crate::abi::x86::setup_data::{SETUP_DTB, SetupData};
 use crate::boot::linux_x86::zero_page::{self, EfiHandover};
 use crate::carry::record::{Blob, MAX_E820, PoolRecord, Record};
@@ -8,6 +8,7 @@ use crate::carry::{Handover, HandoverError, Protection, gather};
 use crate::host::Host;
 use crate::image::LinuxKernel;
 use crate::purgatory;
+use crate::request::LoadRequest;
 
 /// Most e820 entries in one SETUP_E820_EXT node: the kernel maps a node as a
 /// whole, and 64 pages at most (early_memremap).
@@ -25,7 +26,7 @@ pub(super) fn build(
     plan: &mut Plan<'_>,
 ) -> Result<SetupData, PlanError> {
     let mut chain = SetupData::default();
-    let (entries, inline) = zero_page::e820_entries(&plan.e820);
+    let (entries, inline) = zero_page::e820_entries(&plan.told);
     if entries.len() > E820_MAX_ENTRIES {
         plan.warnings.push(format!(
             "the map has {} e820 entries: a distribution's kernel keeps {E820_MAX_ENTRIES} and drops the rest",
@@ -76,7 +77,7 @@ pub(super) fn record(
 ) -> Record {
     let blobs = plan.blobs.clone().unwrap_or_default();
     let tree = chain.nodes().iter().find(|node| node.kind == SETUP_DTB);
-    let e820 = plan.e820.iter().take(MAX_E820);
+    let e820 = plan.told.iter().take(MAX_E820);
     Record {
         rkexec: env!("CARGO_PKG_VERSION").to_owned(),
         loaded_at: time,
@@ -86,7 +87,7 @@ pub(super) fn record(
         e820: e820
             .map(|(range, kind)| (range.start(), range.size(), kind.0))
             .collect(),
-        e820_complete: plan.e820.len() <= MAX_E820,
+        e820_complete: plan.told.len() <= MAX_E820,
         setup_data: chain
             .nodes()
             .iter()

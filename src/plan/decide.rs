@@ -2,10 +2,9 @@
 
 use bstr::{BStr, ByteSlice as _};
 
-use super::{Cmdline, LoadRequest, PlanError};
-use crate::abi::x86::E820Type;
+use super::{Cmdline, PlanError};
 use crate::abi::x86::boot_params::E820_MAX_ENTRIES_ZEROPAGE;
-use crate::base::{PAGE_SIZE, PhysRange, Syscall, Target};
+use crate::base::{PAGE_SIZE, PhysRange, Syscall, Target, Told};
 use crate::carry::Handover;
 use crate::cmdline;
 use crate::crash::{self, HotplugChoice};
@@ -14,17 +13,7 @@ use crate::host::crash::DM_CRYPT_KEYS;
 use crate::image::LinuxKernel;
 use crate::image::linux::{Format, xloadflags};
 use crate::memory::{MapPolicy, MemoryKind, MemoryMap, Region, kernel_map};
-
-/// What `--syscall` says.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SyscallChoice {
-    /// Decided from facts.
-    #[default]
-    Auto,
-    /// This one, or an error.
-    Only(Syscall),
-}
+use crate::request::{LoadRequest, SyscallChoice};
 
 /// The system call, and why it was taken.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -243,7 +232,7 @@ pub(super) fn harm(
     target: Target,
     host: &Host,
     map: &MemoryMap,
-    kernels: &[(PhysRange, E820Type)],
+    kernels: &[(PhysRange, Told)],
     line: &Cmdline,
 ) -> Vec<Harm> {
     let mut harm = Vec::new();
@@ -308,11 +297,11 @@ fn by_hand(line: &BStr) -> Vec<&BStr> {
 /// of them, and its kind.
 fn handed_over_as_ram<'a>(
     regions: impl Iterator<Item = &'a Region>,
-    kernels: &[(PhysRange, E820Type)],
+    kernels: &[(PhysRange, Told)],
 ) -> Option<(u64, PhysRange, &'static str)> {
     let mut first = None;
     let mut bytes = 0;
-    for region in regions.filter(|region| region.e820 != Some(E820Type::RAM)) {
+    for region in regions.filter(|region| region.told != Some(Told::RAM)) {
         let after = kernels.partition_point(|(range, _)| range.end() <= region.range.start());
         let near = kernels
             .iter()

@@ -481,9 +481,9 @@ fn the_map_that_the_kernel_hands_over() {
     assert_eq!(
         kernel_map(&host),
         [
-            (range(0x10_0000, 0x3ffe_ffff), E820Type::RAM),
-            (range(0x3fff_0000, 0x3fff_ffff), E820Type::RESERVED),
-            (range(0x4000_0000, 0x4000_0fff), E820Type::NVS),
+            (range(0x10_0000, 0x3ffe_ffff), Told::RAM),
+            (range(0x3fff_0000, 0x3fff_ffff), Told::RESERVED),
+            (range(0x4000_0000, 0x4000_0fff), Told::NVS),
         ]
     );
     // Without it, the firmware map is the same.
@@ -498,8 +498,8 @@ fn the_map_that_the_kernel_hands_over() {
     assert_eq!(
         kernel_map(&host),
         [
-            (range(0x10_0000, 0x3fff_ffff), E820Type::RAM),
-            (range(0x4000_0000, 0x4000_0fff), E820Type::RESERVED),
+            (range(0x10_0000, 0x3fff_ffff), Told::RAM),
+            (range(0x4000_0000, 0x4000_0fff), Told::RESERVED),
         ]
     );
 }

@@ -2,8 +2,7 @@
 
 use super::taken::{Taken, taken};
 use super::{Excluded, Plan};
-use crate::abi::x86::E820Type;
-use crate::base::PhysRange;
+use crate::base::{PhysRange, Told};
 use crate::host::Host;
 use crate::memory::{MemoryKind, Placement};
 
@@ -15,7 +14,7 @@ const BY_LINE: &str = "the new command line takes it from the next kernel";
 /// The RAM that the new command line of a plan for Linux takes away from the next
 /// kernel.
 pub(super) fn by_line(plan: &Plan<'_>) -> Vec<Taken> {
-    let mut taken = taken(plan.cmdline.as_bstr(), E820Type::RAM);
+    let mut taken = taken(plan.cmdline.as_bstr(), Told::RAM);
     // A reused line may name the reservation in `crashkernel=`. The capture kernel itself
     // occupies that memory, so it cannot set it aside.
     if plan.crash.is_some() {
@@ -28,7 +27,7 @@ pub(super) fn by_line(plan: &Plan<'_>) -> Vec<Taken> {
 /// command line takes away.
 pub(super) fn excluded(host: &Host, plan: &Plan<'_>, taken: &[Taken]) -> Vec<Excluded> {
     let regions = plan.memory_map.regions().iter().filter_map(|region| {
-        let was_ram = region.sources.firmware.is_some_and(E820Type::is_ram);
+        let was_ram = region.sources.firmware.is_some_and(Told::is_ram);
         let is_memory = match region.kind {
             MemoryKind::Ram | MemoryKind::HotAddedRam => false,
             MemoryKind::DriverManaged(_)

@@ -6,7 +6,8 @@ use crate::carry::{Capability, Pool, Protection};
 use crate::cmdline::{CmdlineBase, CmdlineRequest};
 use crate::host::security::Lockdown;
 use crate::image::probe;
-use crate::plan::{LoadRequest, PlanError, SyscallChoice, plan as make};
+use crate::plan::{PlanError, plan as make};
+use crate::request::{LoadRequest, SyscallChoice};
 use crate::testing::bzimage::TinyBzImage;
 use crate::testing::host::{Says as _, host, range, tell_for_a_dump};
 

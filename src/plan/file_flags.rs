@@ -1,8 +1,9 @@
 //! Requested flags for kexec_file_load, reduced to those that the running kernel takes.
 
-use super::{LoadRequest, Plan};
+use super::Plan;
 use crate::base::{Syscall, version};
 use crate::host::Host;
+use crate::request::LoadRequest;
 use crate::sys::FileFlags;
 
 /// The first kernel that takes them. 6.17 names KEXEC_FILE_NO_CMA and refuses it.

@@ -3,12 +3,13 @@
 
 use bstr::BStr;
 
-use super::{LoadRequest, Plan};
+use super::Plan;
 use crate::base::Syscall;
 use crate::boot::linux_x86::zero_page::{self, EfiHandover};
 use crate::cmdline;
 use crate::host::Host;
 use crate::image::LinuxKernel;
+use crate::request::LoadRequest;
 
 /// An initrd with nothing in it: the kernel skips zeroes between archives.
 pub const EMPTY_INITRD: &[u8] = &[0; 4];

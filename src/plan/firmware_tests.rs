@@ -8,7 +8,8 @@ use crate::carry::Capability;
 use crate::cmdline::CmdlineBase;
 use crate::host::efi::Efi;
 use crate::image::probe;
-use crate::plan::{Plan, PlanError, Role, SyscallChoice};
+use crate::plan::{Plan, PlanError, Role};
+use crate::request::SyscallChoice;
 use crate::testing::bzimage::TinyBzImage;
 use crate::testing::host::{Says as _, host};
 
@@ -287,10 +288,7 @@ fn no_segment_lies_over_a_table_of_efi() {
                 .iter()
                 .any(|s| s.mem.end() > table.start() - 0x10_0000)
         );
-        assert!(
-            plan.e820
-                .contains(&(table, crate::abi::x86::E820Type::RESERVED))
-        );
+        assert!(plan.told.contains(&(table, crate::base::Told::RESERVED)));
         let kept = plan.excluded.iter().find(|kept| kept.range == table);
         assert_eq!(kept.unwrap().name, "EFI runtime map");
     })

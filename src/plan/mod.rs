@@ -23,71 +23,25 @@ use std::collections::BTreeSet;
 
 use bstr::{BString, ByteSlice as _};
 
-pub use decide::{Decision, SyscallChoice};
+pub use decide::Decision;
 pub use error::PlanError;
 pub use firmware::{EMPTY_INITRD, FirmwareError};
 pub use initrd::{INITRD_PAD, stream_size};
 pub use validate::Violation;
 
-use crate::abi::x86::E820Type;
 use crate::abi::x86::boot_params::E820_MAX_ENTRIES_ZEROPAGE;
-use crate::base::{PhysRange, Syscall, Target};
+use crate::base::{PhysRange, Syscall, Target, Told};
 use crate::carry::record::Blob;
-use crate::carry::{Capability, Handover, HandoverRequest, Pool, Protection};
-use crate::cmdline::{self, Cmdline, CmdlineBase, CmdlineRequest};
-use crate::crash::{self, HotplugChoice, Reservation};
+use crate::carry::{Capability, Handover, Pool, Protection};
+use crate::cmdline::{self, Cmdline, CmdlineBase};
+use crate::crash::{self, Reservation};
 use crate::host::Host;
-use crate::host::firmware_tables::FirmwareTables;
 use crate::image::linux::{Format, xloadflags};
 use crate::image::{Image, LinuxKernel};
-use crate::memory::{MapPolicy, MemoryMap, kernel_map};
+use crate::memory::{MemoryMap, kernel_map};
 use crate::purgatory::{self, Digest};
+use crate::request::LoadRequest;
 use crate::sys::{FileFlags, Hotplug};
-
-/// What the operator asks for.
-#[derive(Debug, Clone, Default)]
-pub struct LoadRequest {
-    /// The command line.
-    pub cmdline: CmdlineRequest,
-    /// Which system call.
-    pub syscall: SyscallChoice,
-    /// How the map for the next kernel is made.
-    pub memory_map: MapPolicy,
-    /// Drivers whose memory is handed over as RAM after all.
-    pub include_driver_managed: BTreeSet<String>,
-    /// Segments lie at or above this physical address.
-    pub mem_min: Option<u64>,
-    /// Segments lie below this physical address.
-    pub mem_max: Option<u64>,
-    /// Purgatory does not verify.
-    pub no_digest: bool,
-    /// The next kernel is told nothing of EFI.
-    pub no_efi: bool,
-    /// First I/O port of the UART that purgatory reports on, instead of the console's.
-    pub serial_port: Option<u16>,
-    /// Seed for the next kernel's random number generator; `None` hands over none.
-    pub seed: Option<[u8; 32]>,
-    /// The device tree and the pools.
-    pub handover: HandoverRequest,
-    /// The time of the load for the record, seconds since 1970.
-    pub time: u64,
-    /// For `exec`, or for a panic.
-    pub target: Target,
-    /// Whether the kernel shall update elfcorehdr itself.
-    pub hotplug: HotplugChoice,
-    /// Flags for kexec_file_load.
-    pub file_flags: FileFlags,
-    /// The firmware's root pointers, for a multiboot kernel.
-    pub firmware_tables: FirmwareTables,
-}
-
-impl LoadRequest {
-    /// The UART on which purgatory reports: the one asked for, else the console's.
-    fn port_for_reports(&self, host: &Host) -> Option<u16> {
-        let consoles = || host.serial.as_ref().map(|serial| serial.port);
-        self.serial_port.or_else(consoles)
-    }
-}
 
 /// What a segment is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -174,7 +128,7 @@ pub struct Plan<'a> {
     /// The reconciled map.
     pub memory_map: MemoryMap,
     /// What the next kernel will find in its e820.
-    pub e820: Vec<(PhysRange, E820Type)>,
+    pub told: Vec<(PhysRange, Told)>,
     /// What is kept out, and why.
     pub excluded: Vec<Excluded>,
     /// The chain; empty with kexec_file_load.
@@ -289,7 +243,7 @@ impl Plan<'_> {
             entry: None,
             segments: Vec::new(),
             memory_map,
-            e820: Vec::new(),
+            told: Vec::new(),
             excluded: Vec::new(),
             setup_data: Vec::new(),
             pools: Vec::new(),
@@ -429,7 +383,7 @@ pub fn plan<'a>(
                         .to_owned(),
                 );
             }
-            plan.e820 = plan.memory_map.e820();
+            plan.told = plan.memory_map.told();
             plan.excluded = excluded::excluded(host, &plan, &excluded::by_line(&plan));
             let efi = told.efi.as_ref();
             place::place(request, host, image, initrds, &handover, efi, &mut plan)
@@ -441,7 +395,7 @@ pub fn plan<'a>(
             let fits = place::fits(request, host, image, initrds, &plan)
                 .map_err(|error| place::explain(error, request, host, image, initrds, &plan));
             if plan.crash.is_some() {
-                plan.e820 = plan.memory_map.e820();
+                plan.told = plan.memory_map.told();
                 fits?;
                 plan.blobs = Some(Blobs::of_files(image, initrds));
             } else {
@@ -449,8 +403,8 @@ pub fn plan<'a>(
                 if let Err(error @ PlanError::TakenAway { .. }) = fits {
                     return Err(error);
                 }
-                plan.e820 = kernel_map(host);
-                if plan.e820.is_empty() {
+                plan.told = kernel_map(host);
+                if plan.told.is_empty() {
                     plan.warnings.push(
                         "the memory map that the running kernel hands over is not known: neither \
                          /sys/kernel/boot_params nor /sys/firmware/memmap is there"
@@ -459,12 +413,12 @@ pub fn plan<'a>(
                 }
             }
             let line = &plan.cmdline;
-            let harm = decide::harm(request.target, host, &plan.memory_map, &plan.e820, line);
+            let harm = decide::harm(request.target, host, &plan.memory_map, &plan.told, line);
             let harm = harm
                 .into_iter()
                 .map(|harm| format!("kexec_file_load {}", harm.what));
             plan.warnings.extend(harm);
-            plan.e820.truncate(E820_MAX_ENTRIES_ZEROPAGE);
+            plan.told.truncate(E820_MAX_ENTRIES_ZEROPAGE);
             let keeps_tree = request.handover.uki_dtb.is_none() && plan.keeps_the_running_tree();
             if handover.tree.is_some() && !keeps_tree {
                 let whose = match request.handover.uki_dtb {

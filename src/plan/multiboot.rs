@@ -11,8 +11,7 @@ use bstr::{BStr, ByteSlice as _};
 
 use super::place::{FOUR_GIB, Places, digests};
 use super::{
-    Blobs, LoadRequest, Plan, PlanError, PlannedPool, Role, Segment, decide, excluded, pools,
-    validate,
+    Blobs, Plan, PlanError, PlannedPool, Role, Segment, decide, excluded, pools, validate,
 };
 use crate::base::{PAGE_SIZE, PhysRange, Target};
 use crate::boot::multiboot::{BootInformation, Module, Pixels, Screen, v1, v2};
@@ -25,6 +24,7 @@ use crate::image::multiboot::v2::information_name;
 use crate::image::multiboot::{Preference, Relocatable, Version, pieces};
 use crate::memory::{Direction, MemoryMap, Placement};
 use crate::purgatory::{self, Mode};
+use crate::request::LoadRequest;
 use crate::sys::SEGMENT_MAX;
 
 /// Segments besides those of the kernel and its modules: the information, purgatory.
@@ -55,7 +55,7 @@ pub(super) fn plan<'a>(
     let mut plan = Plan::new(syscall, cmdline, memory_map, warnings);
     plan.take_file_flags(request, host);
     reserve_pools(&handover, &mut plan);
-    plan.e820 = plan.memory_map.e820();
+    plan.told = plan.memory_map.told();
     // Only Linux takes memory away for words on its command line.
     plan.excluded = excluded::excluded(host, &plan, &[]);
     warn(host, image, &handover, &request.firmware_tables, &mut plan);
@@ -202,7 +202,7 @@ fn place<'a>(
     let information = BootInformation {
         cmdline: plan.cmdline.as_bstr(),
         modules,
-        map: &plan.e820,
+        map: &plan.told,
         screen: screen(host, image)?,
         rsdp: tables.rsdp.as_ref(),
         smbios: tables.smbios.as_ref(),

@@ -4,7 +4,8 @@ use crate::carry::{Capability, Pool};
 use crate::cmdline::CmdlineError;
 use crate::host::security::Lockdown;
 use crate::image::{Image, multiboot, probe};
-use crate::plan::{SyscallChoice, plan as make};
+use crate::plan::plan as make;
+use crate::request::SyscallChoice;
 use crate::testing::host::{Says as _, host, range};
 use crate::testing::multiboot::{TinyElf, header_v1, header_v2, tag};
 
@@ -75,7 +76,7 @@ fn planned(
             .iter()
             .map(|s| (s.role, s.mem, s.buf.to_vec(), s.rule.clone()))
             .collect(),
-        e820: plan.e820.clone(),
+        told: plan.told.clone(),
         warnings: plan.warnings.clone(),
         reason: plan.syscall.reason,
         pools: plan.pools.clone(),
@@ -88,7 +89,7 @@ struct Owned {
     entry: u64,
     cmdline: String,
     segments: Vec<(Role, PhysRange, Vec<u8>, String)>,
-    e820: Vec<(PhysRange, crate::abi::x86::E820Type)>,
+    told: Vec<(PhysRange, crate::base::Told)>,
     warnings: Vec<String>,
     reason: String,
     pools: Vec<PlannedPool>,
@@ -410,10 +411,7 @@ fn pools_are_reserved() {
         request.handover.protect = protect;
         let plan = planned(&request, &machine(), &v1_at(MIB), &[3]).unwrap();
         assert_eq!(plan.pools[0].protection, Protection::Reserved);
-        assert!(
-            plan.e820
-                .contains(&(pool, crate::abi::x86::E820Type::RESERVED))
-        );
+        assert!(plan.told.contains(&(pool, crate::base::Told::RESERVED)));
     }
     let error = planned(&request, &machine(), &v1_at(65 * MIB), &[]).unwrap_err();
     assert!(

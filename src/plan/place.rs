@@ -14,13 +14,12 @@
 use std::borrow::Cow;
 
 use super::{
-    Blobs, LoadRequest, Plan, PlanError, Role, Segment, SetupDataSummary, chain, excluded, initrd,
-    protected, validate,
+    Blobs, Plan, PlanError, Role, Segment, SetupDataSummary, chain, excluded, initrd, protected,
+    validate,
 };
 use crate::abi::x86::boot_params::join;
 use crate::abi::x86::setup_data;
-use crate::base::Target;
-use crate::base::{PAGE_SIZE, PhysRange};
+use crate::base::{PAGE_SIZE, PhysRange, Target};
 use crate::boot::linux_x86::zero_page::{self, Addresses, EfiHandover};
 use crate::carry::Handover;
 use crate::crash::{self, CrashError, elfcorehdr};
@@ -29,6 +28,7 @@ use crate::image::LinuxKernel;
 use crate::image::linux::{Load, xloadflags};
 use crate::memory::{Direction, Holes, Placement, Want};
 use crate::purgatory::{self, Digest};
+use crate::request::LoadRequest;
 use crate::sys::SEGMENT_MAX;
 
 /// Segments besides those of kernel and initrd: boot_params, setup_data,
@@ -94,7 +94,7 @@ pub(super) fn place<'a>(
         initrd_size,
         setup_data: setup_data.start(),
     };
-    let zero_page = zero_page::build(image, host, efi, &plan.e820, &chain, &addresses);
+    let zero_page = zero_page::build(image, host, efi, &plan.told, &chain, &addresses);
     let tables = vec![
         Segment {
             role: Role::BootParams,
@@ -463,7 +463,7 @@ impl Places {
         let size = (bytes.len() as u64).max(crash.hotplug.map_or(0, |(_, size)| size));
         let mem = self.take("elfcorehdr", size, PAGE_SIZE, 0, u64::MAX)?;
         crash::hide(&mut plan.memory_map, mem);
-        plan.e820 = plan.memory_map.e820();
+        plan.told = plan.memory_map.told();
         let word = format!("elfcorehdr={:#x}", mem.start());
         plan.cmdline = plan.cmdline.with(&word)?;
         Ok(Some(Segment {

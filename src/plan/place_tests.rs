@@ -31,7 +31,7 @@ fn places(host: &Host) -> BTreeMap<&'static str, PhysRange> {
     let image = probe(&file).unwrap();
     let initrd = vec![7; 8 << 20];
     let request = LoadRequest {
-        syscall: crate::plan::SyscallChoice::Only(Syscall::KexecLoad),
+        syscall: crate::request::SyscallChoice::Only(Syscall::KexecLoad),
         ..LoadRequest::default()
     };
     let plan = plan(&request, host, &image, &[&initrd], Capability::unknown).unwrap();

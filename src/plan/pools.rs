@@ -1,9 +1,10 @@
 //! Pools in the plan: how they are protected, and what the command line says.
 
-use super::{LoadRequest, Plan, PlanError, PlannedPool, taken};
-use crate::abi::x86::E820Type;
+use super::{Plan, PlanError, PlannedPool, taken};
+use crate::base::Told;
 use crate::carry::{Capability, Handover, HandoverError, Protection, pool, protect};
 use crate::cmdline;
+use crate::request::LoadRequest;
 
 /// Chooses the protection and writes it into map and command line.
 pub(super) fn protect(
@@ -90,18 +91,18 @@ fn add_parameters(
 }
 
 /// The e820 type of a pool in the next kernel's map, and why.
-pub(super) fn told(protection: Protection) -> (E820Type, &'static str) {
+pub(super) fn told(protection: Protection) -> (Told, &'static str) {
     match protection {
         Protection::Kernel => (
-            E820Type::RAM,
+            Told::RAM,
             "a pool: described to the next kernel, which takes it over",
         ),
         Protection::Reserved => (
-            E820Type::RESERVED,
+            Told::RESERVED,
             "a pool: reserved, so that every kernel keeps off",
         ),
         Protection::Indirect => (
-            E820Type::RAM,
+            Told::RAM,
             "a pool: RAM under a SETUP_INDIRECT node, which every kernel since 5.5 reserves",
         ),
     }

@@ -139,7 +139,7 @@ fn off_efi(plan: &Plan<'_>, host: &Host) -> Result<(), Violation> {
 /// Checks the segments against the memory map that the next kernel gets.
 fn next_kernel(plan: &Plan<'_>, taken: &[Taken]) -> Result<(), Violation> {
     // Two entries of the table may touch, and a segment lie in both.
-    let told = plan.e820.iter().filter(|(_, kind)| kind.is_ram());
+    let told = plan.told.iter().filter(|(_, kind)| kind.is_ram());
     let told = Holes::new(told.map(|(range, _)| *range));
     for segment in &plan.segments {
         let (role, range) = (segment.role.name(), segment.mem);

@@ -4,13 +4,13 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::abi::x86::E820Type;
-use crate::base::Target;
+use crate::base::{Target, Told};
 use crate::carry::Capability;
 use crate::cmdline::{CmdlineBase, CmdlineRequest};
 use crate::image::probe;
 use crate::plan::excluded::by_line;
-use crate::plan::{Excluded, LoadRequest, SyscallChoice, plan};
+use crate::plan::{Excluded, plan};
+use crate::request::{LoadRequest, SyscallChoice};
 use crate::testing::bzimage::TinyBzImage;
 use crate::testing::host::{Says as _, host, range, tell_for_a_dump};
 
@@ -110,9 +110,9 @@ fn every_rule_is_seen_to_fail() {
         violation(|plan| {
             let at = at(plan, Role::Purgatory);
             let purgatory = plan.segments[at].mem;
-            let ram = plan.e820.pop().unwrap().0;
+            let ram = plan.told.pop().unwrap().0;
             let below = range(ram.start(), purgatory.start() + 0xfff);
-            plan.e820.push((below, E820Type::RAM));
+            plan.told.push((below, Told::RAM));
         }),
         violation(|plan| {
             plan.excluded.clear();
@@ -151,10 +151,10 @@ fn entries_that_touch_are_one_place() {
     broken(Target::Normal, "quiet", |plan| {
         let kernel = at(plan, Role::Kernel);
         let middle = plan.segments[kernel].mem.start() + 0x1000;
-        let ram = plan.e820.pop().unwrap().0;
+        let ram = plan.told.pop().unwrap().0;
         for part in [(ram.start(), middle), (middle, ram.end())] {
             let part = PhysRange::from_bounds(part.0, part.1).unwrap();
-            plan.e820.push((part, E820Type::RAM));
+            plan.told.push((part, Told::RAM));
         }
     })
     .unwrap();
@@ -166,7 +166,7 @@ fn a_crash_kernels_segments_lie_in_its_own_ram_but_for_the_header_of_the_dump() 
         broken(Target::Crash, "quiet", |plan| {
             let at = at(plan, role);
             let mem = plan.segments[at].mem;
-            let split = |(range, kind): (PhysRange, E820Type)| {
+            let split = |(range, kind): (PhysRange, Told)| {
                 let part = |start, end| PhysRange::from_bounds(start, end).ok();
                 let below = part(range.start(), range.end().min(mem.start()));
                 let above = part(range.start().max(mem.end()), range.end());
@@ -175,7 +175,7 @@ fn a_crash_kernels_segments_lie_in_its_own_ram_but_for_the_header_of_the_dump() 
                     .flatten()
                     .map(move |it| (it, kind))
             };
-            plan.e820 = std::mem::take(&mut plan.e820)
+            plan.told = std::mem::take(&mut plan.told)
                 .into_iter()
                 .flat_map(split)
                 .collect();

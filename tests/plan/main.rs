@@ -32,7 +32,8 @@ use rkexec::cmdline::{CmdlineBase, CmdlineRequest};
 use rkexec::image::linux::Format;
 use rkexec::image::{Image, probe};
 use rkexec::memory::MapPolicy;
-use rkexec::plan::{LoadRequest, Plan, PlanError, Role, SyscallChoice, plan};
+use rkexec::plan::{Plan, PlanError, Role, plan};
+use rkexec::request::{LoadRequest, SyscallChoice};
 
 use common::bzimage::{TinyBzImage, field};
 use common::elf::{Load, TinyElf};
@@ -235,7 +236,7 @@ fn check(
     let kmem = !request.include_driver_managed.is_empty();
 
     // The map is the truth.
-    prop_assert_eq!(&plan.e820, &machine.told(firmware, kmem));
+    prop_assert_eq!(&plan.told, &machine.told(firmware, kmem));
     let usable = machine.usable(firmware);
 
     // The segments lie where they may.
@@ -273,7 +274,7 @@ fn check(
             prop_assert!(!excluded.range.overlaps(mem));
         }
         prop_assert!(
-            plan.e820
+            plan.told
                 .iter()
                 .any(|(range, kind)| kind.is_ram() && range.covers(mem)),
             "the next kernel is not told that {mem:?} is RAM"
@@ -314,13 +315,13 @@ fn check(
         let loaded = next.memory.read(kernel.start(), bytes.len() as u64);
         prop_assert!(loaded == bytes, "the kernel is not what its PT_LOADs say");
     }
-    prop_assert_eq!(&next.e820, &plan.e820);
+    prop_assert_eq!(&next.e820, &plan.told);
     prop_assert_eq!(&next.cmdline[..], plan.cmdline.as_bstr());
     prop_assert_eq!(&next.initrd, &stream(&wish.initrds));
     prop_assert_eq!(next.seed, request.seed);
     let kinds: Vec<&str> = plan.setup_data.iter().map(|node| node.kind).collect();
     let mut expected = Vec::new();
-    if plan.e820.len() > 128 {
+    if plan.told.len() > 128 {
         expected.push("E820_EXT");
     }
     if request.seed.is_some() {
@@ -381,7 +382,7 @@ fn same(a: &Plan<'_>, b: &Plan<'_>) -> Result<(), TestCaseError> {
     prop_assert_eq!(&a.syscall, &b.syscall);
     prop_assert_eq!(a.entry, b.entry);
     prop_assert_eq!(&a.memory_map, &b.memory_map);
-    prop_assert_eq!(&a.e820, &b.e820);
+    prop_assert_eq!(&a.told, &b.told);
     prop_assert_eq!(&a.excluded, &b.excluded);
     prop_assert_eq!(&a.setup_data, &b.setup_data);
     prop_assert_eq!(&a.warnings, &b.warnings);

@@ -6,13 +6,13 @@
 use multiboot2::{BootInformation, MemoryAreaType};
 use proptest::collection::vec;
 use proptest::prelude::*;
-use rkexec::abi::x86::E820Type;
-use rkexec::base::PhysRange;
+use rkexec::base::{PhysRange, Told};
 use rkexec::carry::Capability;
 use rkexec::cmdline::{CmdlineBase, CmdlineRequest};
 use rkexec::image::multiboot::Module;
 use rkexec::image::{Image, probe};
-use rkexec::plan::{LoadRequest, Plan, PlanError, Role, plan};
+use rkexec::plan::{Plan, PlanError, Role, plan};
+use rkexec::request::LoadRequest;
 
 use super::common::multiboot::{Segment, TinyElf, header_v1, header_v2, tag};
 use super::machine::Machine;
@@ -162,7 +162,7 @@ fn check(
 ) -> Result<(), TestCaseError> {
     let request = &wish.request;
     let map = machine.told(false, false);
-    prop_assert_eq!(&plan.e820, &map);
+    prop_assert_eq!(&plan.told, &map);
     check_places(plan, machine, request)?;
 
     // Purgatory's way into the kernel.
@@ -276,9 +276,9 @@ fn check_places(
 }
 
 /// What a kernel learns.
-struct Told {
+struct Information {
     cmdline: String,
-    map: Vec<(PhysRange, E820Type)>,
+    map: Vec<(PhysRange, Told)>,
     /// Start, end, command line.
     modules: Vec<(u64, u64, String)>,
     load_base: Option<u64>,
@@ -289,20 +289,20 @@ fn string(memory: &Memory, address: u64) -> String {
     String::from_utf8(bytes.take_while(|byte| *byte != 0).collect()).unwrap()
 }
 
-fn read_v1(memory: &Memory, at: u64) -> Told {
+fn read_v1(memory: &Memory, at: u64) -> Information {
     let word = |address| memory.number(address, 4);
     assert_eq!(word(at) & 0x4d, 0x4d, "memory, command line, modules, map");
     let (length, map) = (word(at + 44), word(at + 48));
     let entries = (map..map + length).step_by(24);
     let modules = (0..word(at + 20)).map(|n| word(at + 24) + 16 * n);
-    Told {
+    Information {
         cmdline: string(memory, word(at + 16)),
         map: entries
             .map(|entry| {
                 assert_eq!(word(entry), 20);
                 let start = memory.number(entry + 4, 8);
                 let range = PhysRange::new(start, memory.number(entry + 12, 8)).unwrap();
-                (range, E820Type(u32::try_from(word(entry + 20)).unwrap()))
+                (range, Told(u32::try_from(word(entry + 20)).unwrap()))
             })
             .collect(),
         modules: modules
@@ -315,7 +315,7 @@ fn read_v1(memory: &Memory, at: u64) -> Told {
     }
 }
 
-fn read_v2(memory: &Memory, at: u64) -> Told {
+fn read_v2(memory: &Memory, at: u64) -> Information {
     let size = memory.number(at, 4);
     // The crate wants it at a multiple of 8, as a kernel has it.
     let words: Vec<u64> = (0..size / 8)
@@ -328,7 +328,7 @@ fn read_v2(memory: &Memory, at: u64) -> Told {
     assert!(information.efi_sdt64_tag().is_none());
     let loader = information.boot_loader_name_tag().unwrap();
     assert!(loader.name().unwrap().starts_with("rkexec "));
-    Told {
+    Information {
         cmdline: information
             .command_line_tag()
             .unwrap()
@@ -348,7 +348,7 @@ fn read_v2(memory: &Memory, at: u64) -> Told {
                     MemoryAreaType::Custom(other) => other,
                 };
                 let range = PhysRange::new(area.start_address(), area.size()).unwrap();
-                (range, E820Type(kind))
+                (range, Told(kind))
             })
             .collect(),
         modules: information

@@ -11,7 +11,8 @@ use rkexec::host::crash::{KernelMapping, Note};
 use rkexec::host::firmware_memmap::FirmwareRegion;
 use rkexec::host::iomem::Resource;
 use rkexec::image::probe;
-use rkexec::plan::{LoadRequest, Plan, PlanError, Role, SyscallChoice, plan};
+use rkexec::plan::{Plan, PlanError, Role, plan};
+use rkexec::request::{LoadRequest, SyscallChoice};
 
 use super::common::bzimage::{TinyBzImage, field};
 use super::machine::Machine;
@@ -337,7 +338,7 @@ fn check(plan: &Plan<'_>, machine: &Machine, line: &Line) -> Result<(), TestCase
 
 /// Whether the next kernel is told that all of `range` is RAM.
 fn told_ram(plan: &Plan<'_>, range: PhysRange) -> bool {
-    let ram = plan.e820.iter().filter(|(_, kind)| kind.is_ram());
+    let ram = plan.told.iter().filter(|(_, kind)| kind.is_ram());
     ram.filter_map(|(ram, _)| ram.intersection(range))
         .map(PhysRange::size)
         .sum::<u64>()
@@ -366,7 +367,7 @@ fn check_crash(
         let part = PhysRange::from_bounds(start, end);
         prop_assert!(part.is_err() || told_ram(plan, part.unwrap()));
     }
-    for (range, kind) in &plan.e820 {
+    for (range, kind) in &plan.told {
         prop_assert!(!range.overlaps(header));
         let its_own = range.end() <= LOW || own.iter().any(|own| own.covers(*range));
         prop_assert!(!kind.is_ram() || its_own, "{range:?}");

@@ -3,12 +3,11 @@
 
 use zerocopy::IntoBytes;
 
-use crate::abi::x86::E820Type;
 use crate::abi::x86::boot_params::{
     BootParams, E820_MAX_ENTRIES_ZEROPAGE, E820Entry, EFI64_LOADER_SIGNATURE, split,
 };
 use crate::abi::x86::setup_data::SetupData;
-use crate::base::PhysRange;
+use crate::base::{PhysRange, Told};
 use crate::host::{Host, rsdp};
 use crate::image::LinuxKernel;
 use crate::image::linux::xloadflags;
@@ -103,7 +102,7 @@ pub struct Addresses {
 
 /// The e820 table as entries, and how many of them boot_params holds.
 #[must_use]
-pub fn e820_entries(map: &[(PhysRange, E820Type)]) -> (Vec<E820Entry>, usize) {
+pub fn e820_entries(map: &[(PhysRange, Told)]) -> (Vec<E820Entry>, usize) {
     let entries: Vec<E820Entry> = map
         .iter()
         .map(|(range, kind)| E820Entry {
@@ -122,7 +121,7 @@ pub fn build(
     image: &LinuxKernel<'_>,
     host: &Host,
     efi: Option<&EfiHandover>,
-    map: &[(PhysRange, E820Type)],
+    map: &[(PhysRange, Told)],
     setup_data: &SetupData,
     at: &Addresses,
 ) -> Box<BootParams> {
@@ -200,11 +199,11 @@ fn carry_over(running: &BootParams, params: &mut BootParams) {
 
 /// Memory above 1 MiB in KiB, for a kernel that finds no e820: `alt_mem_k`
 /// whole, `screen_info.ext_mem_k` (offset 2, 16 bits) up to 63 MiB.
-fn set_fallback_sizes(params: &mut BootParams, map: &[(PhysRange, E820Type)]) {
+fn set_fallback_sizes(params: &mut BootParams, map: &[(PhysRange, Told)]) {
     const MIB: u64 = 1 << 20;
     let above = map
         .iter()
-        .find(|(range, kind)| *kind == E820Type::RAM && range.contains(MIB));
+        .find(|(range, kind)| *kind == Told::RAM && range.contains(MIB));
     let kib = above.map_or(0, |(range, _)| (range.end() - MIB) / 1024);
     params.alt_mem_k = u32::try_from(kib).unwrap_or(u32::MAX).into();
     let ext = u16::try_from(kib.min(0xfc00)).unwrap_or(0xfc00);

@@ -60,7 +60,7 @@ fn built(host: &Host) -> Box<BootParams> {
             handover.descriptor_size,
         );
     }
-    let map = [(range(0x10_0000, 0x3fff_ffff), E820Type::RAM)];
+    let map = [(range(0x10_0000, 0x3fff_ffff), Told::RAM)];
     let at = Addresses {
         kernel: 0x140_0000,
         cmdline: 0x1_0000_1000,
@@ -269,7 +269,7 @@ fn the_command_line_begins_on_the_second_page() {
 fn fallback_sizes_for_a_kernel_without_e820() {
     let sizes = |last: u64| {
         let mut params = BootParams::zeroed();
-        set_fallback_sizes(&mut params, &[(range(0x10_0000, last), E820Type::RAM)]);
+        set_fallback_sizes(&mut params, &[(range(0x10_0000, last), Told::RAM)]);
         let ext = u16::from_le_bytes([params.screen_info[2], params.screen_info[3]]);
         (params.alt_mem_k.get(), ext)
     };
@@ -279,9 +279,6 @@ fn fallback_sizes_for_a_kernel_without_e820() {
     // 4 TiB and more in KiB is no 32-bit number.
     assert_eq!(sizes((1 << 50) - 1), (u32::MAX, 0xfc00));
     let mut params = BootParams::zeroed();
-    set_fallback_sizes(
-        &mut params,
-        &[(range(0x20_0000, 0x3fff_ffff), E820Type::RAM)],
-    );
+    set_fallback_sizes(&mut params, &[(range(0x20_0000, 0x3fff_ffff), Told::RAM)]);
     assert_eq!(params.alt_mem_k.get(), 0);
 }

@@ -9,8 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::multiboot;
 use super::stream::{Address, List};
-use crate::abi::x86::E820Type;
-use crate::base::{PhysRange, bytes};
+use crate::base::{PhysRange, Told, bytes};
 use crate::carry::Capability;
 use crate::image::linux::xloadflags;
 use crate::image::{Image, LinuxKernel};
@@ -80,7 +79,7 @@ impl Serialize for PlanJson<'_> {
             fields.serialize_entry("cmdline_bytes", &bytes)?;
         }
         fields.serialize_entry("crash", &crash)?;
-        fields.serialize_entry("e820", &e820(&plan.e820))?;
+        fields.serialize_entry("e820", &e820(&plan.told))?;
         fields.serialize_entry("empty_initrd", &plan.empty_initrd)?;
         fields.serialize_entry("entry", &plan.entry.map(Address))?;
         fields.serialize_entry("excluded", &excluded(&plan.excluded))?;
@@ -165,7 +164,7 @@ impl From<PhysRange> for RangeJson {
 }
 
 /// What the next kernel is told, or what this one was.
-pub(in crate::cli) fn e820(map: &[(PhysRange, E820Type)]) -> impl Serialize + '_ {
+pub(in crate::cli) fn e820(map: &[(PhysRange, Told)]) -> impl Serialize + '_ {
     #[derive(Serialize)]
     struct Entry {
         size: u64,
@@ -212,7 +211,7 @@ pub(in crate::cli) fn memory_map(map: &MemoryMap) -> impl Serialize + '_ {
     }
     List(map.regions().iter().map(|region| Row {
         driver: region.kind.driver(),
-        e820: region.e820.map(|kind| kind.0),
+        e820: region.told.map(|kind| kind.0),
         in_dump: region.in_dump,
         kind: region.kind.name(),
         reason: region.reason,

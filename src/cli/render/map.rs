@@ -5,9 +5,9 @@ use std::fmt::Write as _;
 
 use super::table::Table;
 use super::{Detail, human, range};
-use crate::abi::x86::E820Type;
-use crate::base::PhysRange;
+
 use crate::base::printable::inline;
+use crate::base::{PhysRange, Told};
 use crate::memory::{MemoryKind, MemoryMap, Placement, Region};
 
 /// What a kind is called: in the words of /proc/iomem where it has some.
@@ -16,13 +16,13 @@ pub(in crate::cli) fn words(kind: &MemoryKind) -> String {
         MemoryKind::Ram => "System RAM".to_owned(),
         MemoryKind::HotAddedRam => "System RAM (hot-added)".to_owned(),
         MemoryKind::DriverManaged(driver) => format!("System RAM ({})", inline(driver)),
-        MemoryKind::PersistentMemory => E820Type::PMEM.name().to_owned(),
-        MemoryKind::PersistentMemoryLegacy => E820Type::PRAM.name().to_owned(),
-        MemoryKind::Reserved => E820Type::RESERVED.name().to_owned(),
-        MemoryKind::AcpiTables => E820Type::ACPI.name().to_owned(),
-        MemoryKind::AcpiNvs => E820Type::NVS.name().to_owned(),
-        MemoryKind::Unusable => E820Type::UNUSABLE.name().to_owned(),
-        MemoryKind::SoftReserved => E820Type::SOFT_RESERVED.name().to_owned(),
+        MemoryKind::PersistentMemory => Told::PMEM.name().to_owned(),
+        MemoryKind::PersistentMemoryLegacy => Told::PRAM.name().to_owned(),
+        MemoryKind::Reserved => Told::RESERVED.name().to_owned(),
+        MemoryKind::AcpiTables => Told::ACPI.name().to_owned(),
+        MemoryKind::AcpiNvs => Told::NVS.name().to_owned(),
+        MemoryKind::Unusable => Told::UNUSABLE.name().to_owned(),
+        MemoryKind::SoftReserved => Told::SOFT_RESERVED.name().to_owned(),
         MemoryKind::Unknown => "Unknown E820 type".to_owned(),
         MemoryKind::Withheld => "System RAM (not used)".to_owned(),
         MemoryKind::EfiTables => "EFI tables".to_owned(),
@@ -31,7 +31,7 @@ pub(in crate::cli) fn words(kind: &MemoryKind) -> String {
 }
 
 /// What a type of the next kernel's map is called; with `Full` detail also its number.
-pub(in crate::cli) fn kind_of(kind: E820Type, detail: Detail) -> String {
+pub(in crate::cli) fn kind_of(kind: Told, detail: Detail) -> String {
     match detail {
         Detail::Full => kind.to_string(),
         _ => kind.name().to_owned(),
@@ -40,10 +40,10 @@ pub(in crate::cli) fn kind_of(kind: E820Type, detail: Detail) -> String {
 
 /// What the next kernel gets of a region.
 fn given(region: &Region, detail: Detail) -> String {
-    match region.e820 {
+    match region.told {
         None => "nothing".to_owned(),
         Some(kind) if detail == Detail::Full => kind.to_string(),
-        Some(E820Type::RAM) => "RAM".to_owned(),
+        Some(Told::RAM) => "RAM".to_owned(),
         Some(kind) if kind.name() == words(&region.kind) => "the same".to_owned(),
         Some(kind) => kind.name().to_owned(),
     }
@@ -103,10 +103,10 @@ pub(in crate::cli) struct Totals {
 
 impl Totals {
     /// Of the RAM of `map`, where the next kernel gets `told`.
-    pub(in crate::cli) fn of(map: &MemoryMap, told: &[(PhysRange, E820Type)]) -> Self {
+    pub(in crate::cli) fn of(map: &MemoryMap, told: &[(PhysRange, Told)]) -> Self {
         let mut ram: Vec<PhysRange> = told
             .iter()
-            .filter(|(_, kind)| *kind == E820Type::RAM)
+            .filter(|(_, kind)| *kind == Told::RAM)
             .map(|(range, _)| *range)
             .collect();
         ram.sort_unstable();
@@ -138,7 +138,7 @@ impl Totals {
     pub(in crate::cli) fn of_map(map: &MemoryMap) -> Self {
         let told = map.regions().iter();
         let told: Vec<_> = told
-            .filter_map(|region| Some((region.range, region.e820?)))
+            .filter_map(|region| Some((region.range, region.told?)))
             .collect();
         Self::of(map, &told)
     }
@@ -170,9 +170,9 @@ impl std::fmt::Display for Totals {
 fn is_ram(region: &Region) -> bool {
     let sources = &region.sources;
     let iomem = sources.iomem.as_deref();
-    iomem.is_some_and(|name| name.starts_with(E820Type::RAM.name()))
+    iomem.is_some_and(|name| name.starts_with(Told::RAM.name()))
         || [sources.firmware, sources.boot_e820]
             .into_iter()
             .flatten()
-            .any(E820Type::is_ram)
+            .any(Told::is_ram)
 }

@@ -17,23 +17,9 @@ pub(super) mod uki;
 
 pub(super) use image::{capability, image};
 
-use crate::base::PhysRange;
+pub(super) use crate::base::human;
 
-/// Bytes in the largest unit that gives at least 1, for people.
-pub(super) fn human(bytes: u64) -> String {
-    const UNITS: [(u32, &str); 4] = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
-    match UNITS.iter().find(|(shift, _)| bytes >> shift > 0) {
-        Some((shift, unit)) => {
-            let tenths = (u128::from(bytes) * 10) >> shift;
-            if tenths % 10 == 0 {
-                format!("{} {unit}", tenths / 10)
-            } else {
-                format!("{}.{} {unit}", tenths / 10, tenths % 10)
-            }
-        }
-        None => format!("{bytes} B"),
-    }
-}
+use crate::base::PhysRange;
 
 /// An address.
 pub(super) fn address(address: u64) -> String {
@@ -42,7 +28,7 @@ pub(super) fn address(address: u64) -> String {
 
 /// A range: its first and its last address.
 pub(super) fn range(range: PhysRange) -> String {
-    format!("{}-{}", address(range.start()), address(range.last()))
+    format!("{range:#}")
 }
 
 /// How much a text for people says.
@@ -70,15 +56,6 @@ impl Detail {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes_for_people() {
-        assert_eq!(human(0), "0 B");
-        assert_eq!(human(1023), "1023 B");
-        assert_eq!(human(1 << 20), "1 MiB");
-        assert_eq!(human(3 << 29), "1.5 GiB");
-        assert_eq!(human(u64::MAX), "16777215.9 TiB");
-    }
 
     #[test]
     fn ranges_end_with_their_last_address() {

@@ -8,9 +8,9 @@ use std::fmt::Write as _;
 use super::map::words;
 use super::text::name;
 use super::{human, range};
-use crate::abi::x86::E820Type;
+
 use crate::base::printable::inline;
-use crate::base::{PhysRange, Target};
+use crate::base::{PhysRange, Target, Told};
 use crate::image::Image;
 use crate::plan::Plan;
 
@@ -128,7 +128,7 @@ fn rows(plan: &Plan<'_>) -> Vec<Row> {
     for region in plan.memory_map.regions() {
         let kind = words(&region.kind);
         let label = format!("{kind}, {}", human(region.range.size()));
-        let colour = colour(region.e820);
+        let colour = colour(region.told);
         let mut at = region.range.start();
         let mut push = |start, end, segment, label: &str| {
             if let Ok(range) = PhysRange::from_bounds(start, end) {
@@ -164,11 +164,11 @@ fn height(size: u64) -> u32 {
     18 + size.max(4096).ilog2().saturating_sub(12) / 4 * 6
 }
 
-fn colour(e820: Option<E820Type>) -> &'static str {
+fn colour(e820: Option<Told>) -> &'static str {
     match e820 {
-        Some(E820Type::RAM) => GIVEN,
-        Some(E820Type::RESERVED | E820Type::UNUSABLE) => RESERVED,
-        Some(E820Type::ACPI | E820Type::NVS) => ACPI,
+        Some(Told::RAM) => GIVEN,
+        Some(Told::RESERVED | Told::UNUSABLE) => RESERVED,
+        Some(Told::ACPI | Told::NVS) => ACPI,
         Some(_) => OTHER,
         None => WITHHELD,
     }

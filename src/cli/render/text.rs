@@ -67,7 +67,7 @@ pub(in crate::cli) fn plan(shown: Shown<'_>, detail: Detail) -> String {
     }
     out.push_str(&pools(plan));
     let all = detail > Detail::Short;
-    let told = plan.e820.iter();
+    let told = plan.told.iter();
     let told: Vec<_> = told
         .map(|(range, kind)| (*range, kind_of(*kind, detail)))
         .collect();
@@ -143,7 +143,7 @@ fn summary(shown: Shown<'_>, detail: Detail) -> String {
         line("initrd:", &format!("an empty one, because: {why}"));
     }
     line("cmdline:", &plan.cmdline.to_string());
-    let totals = Totals::of(&plan.memory_map, &plan.e820);
+    let totals = Totals::of(&plan.memory_map, &plan.told);
     line("RAM:", &totals.to_string());
     let reason = &plan.syscall.reason;
     line(
