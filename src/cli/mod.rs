@@ -87,7 +87,7 @@ enum Output {
 }
 
 #[derive(Debug, Subcommand)]
-#[command(subcommand_value_name = "VERB", subcommand_help_heading = "Verbs")]
+#[command(subcommand_value_name = "VERB", subcommand_help_heading = "VERBS")]
 enum Verb {
     /// Plan, check and load a kernel; what was loaded before is replaced.
     Load(options::LoadArgs),

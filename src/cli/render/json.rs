@@ -7,6 +7,7 @@ use serde::ser::SerializeMap as _;
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
+pub(in crate::cli) use super::address;
 use super::multiboot;
 use super::stream::{Address, List};
 use crate::base::{PhysRange, Told, bytes};
@@ -15,11 +16,6 @@ use crate::image::linux::xloadflags;
 use crate::image::{Image, LinuxKernel};
 use crate::memory::MemoryMap;
 use crate::plan::{CrashPlan, Excluded, Plan};
-
-/// An address.
-pub(in crate::cli) fn address(address: u64) -> String {
-    format!("{address:#x}")
-}
 
 /// A plan.
 pub(in crate::cli) struct PlanJson<'a> {

@@ -45,7 +45,8 @@ fn given(region: &Region, detail: Detail) -> String {
         Some(kind) if detail == Detail::Full => kind.to_string(),
         Some(Told::RAM) => "RAM".to_owned(),
         Some(kind) if kind.name() == words(&region.kind) => "the same".to_owned(),
-        Some(kind) => kind.name().to_owned(),
+        // Short, so that a row fits a terminal.
+        Some(kind) => kind.name().replace("Persistent Memory", "Persistent"),
     }
 }
 
