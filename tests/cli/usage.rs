@@ -134,9 +134,65 @@ fn help_and_version_are_no_errors() {
     for verb in [
         "load", "plan", "exec", "unload", "status", "memmap", "inspect", "capture", "generate",
     ] {
-        assert!(help.contains(&format!("\n  {verb}")), "{verb}: {help}");
+        assert!(help.contains(&format!("\n  {verb} ")), "{verb}: {help}");
         assert!(lab.succeeds(&[verb, "--help"]).contains("Usage: rkexec"));
     }
+    for group in ["Boot a kernel:", "Crash kernel:", "Look:", "Other:"] {
+        assert!(
+            help.contains(&format!("\n\n{group}\n  ")),
+            "{group}: {help}"
+        );
+    }
+    assert!(!help.contains("Commands:"), "{help}");
+    assert!(
+        help.contains("\nUsage: rkexec [OPTIONS] VERB [ARGUMENTS]\n"),
+        "{help}"
+    );
+    let load = lab.succeeds(&["load", "--help"]);
+    for heading in [
+        "What is loaded",
+        "Command line",
+        "Crash kernel",
+        "Placement and memory map",
+        "For experts",
+        "Device tree and pools",
+        "Options for every verb",
+    ] {
+        assert!(
+            load.contains(&format!("\n{heading}:\n")),
+            "{heading}: {load}"
+        );
+    }
+    // Only --help and --version have no heading of their own.
+    let (_, options) = load.split_once("\nOptions:\n").unwrap();
+    let (plain, _) = options.split_once("\nWhat is loaded:\n").unwrap();
+    let plain = plain
+        .lines()
+        .filter(|line| line.trim_start().starts_with('-'));
+    assert_eq!(plain.count(), 2, "{options}");
     let version = format!("rkexec {}\n", env!("CARGO_PKG_VERSION"));
     assert_eq!(lab.succeeds(&["--version"]), version);
+}
+
+#[test]
+fn a_verb_of_other_tools_gets_a_tip() {
+    let lab = Lab::new();
+    for (verb, tip) in [
+        (
+            "boot",
+            "\nhint: `rkexec load KERNEL` loads a kernel; `rkexec exec --shutdown` ",
+        ),
+        ("start", "\nhint: `rkexec load KERNEL` "),
+        ("run", "\nhint: `rkexec load KERNEL` "),
+        (
+            "reboot",
+            "\nhint: `rkexec exec --shutdown` stops the services",
+        ),
+        ("stop", "\nhint: `rkexec unload` "),
+        ("list", "\nhint: `rkexec status` "),
+    ] {
+        let err = lab.fails(2, &[verb]);
+        assert!(err.contains(tip), "{verb}: {err}");
+    }
+    assert!(!lab.fails(2, &["frobnicate"]).contains("hint:"));
 }

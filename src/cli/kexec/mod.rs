@@ -20,8 +20,9 @@ use clap::Args;
 
 use self::request::{Action, Command, ImageType, Load, Run, Then};
 use super::load::Planned;
+use super::render::Detail;
 use super::render::json::PlanJson;
-use super::{Context, exec, hint, load, render, say, say_lines, unload, write_out};
+use super::{Context, exec, hint, load, render, say, say_error, say_lines, unload, write_out};
 use crate::base::Target;
 use crate::host::efi;
 use crate::host::loaded::Loaded;
@@ -76,7 +77,7 @@ pub(super) fn main(context: &Context, arguments: &[OsString]) -> ExitCode {
     let command = match request::read(arguments) {
         Ok(command) => command,
         Err(error) => {
-            say(&format!("rkexec: reading the command line failed: {error}"));
+            say_error(&format!("rkexec: reading the command line failed: {error}"));
             say("hint: kexec --help lists the options");
             return ExitCode::from(exit::bad_request(&error));
         }
@@ -88,7 +89,7 @@ pub(super) fn main(context: &Context, arguments: &[OsString]) -> ExitCode {
     };
     let code = carry_out(context, command).unwrap_or_else(|error| {
         let words = context.words;
-        say(&format!("rkexec: {}", words(&format!("{error:#}"))));
+        say_error(&format!("rkexec: {}", words(&format!("{error:#}"))));
         if let Some(hint) = hint(&error) {
             say(&format!("hint: {}", words(&hint)));
         }
@@ -193,7 +194,8 @@ fn load(context: &Context, load: &Load, then: Then, run: &Run) -> anyhow::Result
         for warning in &plan.warnings {
             context.warn(warning);
         }
-        let text = || render::text::plan(plan, image, &load.kernel, run.debug);
+        let detail = Detail::of(run.debug, false);
+        let text = || render::text::plan(planned.shown(), detail);
         if run.dry_run {
             let json = || PlanJson {
                 then: Some(then.name()),
