@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::Args;
 
-use super::{Context, load, render};
+use super::{Context, render};
 use crate::carry::Capability;
 use crate::image::{Found, ImageError};
+use crate::load::files;
 use crate::sys::MappedFile;
 
 /// `rkexec inspect`.
@@ -20,8 +21,8 @@ pub(super) struct InspectArgs {
 
 pub(super) fn run(context: &Context, args: &InspectArgs) -> anyhow::Result<()> {
     let file = MappedFile::open(&args.file).context("opening the file failed")?;
-    let contents = load::contents(&file)?;
-    let Found { image, uki } = match load::found(&file, &contents, None) {
+    let contents = files::contents(&file)?;
+    let Found { image, uki } = match files::found(&file, &contents) {
         Ok(found) => found,
         Err(error) => {
             return match error.downcast_ref() {
