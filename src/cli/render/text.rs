@@ -74,7 +74,7 @@ pub(in crate::cli) fn plan(shown: Shown<'_>, detail: Detail) -> String {
     out.push_str("\nmemory map of the next kernel:\n");
     out.push_str(&table::ranges(&told, all, EXPLAIN));
     // With kexec_file_load the running kernel decides.
-    if plan.entry.is_some() && !plan.excluded.is_empty() {
+    if plan.entry().is_some() && !plan.excluded.is_empty() {
         let excluded = plan.excluded.iter();
         let excluded: Vec<_> = excluded
             .map(|kept| {
