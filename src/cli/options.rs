@@ -12,8 +12,8 @@ use crate::carry::{HandoverRequest, Pool, Protection};
 use crate::crash::HotplugChoice;
 use crate::image::Wish;
 use crate::job::{Line, Options};
-use crate::request::{LoadRequest, SyscallChoice};
 use crate::memory::MapPolicy;
+use crate::request::{LoadRequest, SyscallChoice};
 use crate::sys::FileFlags;
 
 /// What is loaded, and how.

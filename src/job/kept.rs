@@ -6,11 +6,11 @@ use bstr::BString;
 use serde::{Deserialize, Serialize};
 
 use super::{Fresh, Job};
-use crate::request::{LoadRequest, SyscallChoice};
 use crate::base::{Target, bytes};
 use crate::cmdline::CmdlineRequest;
 use crate::crash::HotplugChoice;
 use crate::image::Wish;
+use crate::request::{LoadRequest, SyscallChoice};
 use crate::sys::FileFlags;
 
 /// A job without what is new for every load (seed, time), and without what no crash kernel

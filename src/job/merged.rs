@@ -2,12 +2,12 @@
 
 use bstr::{BString, ByteSlice as _};
 
-use crate::request::LoadRequest;
 use crate::base::bytes::shown;
 use crate::base::{Syscall, Target};
 use crate::cmdline::CmdlineBase;
 use crate::image::uki::{Addon, Uki};
 use crate::image::{Found, ImageError, signature};
+use crate::request::LoadRequest;
 
 /// What goes with the kernel, from the job and from the kernel's file.
 #[derive(Debug, Clone)]

@@ -7,6 +7,7 @@ use crate::base::Syscall;
 use crate::cmdline::CmdlineBase;
 use crate::image::uki::Addon;
 use crate::image::{Contents, Found, Image, open_as};
+use crate::request::SyscallChoice;
 use crate::testing::bzimage::TinyBzImage;
 use crate::testing::pe::TinyPe;
 

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use bstr::BString;
 
 use super::{Fresh, Job};
-use crate::request::{LoadRequest, SyscallChoice};
 use crate::base::Target;
 use crate::cmdline::{CmdlineBase, CmdlineRequest};
 use crate::crash::HotplugChoice;
 use crate::image::Wish;
+use crate::request::{LoadRequest, SyscallChoice};
 
 /// What a source says of the command line.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -5,7 +5,6 @@ use std::os::fd::AsFd as _;
 
 use super::door::RunningKernel;
 use super::files::Files;
-use bstr::BStr;
 use crate::base::Syscall;
 use crate::boot::EMPTY_INITRD;
 use crate::host::Host;
@@ -17,6 +16,7 @@ use crate::plan::{Checked, Method, Plan};
 use crate::refusal::{CallFacts, SysError};
 use crate::sys::kexec::WhenBusy;
 use crate::sys::{Changed, FileFlags, KexecSegment, MappedFile, memfd};
+use bstr::BStr;
 
 /// Why a plan was not carried out.
 #[derive(Debug, thiserror::Error)]
@@ -123,17 +123,19 @@ pub(super) fn load(
                     memsz: segment.mem.size(),
                 })
                 .collect();
-            kernel.kexec_load(
-                *entry,
-                &segments,
-                facts.target,
-                facts.hotplug,
-                when_busy,
-            )
+            kernel.kexec_load(*entry, &segments, facts.target, facts.hotplug, when_busy)
         }
         Method::File { flags } => {
             let with = (plan.cmdline.as_bstr(), *flags);
-            return file_load(kernel, image.file(), initrds, with, files, &facts, when_busy);
+            return file_load(
+                kernel,
+                image.file(),
+                initrds,
+                with,
+                files,
+                &facts,
+                when_busy,
+            );
         }
     };
     called.map_err(|errno| SysError::failed(&facts, errno))?;
@@ -251,11 +253,6 @@ fn facts<'a>(
         total_ram: host.total_ram,
         available_ram: host.available_ram,
         hotplug: plan.crash.as_ref().and_then(|c| Some(c.hotplug?.0)),
-        ..CallFacts::new(
-            plan.syscall(),
-            plan.target(),
-            &host.security,
-            &host.loaded,
-        )
+        ..CallFacts::new(plan.syscall(), plan.target(), &host.security, &host.loaded)
     }
 }

@@ -21,9 +21,9 @@ use crate::host::security::Security;
 use crate::host::{Host, HostError, Root};
 use crate::image::Image;
 use crate::job::{Fresh, Job, Kept};
-use crate::request::SyscallChoice;
 use crate::layout::Blobs;
 use crate::plan::Plan;
+use crate::request::SyscallChoice;
 
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// Version of the format.

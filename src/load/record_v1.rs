@@ -12,8 +12,8 @@ use crate::crash::HotplugChoice;
 use crate::crash::fit::Fit;
 use crate::image::Wish;
 use crate::job::Kept;
+use crate::layout::Blobs;
 use crate::request::SyscallChoice;
-use crate::plan::Blobs;
 use crate::sys::FileFlags;
 
 /// Version of the format.

@@ -9,8 +9,9 @@ use super::prepared::Prepared;
 use super::record::LoadRecord;
 use crate::base::{Syscall, Target};
 use crate::host::{Host, HostError, Root};
-use crate::job::{Fresh, SyscallChoice};
-use crate::plan::Plan;
+use crate::job::Fresh;
+use crate::plan::{Checked, Plan};
+use crate::request::SyscallChoice;
 use crate::sys::Errno;
 
 /// How often a crash kernel is loaded while memory or CPUs come and go.
@@ -95,8 +96,8 @@ impl Session<'_> {
         &self,
         prepared: &Prepared<'a>,
         host: &Host,
-        plan: Plan<'a>,
-    ) -> anyhow::Result<Plan<'a>> {
+        plan: Checked<Plan<'a>>,
+    ) -> anyhow::Result<Checked<Plan<'a>>> {
         let (mut host, mut plan) = (host.clone(), plan);
         let mut loads = LOADS;
         loop {
@@ -133,7 +134,7 @@ impl Session<'_> {
         &self,
         prepared: &Prepared<'_>,
         host: &Host,
-        plan: &Plan<'_>,
+        plan: &Checked<Plan<'_>>,
     ) -> anyhow::Result<Result<LoadRecord, anyhow::Error>> {
         let target = plan.target();
         let before = self.recorded(target, host)?;
@@ -160,7 +161,7 @@ impl Session<'_> {
         &self,
         prepared: &Prepared<'_>,
         host: &Host,
-        plan: &Plan<'_>,
+        plan: &Checked<Plan<'_>>,
         record: &LoadRecord,
     ) -> Result<(), LoadError> {
         let (image, initrds) = (prepared.image(), prepared.initrds());

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::job::Job;
-use crate::request::LoadRequest;
 use crate::load::fake::{FakeKernel, Told};
+use crate::request::LoadRequest;
 use crate::testing::bzimage::TinyBzImage;
 use crate::testing::host::{Says as _, host, tell_for_a_dump};
 

@@ -104,6 +104,7 @@ mod tests {
     use crate::base::Target;
     use crate::host::loaded::Loaded;
     use crate::host::security::Security;
+    use crate::layout::PlaceError;
     use crate::refusal::CallFacts;
     use crate::sys::Errno;
     use anyhow::Context as _;
