@@ -139,9 +139,13 @@ impl From<PhysRange> for (u64, u64) {
 }
 
 impl fmt::Display for PhysRange {
-    /// Inclusive, as /proc/iomem prints ranges.
+    /// Inclusive, as /proc/iomem prints ranges; `{:#}` puts 0x before both addresses.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:08x}-{:08x}", self.start, self.last())
+        if f.alternate() {
+            write!(f, "{:#x}-{:#x}", self.start, self.last())
+        } else {
+            write!(f, "{:08x}-{:08x}", self.start, self.last())
+        }
     }
 }
 

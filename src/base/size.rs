@@ -1,13 +1,15 @@
-//! Sizes and addresses as people write them.
+//! Sizes and addresses as people write and read them.
 
 /// Why a text is not a number of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SizeError {
     /// Not digits with an optional suffix.
-    #[error("not a number of bytes (0x or decimal, suffix K, M, G or T)")]
+    #[error(
+        "not a number of bytes: write it like 64M or 0x4000000 (suffix K, M, G or T, no MiB, no decimal point)"
+    )]
     NotANumber,
     /// More than 64 bits.
-    #[error("larger than 2^64 - 1")]
+    #[error("too large: more than 64 bits")]
     TooLarge,
 }
 
@@ -41,9 +43,35 @@ pub(crate) fn parse_digits(digits: &str, radix: u32) -> Result<u64, SizeError> {
     u64::from_str_radix(digits, radix).map_err(|_| SizeError::TooLarge)
 }
 
+/// Bytes in the largest unit that gives at least 1, for people.
+#[must_use]
+pub fn human(bytes: u64) -> String {
+    const UNITS: [(u32, &str); 4] = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
+    match UNITS.iter().find(|(shift, _)| bytes >> shift > 0) {
+        Some((shift, unit)) => {
+            let tenths = (u128::from(bytes) * 10) >> shift;
+            if tenths % 10 == 0 {
+                format!("{} {unit}", tenths / 10)
+            } else {
+                format!("{}.{} {unit}", tenths / 10, tenths % 10)
+            }
+        }
+        None => format!("{bytes} B"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{SizeError, parse_size};
+    use super::{SizeError, human, parse_size};
+
+    #[test]
+    fn sizes_for_people() {
+        assert_eq!(human(0), "0 B");
+        assert_eq!(human(1023), "1023 B");
+        assert_eq!(human(1 << 20), "1 MiB");
+        assert_eq!(human(3 << 29), "1.5 GiB");
+        assert_eq!(human(u64::MAX), "16777215.9 TiB");
+    }
 
     #[test]
     fn sizes() {

@@ -43,7 +43,7 @@ pub(super) fn complete<'a>(
         if job.modules.is_empty() {
             return Ok(());
         }
-        let why = "planning failed: --module is for multiboot kernels, and this is a Linux, which takes --initrd";
+        let why = "planning failed: --module works only with multiboot kernels (Xen), and this is a Linux kernel: use --initrd FILE";
         return Err(Usage(why.to_owned()).into());
     };
     kernel.name = job.kernel.as_os_str().as_bytes().into();

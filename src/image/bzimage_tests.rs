@@ -248,11 +248,11 @@ fn absurd_fields_are_named() {
         ),
         (
             tiny().u8(field::SETUP_SECTS, 255),
-            "truncated: setup_sects 255 and syssize say 196608 bytes, the file has 69632",
+            "the file is incomplete: the last 124 KiB of 192 KiB are missing; copy or download it again",
         ),
         (
             tiny().u8(field::SETUP_SECTS, 8),
-            "truncated: setup_sects 8 and syssize say 70144 bytes, the file has 69632",
+            "the file is incomplete: the last 512 B of 68.5 KiB are missing; copy or download it again",
         ),
         (
             tiny().u32(field::SYSSIZE, u32::MAX),
@@ -330,7 +330,7 @@ fn truncated_anywhere() {
             // What is left of the file does not even say what it was.
             ImageError::NotAKernel(_) => length < field::VERSION,
             ImageError::Malformed { ref what, .. } => {
-                length >= field::VERSION && what.starts_with("truncated")
+                length >= field::VERSION && what.starts_with("the file is incomplete")
             }
             _ => false,
         };

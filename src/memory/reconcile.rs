@@ -68,6 +68,25 @@ impl MemoryKind {
         }
     }
 
+    /// What it is, in a sentence.
+    #[must_use]
+    pub fn in_words(&self) -> &'static str {
+        match self {
+            Self::Ram => "RAM",
+            Self::HotAddedRam => "RAM that was added since boot",
+            Self::DriverManaged(_) => "memory of a driver",
+            Self::PersistentMemory | Self::PersistentMemoryLegacy => "persistent memory",
+            Self::Reserved => "reserved",
+            Self::AcpiTables | Self::AcpiNvs => "memory of ACPI",
+            Self::Unusable => "unusable (damaged memory)",
+            Self::SoftReserved => "reserved by the firmware for a driver",
+            Self::Unknown => "memory of a type that Linux does not know",
+            Self::Withheld => "RAM that the running kernel does not use (mem=?)",
+            Self::EfiTables => "kept for tables of EFI",
+            Self::Pool(_) => "a pool",
+        }
+    }
+
     /// The driver, where there is one.
     #[must_use]
     pub fn driver(&self) -> Option<&str> {
@@ -572,12 +591,13 @@ fn judge(
             ..never(
                 MemoryKind::of(kind),
                 Some(kind),
-                "RAM by a wish of this boot only; the firmware says otherwise",
+                "RAM only by an option of this boot (memmap=); not RAM in the firmware's map",
             )
         },
         (Some(Class::Ram), None) => {
             let (kind, placement, reason) = if added {
-                let reason = "RAM added since boot: segments go there only when nothing else fits";
+                let reason =
+                    "RAM added since boot: segments are placed there only when nothing else fits";
                 (MemoryKind::HotAddedRam, Placement::LastChoice, reason)
             } else {
                 (MemoryKind::Ram, Placement::Allowed, "RAM")
@@ -595,10 +615,11 @@ fn judge(
             let (e820, reason) = if included.contains(driver) {
                 (
                     Some(E820Type::RAM),
-                    "driver-managed, handed over as RAM as asked for",
+                    "memory of a driver, passed on as RAM by --include-driver-managed",
                 )
             } else {
-                let reason = "driver-managed: its driver finds it again in the next kernel";
+                let reason =
+                    "memory of a driver: not passed on as RAM, its driver adds it again after boot";
                 (holder.filter(|kind| !kind.is_ram()).or(other), reason)
             };
             Verdict {
@@ -609,16 +630,18 @@ fn judge(
         (Some(Class::Typed(E820Type::RESERVED)), Some(kind)) => never(
             MemoryKind::of(kind),
             Some(kind),
-            "not RAM: kept as the firmware calls it",
+            "not RAM: same type as in the firmware's map",
         ),
         (Some(Class::Typed(E820Type::RESERVED)), None) if firmware.is_some() => never(
             MemoryKind::Reserved,
             Some(E820Type::RESERVED),
-            "RAM by the firmware, reserved by the running kernel since",
+            "RAM in the firmware's map, reserved by the running kernel: stays reserved",
         ),
-        (Some(Class::Typed(kind)), _) => {
-            never(MemoryKind::of(*kind), Some(*kind), "not RAM: kept as it is")
-        }
+        (Some(Class::Typed(kind)), _) => never(
+            MemoryKind::of(*kind),
+            Some(*kind),
+            "not RAM: same type as in the running kernel",
+        ),
         (Some(Class::Unknown), other) => {
             let kind = other
                 .or(boot.filter(|kind| !kind.is_ram()))
@@ -626,26 +649,32 @@ fn judge(
             never(
                 MemoryKind::Unknown,
                 Some(kind),
-                "unknown type: kept as it is",
+                "unknown type: passed on as it is",
             )
         }
         (None, Some(kind)) => never(
             MemoryKind::of(kind),
             Some(kind),
-            "not RAM: kept as the firmware calls it",
+            "not RAM: same type as in the firmware's map",
         ),
         (None, None) if firmware.is_some() => never(
             MemoryKind::Withheld,
             None,
-            "RAM by the firmware, not used by the running kernel: withheld \
-             (--memory-map firmware hands it over)",
+            "RAM in the firmware's map, not used by the running kernel (mem=?): not passed on \
+             (--memory-map firmware passes it on)",
         ),
         // The boot e820 alone: the kernel or the firmware dropped the entry since.
         (None, None) => match boot.map(publishable) {
-            Some(kind) if !kind.is_ram() => {
-                never(MemoryKind::of(kind), Some(kind), "not RAM: kept as at boot")
-            }
-            _ => never(MemoryKind::Withheld, None, "RAM at boot only: gone since"),
+            Some(kind) if !kind.is_ram() => never(
+                MemoryKind::of(kind),
+                Some(kind),
+                "not RAM: same type as at boot",
+            ),
+            _ => never(
+                MemoryKind::Withheld,
+                None,
+                "was RAM at boot, was removed since: not passed on",
+            ),
         },
     }
 }

@@ -10,6 +10,7 @@ mod error;
 mod excluded;
 mod file_flags;
 mod firmware;
+mod idle;
 mod initrd;
 mod multiboot;
 mod place;
@@ -367,6 +368,7 @@ pub fn plan<'a>(
 
     let mut warnings = advice::general_warnings(request, host);
     warnings.extend(advice::empty_line(request, cmdline.as_bstr()));
+    warnings.extend(idle::warnings(request, host, &handover));
     if image.format == Format::Vmlinux {
         warnings.push(
             "no KASLR: a vmlinux always starts at a fixed address. The bzImage (vmlinuz) of the same kernel has KASLR"

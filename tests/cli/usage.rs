@@ -15,11 +15,11 @@ fn a_wrong_command_line() {
         (&["plan", "vmlinuz", "--mem-min", "-1"], "'-1'"),
         (
             &["plan", "vmlinuz", "--mem-max", "1X"],
-            "not a number of bytes (0x or decimal, suffix K, M, G or T)",
+            "not a number of bytes: write it like 64M or 0x4000000 (suffix K, M, G or T, no MiB, no decimal point)",
         ),
         (
             &["plan", "vmlinuz", "--mem-max", "99999999999T"],
-            "larger than 2^64 - 1",
+            "too large: more than 64 bits",
         ),
         (
             &["plan", "vmlinuz", "--syscall", "kexec"],
@@ -33,15 +33,15 @@ fn a_wrong_command_line() {
         (&["unload", "--sync"], "'--sync'"),
         (
             &["exec", "--root", "x", "--sync-limit", "9223372036854775807"],
-            "not a number of seconds from 0 to 86400 (a day)",
+            "not a whole number of seconds from 0 to 86400 (a day)",
         ),
         (
             &["exec", "--root", "x", "--sync-limit", "86401"],
-            "not a number of seconds from 0 to 86400 (a day)",
+            "not a whole number of seconds from 0 to 86400 (a day)",
         ),
         (
             &["exec", "--root", "x", "--sync-limit", "86400"],
-            "--root does not go with that",
+            "--root is refused",
         ),
         (&["capture"], "<DIR>"),
         (&["inspect"], "<FILE>"),
@@ -118,7 +118,8 @@ fn verbs_that_change_the_machine_refuse_another_root() {
         assert_eq!(
             lab.fails(2, &args),
             format!(
-                "rkexec: {verb} failed: it changes this machine, and --root does not go with that\n"
+                "rkexec: {verb} failed: it would change this machine, so --root is refused; \
+                 `rkexec plan --root DIR` plans for another machine\n"
             )
         );
     }

@@ -29,6 +29,7 @@ use crate::host::security::Security;
 use crate::image::Image;
 use crate::image::linux::Format;
 use crate::image::multiboot::Version;
+use crate::plan::Plan;
 
 pub(super) use self::complete::command as for_completions;
 pub(super) use self::help::man_page;
@@ -71,13 +72,22 @@ pub(super) fn shield(mut arguments: Vec<OsString>) -> Vec<OsString> {
     arguments
 }
 
+/// How this front end was called: plain `kexec` may be the one of kexec-tools.
+fn called() -> &'static str {
+    let program = std::env::args_os().next();
+    match program.as_ref().is_some_and(is_name) {
+        true => "kexec",
+        false => "rkexec kexec",
+    }
+}
+
 /// Does what `arguments`, without the program's name, ask for.
 pub(super) fn main(context: &Context, arguments: &[OsString]) -> ExitCode {
     let command = match request::read(arguments) {
         Ok(command) => command,
         Err(error) => {
             say(&format!("rkexec: reading the command line failed: {error}"));
-            say("hint: kexec --help lists the options");
+            say(&format!("hint: `{} --help` lists the options", called()));
             return ExitCode::from(exit::bad_request(&error));
         }
     };
@@ -138,9 +148,13 @@ fn carry_out_run(context: &Context, run: &Run) -> anyhow::Result<()> {
         context.on_this_machine("kexec")?;
     }
     match &run.action {
-        Action::Unload(target) if run.dry_run => {
-            would(context, &format!("unload the {target} kernel"))
-        }
+        Action::Unload(target) if run.dry_run => would(
+            context,
+            match target {
+                Target::Normal => "unload the kernel that was loaded with -l",
+                Target::Crash => "unload the crash kernel (loaded with -p)",
+            },
+        ),
         Action::Exec if run.dry_run => would(context, "boot the loaded kernel"),
         Action::Unload(target) => unload::unload(context, *target).map(|_| ()),
         Action::Exec => exec_now(context, run, false),
@@ -193,13 +207,21 @@ fn load(context: &Context, load: &Load, then: Then, run: &Run) -> anyhow::Result
         for warning in &plan.warnings {
             context.warn(warning);
         }
-        let text = || render::text::plan(plan, image, &load.kernel, run.debug);
+        // Each warning is said once, in the words of kexec.
+        let said = Plan {
+            warnings: Vec::new(),
+            ..plan.clone()
+        };
+        let text = || render::text::plan(&said, image, &load.kernel, run.debug);
         if run.dry_run {
             let json = || PlanJson {
                 then: Some(then.name()),
                 ..render::json::plan(plan, image, &load.kernel)
             };
-            return context.print(|| text() + &format!("\nthen:      {}\n", then.name()), json);
+            return context.print(
+                || text() + &format!("\nafter loading: {}\n", then.shown()),
+                json,
+            );
         }
         if run.debug {
             say_lines(text().trim_end());
@@ -228,7 +250,7 @@ fn check_type(wanted: ImageType, planned: &Planned<'_>) -> anyhow::Result<()> {
     };
     anyhow::ensure!(
         wanted == is,
-        "load failed: the kernel is {name}, not what --type says"
+        "load failed: the kernel file is {name}, but --type says another type"
     );
     Ok(())
 }

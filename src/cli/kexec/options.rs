@@ -255,7 +255,7 @@ const HOW: &[Opt] = &[
         Some(b'x'),
         &["no-ifdown"],
         Does::Anyway,
-        "Leave the network interfaces up: rkexec always does.",
+        "Accepted, without effect: rkexec never takes network interfaces down.",
         "kexec-tools takes interfaces down before the jump and stops at the first that it cannot. The \
          kernel quiesces devices itself, so rkexec never does.",
     ),
@@ -263,7 +263,7 @@ const HOW: &[Opt] = &[
         Some(b'i'),
         &["no-checks"],
         Does::NoChecks,
-        "Let purgatory not verify what was loaded.",
+        "Do not check the loaded data before it is booted.",
         "Without effect where kexec_file_load loads, as with kexec-tools; but a line says so.",
     ),
 ];
@@ -317,7 +317,7 @@ const LOAD: &[Opt] = &[
         &["dtb"],
         "FILE",
         Does::DeviceTree,
-        "A device tree blob for the kernel, handed over as SETUP_DTB.",
+        "A device tree blob for the next kernel (SETUP_DTB).",
         "kexec-tools reads it for the 32-bit entry alone and prints an error for others. With -p it is an \
          error: a crash kernel takes nothing over.",
     ),
@@ -339,7 +339,7 @@ const LOAD: &[Opt] = &[
         None,
         &["noefi"],
         Does::NoEfi,
-        "Tell the kernel nothing of EFI; ACPI is handed over all the same.",
+        "Do not pass EFI to the next kernel; ACPI is still passed.",
         "",
     ),
     flag(
@@ -361,9 +361,9 @@ const LOAD: &[Opt] = &[
         None,
         &["force-dtb"],
         Does::ForceDtb,
-        "With kexec_file_load: hand over the device tree that the running kernel was booted with \
+        "With kexec_file_load: pass on the device tree that the running kernel was booted with \
          (KEXEC_FILE_FORCE_DTB).",
-        "As --no-cma. With kexec_load, --dtb hands over a tree.",
+        "As --no-cma. With kexec_load, --dtb passes a tree to the next kernel.",
     ),
     with(
         &["serial"],
