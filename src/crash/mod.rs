@@ -169,7 +169,7 @@ impl Reservation {
         };
         map.change_all(&of(E820Type::SOFT_RESERVED), |region| {
             region.e820 = None;
-            region.reason = "not passed on: a driver of the crash kernel would use it as RAM";
+            region.reason = "a driver of the crash kernel would use it as RAM";
         });
         let ram = of(E820Type::RAM);
         map.change_all(&ram, |region| {
@@ -198,8 +198,7 @@ impl Reservation {
         });
         map.change(room, |region| {
             region.placement = Placement::Never;
-            region.reason =
-                "the crash kernel runs here; kept empty, the running kernel adds its own data";
+            region.reason = "the crash kernel runs here; kept empty for the running kernel";
         });
         Ok(())
     }

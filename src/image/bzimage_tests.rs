@@ -256,7 +256,7 @@ fn absurd_fields_are_named() {
         ),
         (
             tiny().u32(field::SYSSIZE, u32::MAX),
-            "truncated: setup_sects 7 and syssize say 68719480816 bytes, the file has 69632",
+            "the file is incomplete: the last 63.9 GiB of 64 GiB are missing; copy or download it again",
         ),
         (
             tiny().u32(field::KERNEL_ALIGNMENT, 0),

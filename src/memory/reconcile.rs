@@ -591,13 +591,12 @@ fn judge(
             ..never(
                 MemoryKind::of(kind),
                 Some(kind),
-                "RAM only by an option of this boot (memmap=); not RAM in the firmware's map",
+                "RAM only by memmap= of this boot; the firmware says otherwise",
             )
         },
         (Some(Class::Ram), None) => {
             let (kind, placement, reason) = if added {
-                let reason =
-                    "RAM added since boot: segments are placed there only when nothing else fits";
+                let reason = "RAM added since boot: used for segments only if nothing else fits";
                 (MemoryKind::HotAddedRam, Placement::LastChoice, reason)
             } else {
                 (MemoryKind::Ram, Placement::Allowed, "RAM")
@@ -615,11 +614,10 @@ fn judge(
             let (e820, reason) = if included.contains(driver) {
                 (
                     Some(E820Type::RAM),
-                    "memory of a driver, passed on as RAM by --include-driver-managed",
+                    "passed on as RAM by --include-driver-managed",
                 )
             } else {
-                let reason =
-                    "memory of a driver: not passed on as RAM, its driver adds it again after boot";
+                let reason = "not passed on as RAM: its driver adds it again after boot";
                 (holder.filter(|kind| !kind.is_ram()).or(other), reason)
             };
             Verdict {
@@ -635,7 +633,7 @@ fn judge(
         (Some(Class::Typed(E820Type::RESERVED)), None) if firmware.is_some() => never(
             MemoryKind::Reserved,
             Some(E820Type::RESERVED),
-            "RAM in the firmware's map, reserved by the running kernel: stays reserved",
+            "reserved by the running kernel; RAM in the firmware's map",
         ),
         (Some(Class::Typed(kind)), _) => never(
             MemoryKind::of(*kind),
@@ -660,8 +658,7 @@ fn judge(
         (None, None) if firmware.is_some() => never(
             MemoryKind::Withheld,
             None,
-            "RAM in the firmware's map, not used by the running kernel (mem=?): not passed on \
-             (--memory-map firmware passes it on)",
+            "unused RAM (mem=?): passed on only with --memory-map firmware",
         ),
         // The boot e820 alone: the kernel or the firmware dropped the entry since.
         (None, None) => match boot.map(publishable) {

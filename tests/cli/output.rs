@@ -237,7 +237,7 @@ fn explain_says_why() {
     ]);
     for line in [
         "  48000000-5fffffff     384 MiB  driver_managed (kmem)    -> Persistent Memory (legacy) (12)  segments: no\n",
-        "      memory of a driver: not passed on as RAM, its driver adds it again after boot [iomem: System RAM (kmem); firmware map: System RAM (1); boot e820: System RAM (1)]\n",
+        "      not passed on as RAM: its driver adds it again after boot [iomem: System RAM (kmem); firmware map: System RAM (1); boot e820: System RAM (1)]\n",
         "      highest place at or above pref_address 0x1000000, aligned to kernel_alignment 0x200000, of init_size bytes; 65536 of its bytes are given\n",
     ] {
         assert!(plan.contains(line), "{line}: {plan}");
