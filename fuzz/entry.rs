@@ -8,9 +8,10 @@
 
 use std::collections::BTreeSet;
 
-use rkexec::abi::x86::E820Type;
 use rkexec::abi::x86::boot_params::BootParams;
 use rkexec::abi::x86::setup_data::{SETUP_DTB, SetupData};
+use rkexec::base::Told;
+use rkexec::boot::linux_x86::taken;
 use rkexec::carry::Report;
 use rkexec::carry::pool::Pool;
 use rkexec::carry::pool_node::{pools_of, put_pool};
@@ -28,7 +29,6 @@ use rkexec::image::uki::{Addon, Uki};
 use rkexec::image::{self, Contents, Found, bzimage, initramfs, vmlinux, whole};
 use rkexec::kconfig::{KernelConfig, Symbol};
 use rkexec::memory::{MapPolicy, MemoryMap, Placement};
-use rkexec::plan::taken;
 use rkexec::vmcore::Vmcore;
 
 /// Where the chain of the target `chain` lies: any page will do.
@@ -162,8 +162,8 @@ pub(crate) fn memmap(data: &[u8]) -> bool {
 
 /// A kernel's command line: what it takes away of its kernel's memory.
 pub(crate) fn taken(data: &[u8]) -> bool {
-    let ram = taken::taken(data, E820Type::RAM);
-    let reserved = taken::taken(data, E820Type::RESERVED);
+    let ram = taken::taken(data, Told::RAM);
+    let reserved = taken::taken(data, Told::RESERVED);
     for taken in ram.iter().chain(&reserved) {
         assert!(taken.word.starts_with(taken.parameter));
     }
@@ -173,7 +173,7 @@ pub(crate) fn taken(data: &[u8]) -> bool {
     // What stands behind does not matter where nothing is open.
     if !data.contains(&b'"') {
         let behind = [data, b" quiet"].concat();
-        assert_eq!(taken::taken(&behind, E820Type::RAM), ram);
+        assert_eq!(taken::taken(&behind, Told::RAM), ram);
     }
     !ram.is_empty()
 }
@@ -214,14 +214,14 @@ pub(crate) fn bzimage(data: &[u8]) -> bool {
     let Ok(Some(image)) = parsed else {
         return false;
     };
-    let kernel = image.loads[0].bytes;
+    let kernel = &image.loads[0].bytes;
     // What the header says is the kernel: no byte in front of it, and maybe some behind.
     assert!(data.as_ptr_range().end >= kernel.as_ptr_range().end);
     assert!(!kernel.is_empty() && kernel.len() < image.file.len());
     assert!(image.payload.len() <= kernel.len());
-    assert!(u64::from(image.header.init_size.get()) >= kernel.len() as u64);
-    assert!(image.header.kernel_alignment.get().is_power_of_two());
-    assert!(image.cmdline_limit() > 0);
+    assert!(image.geometry.size >= kernel.len() as u64);
+    assert!(image.geometry.align.is_power_of_two());
+    assert!(image.cmdline_limit > 0);
     assert!(image.protocol() >= (2, 10));
     assert!(data.starts_with(image.file) && image.file.len() + image.behind == data.len());
     assert!(!image.is_32_bit() || !image.reaches_above_4g());
@@ -270,9 +270,9 @@ pub(crate) fn vmlinux(data: &[u8]) -> bool {
         assert!(!load.bytes.is_empty() && load.offset >= end && load.offset % 4096 == 0);
         end = load.offset + load.bytes.len() as u64;
     }
-    assert!(end <= u64::from(image.header.init_size.get()));
+    assert!(end <= image.geometry.size);
     assert!(image.loads[0].offset == 0 && image.entry < end);
-    assert!(image.release().is_some() && image.cmdline_limit() > 0);
+    assert!(image.release().is_some() && image.cmdline_limit > 0);
     true
 }
 
@@ -492,7 +492,7 @@ fn check_map(host: &Host) {
                 assert_eq!(region.sources.iomem.as_deref(), Some("System RAM"));
             }
         }
-        for pair in map.e820().windows(2) {
+        for pair in map.told().windows(2) {
             if let [(before, _), (after, _)] = pair {
                 assert!(before.end() <= after.start());
             }

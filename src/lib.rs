@@ -14,11 +14,13 @@ pub mod fdt;
 pub mod host;
 pub mod image;
 pub mod kconfig;
+pub mod layout;
 pub mod load;
 pub mod memory;
 pub mod plan;
 pub mod purgatory;
 pub mod refusal;
+pub mod request;
 pub mod sys;
 pub mod vmcore;
 

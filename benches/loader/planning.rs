@@ -14,7 +14,8 @@ use rkexec::host::crash::{KernelMapping, Note};
 use rkexec::host::{Host, Root, iomem};
 use rkexec::image;
 use rkexec::memory::{MapPolicy, MemoryMap};
-use rkexec::plan::{LoadRequest, plan};
+use rkexec::plan::plan;
+use rkexec::request::LoadRequest;
 
 use crate::lab::Kernel;
 use crate::measure;
@@ -160,7 +161,7 @@ fn library(machine: &Path, image: &image::Image<'_>) -> Result<Duration> {
         rkexec::carry::Capability::unknown,
     )?;
     let took = start.elapsed();
-    ensure!(!plan.segments.is_empty(), "the plan has no segments");
+    ensure!(!plan.segments().is_empty(), "the plan has no segments");
     Ok(took)
 }
 

@@ -12,7 +12,7 @@ use crate::base::{Syscall, parse_size};
 use crate::cmdline::UNFIT_FOR_CRASH;
 use crate::cmdline::{CmdlineBase, CmdlineRequest};
 use crate::crash::HotplugChoice;
-use crate::plan::SyscallChoice;
+use crate::request::SyscallChoice;
 
 /// Default path of the configuration.
 pub const DEFAULT_PATH: &str = "/etc/rkexec.toml";

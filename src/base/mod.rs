@@ -7,12 +7,14 @@ pub mod printable;
 mod range;
 pub(crate) mod retry;
 mod size;
+mod told;
 mod version;
 
 pub use call::{Syscall, Target};
 pub use range::{PhysRange, RangeError};
 pub(crate) use size::parse_digits;
 pub use size::{SizeError, human, parse_size};
+pub use told::Told;
 pub use version::version;
 
 /// Size of a page, bytes: every segment starts and ends on one (kexec_core.c,

@@ -8,10 +8,9 @@ use super::pool_node::{pools_of, put_pool};
 use super::protect::Protection;
 use super::record::{PoolRecord, Record};
 use super::{HandoverError, HandoverRequest};
-use crate::abi::x86::E820Type;
 use crate::abi::x86::setup_data::SETUP_NONE;
 use crate::base::bytes::shown;
-use crate::base::{PhysRange, human};
+use crate::base::{PhysRange, Told, human};
 use crate::cmdline;
 use crate::fdt::DeviceTree;
 use crate::host::Host;
@@ -204,7 +203,7 @@ impl Handover {
         let range = pool.range();
         let recorded =
             |known: &PoolRecord| (known.base, known.size) == (range.start(), range.size());
-        region.sources.firmware.is_some_and(E820Type::is_ram) || self.reserved.iter().any(recorded)
+        region.sources.firmware.is_some_and(Told::is_ram) || self.reserved.iter().any(recorded)
     }
 
     fn check_place(

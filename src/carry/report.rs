@@ -7,12 +7,11 @@ use super::gather::running_record;
 use super::protect::Protection;
 use super::record::{Blob, PoolRecord, Record};
 use super::{HandoverError, Pool, gather};
-use crate::abi::x86::E820Type;
 use crate::abi::x86::setup_data::{
     INDIRECT_POOL, SETUP_DTB, SETUP_INDIRECT, SETUP_NONE, SETUP_RNG_SEED, type_name,
 };
-use crate::base::PhysRange;
 use crate::base::bytes::shown;
+use crate::base::{PhysRange, Told};
 use crate::cmdline;
 use crate::fdt::DeviceTree;
 use crate::host::Host;
@@ -187,11 +186,12 @@ fn memory_map(record: &Record, host: &Host) -> Item {
         let why = "neither boot_params nor /sys/firmware/memmap is shown";
         return item(WHAT, Verdict::CannotBeSeen, why);
     }
-    let planned = record.e820.iter().filter_map(|(start, size, kind)| {
-        Some((PhysRange::new(*start, *size).ok()?, E820Type(*kind)))
-    });
-    let planned = Layer::from_e820(planned).entries().to_vec();
-    let given = Layer::from_e820(kernel_map(host)).entries().to_vec();
+    let planned = record
+        .e820
+        .iter()
+        .filter_map(|(start, size, kind)| Some((PhysRange::new(*start, *size).ok()?, Told(*kind))));
+    let planned = Layer::from_types(planned).entries().to_vec();
+    let given = Layer::from_types(kernel_map(host)).entries().to_vec();
     let difference = first_difference(&planned, &given, record.e820_complete)
         .or_else(|| not_taken(&planned, host.firmware_map.as_deref()?));
     match difference {
@@ -206,12 +206,12 @@ fn memory_map(record: &Record, host: &Host) -> Item {
 
 /// The first row missing from this kernel's /sys/firmware/memmap: the kernel dropped
 /// it. Additional rows are no fault: memory hotplug adds some.
-fn not_taken(planned: &[(PhysRange, E820Type)], shown: &[FirmwareRegion]) -> Option<String> {
+fn not_taken(planned: &[(PhysRange, Told)], shown: &[FirmwareRegion]) -> Option<String> {
     let mut taken = Layer::default();
     for region in shown {
         taken.push(region.range, region.name.to_ascii_lowercase());
     }
-    let is_shown = |range: PhysRange, kind: E820Type| {
+    let is_shown = |range: PhysRange, kind: Told| {
         let name = kind.name().to_ascii_lowercase();
         taken
             .entries()
@@ -356,20 +356,20 @@ fn unprotected(
     host: &Host,
     nodes: &[SetupDataNode],
 ) -> Option<&'static str> {
-    let map = Layer::from_e820(kernel_map(host));
-    let told = |is: fn(E820Type) -> bool| {
+    let map = Layer::from_types(kernel_map(host));
+    let told = |is: fn(Told) -> bool| {
         map.entries()
             .iter()
             .any(|(region, kind)| region.covers(range) && is(*kind))
     };
     match protection {
-        Protection::Reserved if !told(|kind| kind == E820Type::RESERVED) => {
+        Protection::Reserved if !told(|kind| kind == Told::RESERVED) => {
             Some("this kernel was not told that it is reserved")
         }
         Protection::Indirect if !nodes.iter().any(|node| node.kind == INDIRECT_POOL) => {
             Some("no SETUP_INDIRECT node arrived")
         }
-        Protection::Kernel if !told(E820Type::is_ram) => {
+        Protection::Kernel if !told(Told::is_ram) => {
             Some("this kernel was not told that it is RAM")
         }
         Protection::Kernel if !names_pool(&host.cmdline, range) => {

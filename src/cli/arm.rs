@@ -19,7 +19,7 @@ use crate::host::Host;
 use crate::host::environment::Environment;
 use crate::host::loaded::Loaded;
 use crate::load::record::{Job, LoadRecord};
-use crate::plan::LoadRequest;
+use crate::request::LoadRequest;
 
 /// `rkexec arm`.
 #[derive(Debug, Args)]

@@ -15,7 +15,7 @@ use crate::image::Image;
 use crate::image::multiboot::Module;
 use crate::load::Files;
 use crate::load::record::Job;
-use crate::plan::LoadRequest;
+use crate::request::LoadRequest;
 use crate::sys::MappedFile;
 
 /// Opens the files of `modules`, each `FILE ARGS`.

@@ -25,8 +25,8 @@ use crate::image::uki::Addon;
 use crate::image::{self, Contents, decompress, initramfs};
 use crate::load::parts::Parts;
 use crate::load::record::LoadRecord;
-use crate::plan::LoadRequest;
 use crate::refusal::{Attempt, Cause, forbidden};
+use crate::request::LoadRequest;
 use crate::sys::MappedFile;
 
 /// `rkexec status`.

@@ -5,8 +5,7 @@ pub mod elfcorehdr;
 pub mod fit;
 pub mod sizing;
 
-use crate::abi::x86::E820Type;
-use crate::base::{PhysRange, human};
+use crate::base::{PhysRange, Told, human};
 use crate::host::Host;
 use crate::host::crash::Note;
 use crate::memory::{Layer, MemoryKind, MemoryMap, Placement, Region};
@@ -162,23 +161,23 @@ impl Reservation {
     /// When the reservation is smaller than what the kernel puts into it.
     pub fn restrict(&self, map: &mut MemoryMap) -> Result<(), CrashError> {
         let room = self.room(map)?;
-        let told = map.e820();
-        let of = |wanted: E820Type| {
+        let told = map.told();
+        let of = |wanted: Told| {
             let rows = told.iter().filter(move |(_, kind)| *kind == wanted);
             rows.map(|(range, _)| *range).collect::<Vec<_>>()
         };
-        map.change_all(&of(E820Type::SOFT_RESERVED), |region| {
-            region.e820 = None;
+        map.change_all(&of(Told::SOFT_RESERVED), |region| {
+            region.told = None;
             region.reason = "a driver of the crash kernel would use it as RAM";
         });
-        let ram = of(E820Type::RAM);
+        let ram = of(Told::RAM);
         map.change_all(&ram, |region| {
-            region.e820 = None;
+            region.told = None;
             region.placement = Placement::Never;
             region.reason = "memory of the crashed kernel: saved in the dump";
         });
         let own = |region: &mut Region| {
-            region.e820 = Some(E820Type::RAM);
+            region.told = Some(Told::RAM);
             region.reason = "the crash kernel runs here";
         };
         let low: Vec<PhysRange> = PhysRange::from_bounds(0, LOW).into_iter().collect();
@@ -192,7 +191,7 @@ impl Reservation {
             }
         });
         map.change(self.target, |region| {
-            if region.e820 == Some(E820Type::RAM) {
+            if region.told == Some(Told::RAM) {
                 region.placement = Placement::Allowed;
             }
         });
@@ -240,7 +239,7 @@ pub fn dumped(map: &MemoryMap) -> Vec<PhysRange> {
 /// Keeps the crash kernel off `elfcorehdr`, which it reads like the dump.
 pub fn hide(map: &mut MemoryMap, elfcorehdr: PhysRange) {
     map.change(elfcorehdr, |region| {
-        region.e820 = None;
+        region.told = None;
         region.reason = "the header of the dump (elfcorehdr): the crash kernel reads it";
     });
 }

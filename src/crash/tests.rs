@@ -116,7 +116,7 @@ fn the_dump_holds_all_ram_but_the_reservations() {
 fn the_capture_kernel_is_told_of_no_other_ram() {
     let mut map = map(&machine());
     hide(&mut map, range(0x1_1100_0000, 0x1_1100_ffff));
-    let told = map.e820();
+    let told = map.told();
     let rows: Vec<(PhysRange, u32)> = told.iter().map(|(range, kind)| (*range, kind.0)).collect();
     assert_eq!(
         rows,
@@ -223,9 +223,9 @@ proptest! {
         prop_assert_eq!(size, wanted.count() as u64 * 64 * MIB);
 
         // And no byte of it is RAM to the crash kernel.
-        for (range, kind) in map.e820() {
+        for (range, kind) in map.told() {
             let overlaps = dump.iter().any(|dumped| dumped.overlaps(range));
-            prop_assert!(kind != E820Type::RAM || !overlaps);
+            prop_assert!(kind != Told::RAM || !overlaps);
         }
     }
 }
@@ -253,7 +253,7 @@ fn system_ram_in_the_reservation_is_ram_whatever_the_firmware_calls_it() {
         host.crash.cma = vec![range(0x2000_0000, 0x21ff_ffff)];
         host.loaded.crash_size = Some(256 * MIB);
         let map = map(&host);
-        let told = map.e820().into_iter().filter(|(_, kind)| kind.is_ram());
+        let told = map.told().into_iter().filter(|(_, kind)| kind.is_ram());
         let told: Vec<PhysRange> = told.map(|(range, _)| range).collect();
         let own = [range(0x1000, 0x9_fbff), range(0xc00_0000, 0x21ff_ffff)];
         assert_eq!(told, own, "{kind}");
@@ -264,7 +264,7 @@ fn system_ram_in_the_reservation_is_ram_whatever_the_firmware_calls_it() {
         assert!(dumped(&map).contains(&range(0x2200_0000, 0x3fff_ffff)));
         let soft = kind == 0xefff_ffff;
         let rest = map
-            .e820()
+            .told()
             .into_iter()
             .find(|(it, _)| it.contains(0x2800_0000));
         assert_eq!(rest.map(|(_, kind)| kind.0), (!soft).then_some(kind));

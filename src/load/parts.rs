@@ -8,7 +8,7 @@ use crate::base::{Syscall, Target};
 use crate::cmdline::CmdlineBase;
 use crate::image::uki::{Addon, Uki};
 use crate::image::{Found, ImageError, signature};
-use crate::plan::LoadRequest;
+use crate::request::LoadRequest;
 
 /// What goes with the kernel.
 #[derive(Debug, Clone)]

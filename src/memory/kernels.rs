@@ -1,14 +1,13 @@
 //! The map that the running kernel itself hands over.
 
 use super::boot_e820;
-use crate::abi::x86::E820Type;
-use crate::base::PhysRange;
+use crate::base::{PhysRange, Told};
 use crate::host::Host;
 
 /// The map that the running kernel hands over in kexec_file_load: the e820 it
 /// was booted with (`e820_table_kexec`), whatever happened since.
 #[must_use]
-pub fn kernel_map(host: &Host) -> Vec<(PhysRange, E820Type)> {
+pub fn kernel_map(host: &Host) -> Vec<(PhysRange, Told)> {
     if let Some(running) = &host.boot_params {
         return boot_e820(running).entries().to_vec();
     }
@@ -18,7 +17,7 @@ pub fn kernel_map(host: &Host) -> Vec<(PhysRange, E820Type)> {
         .map(|region| {
             (
                 region.range,
-                E820Type::from_name(&region.name).unwrap_or(E820Type::RESERVED),
+                Told::from_name(&region.name).unwrap_or(Told::RESERVED),
             )
         })
         .collect()

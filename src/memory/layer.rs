@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::abi::x86::E820Type;
-use crate::base::PhysRange;
+use crate::base::{PhysRange, Told};
 
 /// Sorted, disjoint ranges, each with what the source says of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,18 +47,18 @@ impl<T: Clone + PartialEq> Layer<T> {
     }
 }
 
-impl Layer<E820Type> {
-    /// A layer from e820 entries in any order. Where entries overlap, the
+impl Layer<Told> {
+    /// A layer from typed ranges in any order. Where entries overlap, the
     /// larger type number wins, as in the kernel (`e820__update_table`).
     #[must_use]
-    pub fn from_e820(entries: impl IntoIterator<Item = (PhysRange, E820Type)>) -> Self {
-        let mut edges: Vec<(u64, E820Type, bool)> = Vec::new();
+    pub fn from_types(entries: impl IntoIterator<Item = (PhysRange, Told)>) -> Self {
+        let mut edges: Vec<(u64, Told, bool)> = Vec::new();
         for (range, kind) in entries {
             edges.push((range.start(), kind, true));
             edges.push((range.end(), kind, false));
         }
         edges.sort_unstable_by_key(|(address, ..)| *address);
-        let mut open: BTreeMap<E820Type, usize> = BTreeMap::new();
+        let mut open: BTreeMap<Told, usize> = BTreeMap::new();
         let mut layer = Self::default();
         let mut since = 0;
         for (address, kind, starts) in edges {

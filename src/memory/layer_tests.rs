@@ -41,10 +41,10 @@ fn any_layer() -> impl Strategy<Value = Layer<u8>> {
 
 proptest! {
     #[test]
-    fn in_an_e820_the_larger_type_wins(entries in vec((any_range(), 1..6_u32), 0..10)) {
+    fn of_overlapping_ranges_the_larger_type_wins(entries in vec((any_range(), 1..6_u32), 0..10)) {
         let entries: Vec<_> =
-            entries.into_iter().map(|(range, kind)| (range, E820Type(kind))).collect();
-        let layer = Layer::from_e820(entries.iter().copied());
+            entries.into_iter().map(|(range, kind)| (range, Told(kind))).collect();
+        let layer = Layer::from_types(entries.iter().copied());
         for address in 0..END {
             let covering = entries.iter().filter(|(range, _)| range.contains(address));
             let expected = covering.map(|(_, kind)| *kind).max();

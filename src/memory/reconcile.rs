@@ -7,8 +7,7 @@
 use std::collections::BTreeSet;
 
 use super::layer::{Layer, join, sweep};
-use crate::abi::x86::E820Type;
-use crate::base::PhysRange;
+use crate::base::{PhysRange, Told};
 use crate::host::Host;
 use crate::host::efi::{Efi, Kept};
 use crate::host::iomem::Resource;
@@ -96,16 +95,16 @@ impl MemoryKind {
         }
     }
 
-    fn of(kind: E820Type) -> Self {
+    fn of(kind: Told) -> Self {
         match kind {
-            E820Type::RAM | E820Type::RESERVED_KERN => Self::Ram,
-            E820Type::RESERVED => Self::Reserved,
-            E820Type::ACPI => Self::AcpiTables,
-            E820Type::NVS => Self::AcpiNvs,
-            E820Type::UNUSABLE => Self::Unusable,
-            E820Type::PMEM => Self::PersistentMemory,
-            E820Type::PRAM => Self::PersistentMemoryLegacy,
-            E820Type::SOFT_RESERVED => Self::SoftReserved,
+            Told::RAM | Told::RESERVED_KERN => Self::Ram,
+            Told::RESERVED => Self::Reserved,
+            Told::ACPI => Self::AcpiTables,
+            Told::NVS => Self::AcpiNvs,
+            Told::UNUSABLE => Self::Unusable,
+            Told::PMEM => Self::PersistentMemory,
+            Told::PRAM => Self::PersistentMemoryLegacy,
+            Told::SOFT_RESERVED => Self::SoftReserved,
             _ => Self::Unknown,
         }
     }
@@ -140,9 +139,9 @@ pub struct Sources {
     /// Deepest resource of /proc/iomem that names a kind of memory.
     pub iomem: Option<String>,
     /// Type in /sys/firmware/memmap.
-    pub firmware: Option<E820Type>,
+    pub firmware: Option<Told>,
     /// Type in the e820 table the running kernel was booted with.
-    pub boot_e820: Option<E820Type>,
+    pub boot_e820: Option<Told>,
     /// The part of EFI that names it, if that decided.
     pub efi: Option<&'static str>,
 }
@@ -167,7 +166,7 @@ pub struct Region {
     /// What it is.
     pub kind: MemoryKind,
     /// What the next kernel is told; `None`: nothing, the range is absent.
-    pub e820: Option<E820Type>,
+    pub told: Option<Told>,
     /// Whether segments may lie there.
     pub placement: Placement,
     /// Whether a crash dump holds it.
@@ -182,7 +181,7 @@ impl Region {
     /// Whether the running kernel uses it as plain System RAM.
     #[must_use]
     pub fn is_system_ram(&self) -> bool {
-        self.sources.iomem.as_deref() == Some(E820Type::RAM.name())
+        self.sources.iomem.as_deref() == Some(Told::RAM.name())
     }
 }
 
@@ -214,7 +213,7 @@ impl MemoryMap {
         let boot = host.boot_params.as_ref().map(boot_e820);
         let firmware = host.firmware_map.as_ref().map(|map| {
             let boot = boot.as_ref();
-            Layer::from_e820(map.iter().flat_map(|region| firmware_types(region, boot)))
+            Layer::from_types(map.iter().flat_map(|region| firmware_types(region, boot)))
         });
         let boot = boot.unwrap_or_default();
         let firmware = firmware
@@ -230,30 +229,26 @@ impl MemoryMap {
                 boot_e820: boot,
                 efi: None,
             };
-            let ram = |kind: Option<E820Type>| kind.is_some_and(E820Type::is_ram);
+            let ram = |kind: Option<Told>| kind.is_some_and(Told::is_ram);
             let added =
                 (boot_knows && !ram(boot)) || (!boot_knows && firmware_knows && !ram(firmware));
             let verdict = judge(iomem.as_ref(), firmware, boot, added, included);
-            let e820 = match policy {
-                MapPolicy::FixedUp => verdict.e820,
+            let told = match policy {
+                MapPolicy::FixedUp => verdict.told,
                 MapPolicy::Firmware => firmware.map(publishable),
             };
             // A segment must lie in RAM of the next kernel's map, or it may be overwritten.
-            let (placement, reason) = match (verdict.placement, e820) {
-                (Placement::Allowed | Placement::LastChoice, told)
-                    if told != Some(E820Type::RAM) =>
-                {
-                    (
-                        Placement::Never,
-                        "RAM that the firmware's map does not name",
-                    )
-                }
+            let (placement, reason) = match (verdict.placement, told) {
+                (Placement::Allowed | Placement::LastChoice, told) if told != Some(Told::RAM) => (
+                    Placement::Never,
+                    "RAM that the firmware's map does not name",
+                ),
                 (placement, _) => (placement, verdict.reason),
             };
             map.push(Region {
                 range,
                 kind: verdict.kind,
-                e820,
+                told,
                 placement,
                 in_dump: verdict.in_dump,
                 sources,
@@ -275,12 +270,12 @@ impl MemoryMap {
             .partition_point(|r| r.range.end() <= range.start());
         let near = self.regions.iter().skip(first);
         let near = near.take_while(|r| r.range.start() < range.end());
-        let ram = near.filter(|r| r.e820 == Some(E820Type::RAM) || r.kind == MemoryKind::Withheld);
+        let ram = near.filter(|r| r.told == Some(Told::RAM) || r.kind == MemoryKind::Withheld);
         let parts: Vec<PhysRange> = ram.filter_map(|r| r.range.intersection(range)).collect();
         for part in parts {
             self.change(part, |region| {
                 region.kind = MemoryKind::EfiTables;
-                region.e820 = Some(E820Type::RESERVED);
+                region.told = Some(Told::RESERVED);
                 region.placement = Placement::Never;
                 region.sources.efi = Some(kept.source);
                 region.reason = kept.reason;
@@ -294,13 +289,13 @@ impl MemoryMap {
                 if last.range.end() == region.range.start()
                     && (
                         &last.kind,
-                        last.e820,
+                        last.told,
                         last.placement,
                         &last.sources,
                         last.reason,
                     ) == (
                         &region.kind,
-                        region.e820,
+                        region.told,
                         region.placement,
                         &region.sources,
                         region.reason,
@@ -314,10 +309,10 @@ impl MemoryMap {
 
     /// Makes `range` a pool: it has the type `e820` in the next kernel's map, and
     /// no segment goes there.
-    pub fn set_pool(&mut self, range: PhysRange, name: &str, e820: E820Type, reason: &'static str) {
+    pub fn set_pool(&mut self, range: PhysRange, name: &str, told: Told, reason: &'static str) {
         self.change(range, |region| {
             region.kind = MemoryKind::Pool(name.to_owned());
-            region.e820 = Some(e820);
+            region.told = Some(told);
             region.placement = Placement::Never;
             region.reason = reason;
         });
@@ -402,10 +397,10 @@ impl MemoryMap {
 
     /// What the next kernel is told: neighbours of one type merged.
     #[must_use]
-    pub fn e820(&self) -> Vec<(PhysRange, E820Type)> {
+    pub fn told(&self) -> Vec<(PhysRange, Told)> {
         let mut layer = Layer::default();
         for region in &self.regions {
-            if let Some(kind) = region.e820 {
+            if let Some(kind) = region.told {
                 layer.push(region.range, kind);
             }
         }
@@ -423,10 +418,10 @@ impl MemoryMap {
 
 /// The boot e820 as a layer.
 #[must_use]
-pub fn boot_e820(running: &crate::host::boot_params::RunningBootParams) -> Layer<E820Type> {
-    Layer::from_e820(running.e820().iter().filter_map(|entry| {
+pub fn boot_e820(running: &crate::host::boot_params::RunningBootParams) -> Layer<Told> {
+    Layer::from_types(running.e820().iter().filter_map(|entry| {
         let range = PhysRange::new(entry.address.get(), entry.size.get()).ok()?;
-        Some((range, E820Type(entry.kind.get())))
+        Some((range, Told(entry.kind.get())))
     }))
 }
 
@@ -434,19 +429,19 @@ pub fn boot_e820(running: &crate::host::boot_params::RunningBootParams) -> Layer
 /// name; its number is still in the boot e820.
 fn firmware_types(
     region: &crate::host::firmware_memmap::FirmwareRegion,
-    boot: Option<&Layer<E820Type>>,
-) -> Vec<(PhysRange, E820Type)> {
-    if let Some(kind) = E820Type::from_name(&region.name) {
+    boot: Option<&Layer<Told>>,
+) -> Vec<(PhysRange, Told)> {
+    if let Some(kind) = Told::from_name(&region.name) {
         return vec![(region.range, kind)];
     }
-    let mut types = vec![(region.range, E820Type::RESERVED)];
+    let mut types = vec![(region.range, Told::RESERVED)];
     let entries = boot.map(Layer::entries).unwrap_or_default();
     let first = entries.partition_point(|(range, _)| range.end() <= region.range.start());
     let unknown = entries
         .iter()
         .skip(first)
         .take_while(|(range, _)| range.start() < region.range.end())
-        .filter(|(_, kind)| E820Type::from_name(kind.name()).is_none());
+        .filter(|(_, kind)| Told::from_name(kind.name()).is_none());
     types.extend(
         unknown.filter_map(|(range, kind)| Some((range.intersection(region.range)?, *kind))),
     );
@@ -463,10 +458,10 @@ enum Class {
     Driver {
         driver: String,
         name: String,
-        holder: Option<E820Type>,
+        holder: Option<Told>,
     },
     /// A range with an e820 type that is not RAM.
-    Typed(E820Type),
+    Typed(Told),
     /// `Unknown E820 type`.
     Unknown,
 }
@@ -499,13 +494,13 @@ impl Class {
                 holder: holder(),
             });
         }
-        match (E820Type::from_name(name), added_by) {
-            (Some(E820Type::RAM), Some(driver)) => Some(Self::Driver {
+        match (Told::from_name(name), added_by) {
+            (Some(Told::RAM), Some(driver)) => Some(Self::Driver {
                 driver: driver.to_owned(),
                 name: "System RAM below a device".to_owned(),
                 holder: holder(),
             }),
-            (Some(E820Type::RAM), None) => Some(Self::Ram),
+            (Some(Told::RAM), None) => Some(Self::Ram),
             (Some(kind), _) => Some(Self::Typed(kind)),
             (None, _) if name.eq_ignore_ascii_case("Unknown E820 type") => Some(Self::Unknown),
             (None, _) => parent.cloned(),
@@ -553,33 +548,33 @@ fn paint(
 
 struct Verdict {
     kind: MemoryKind,
-    e820: Option<E820Type>,
+    told: Option<Told>,
     placement: Placement,
     in_dump: bool,
     reason: &'static str,
 }
 
 /// Whether a source tells anything about RAM.
-fn names_ram(layer: &Layer<E820Type>) -> bool {
+fn names_ram(layer: &Layer<Told>) -> bool {
     layer.entries().iter().any(|(_, kind)| kind.is_ram())
 }
 
 /// A type as it may be handed over: the kernel's internal 128 becomes RAM.
-fn publishable(kind: E820Type) -> E820Type {
-    if kind.is_ram() { E820Type::RAM } else { kind }
+fn publishable(kind: Told) -> Told {
+    if kind.is_ram() { Told::RAM } else { kind }
 }
 
 /// The rules. `added`: the source that lists the RAM present at boot does not list it.
 fn judge(
     iomem: Option<&Class>,
-    firmware: Option<E820Type>,
-    boot: Option<E820Type>,
+    firmware: Option<Told>,
+    boot: Option<Told>,
     added: bool,
     included: &BTreeSet<String>,
 ) -> Verdict {
-    let never = |kind, e820, reason| Verdict {
+    let never = |kind, told, reason| Verdict {
         kind,
-        e820,
+        told,
         placement: Placement::Never,
         in_dump: false,
         reason,
@@ -603,7 +598,7 @@ fn judge(
             };
             Verdict {
                 kind,
-                e820: Some(E820Type::RAM),
+                told: Some(Told::RAM),
                 placement,
                 in_dump: true,
                 reason,
@@ -611,9 +606,9 @@ fn judge(
         }
         (Some(Class::Driver { driver, holder, .. }), other) => {
             let kind = MemoryKind::DriverManaged(driver.clone());
-            let (e820, reason) = if included.contains(driver) {
+            let (told, reason) = if included.contains(driver) {
                 (
-                    Some(E820Type::RAM),
+                    Some(Told::RAM),
                     "passed on as RAM by --include-driver-managed",
                 )
             } else {
@@ -622,17 +617,17 @@ fn judge(
             };
             Verdict {
                 in_dump: true,
-                ..never(kind, e820, reason)
+                ..never(kind, told, reason)
             }
         }
-        (Some(Class::Typed(E820Type::RESERVED)), Some(kind)) => never(
+        (Some(Class::Typed(Told::RESERVED)), Some(kind)) => never(
             MemoryKind::of(kind),
             Some(kind),
             "not RAM: same type as in the firmware's map",
         ),
-        (Some(Class::Typed(E820Type::RESERVED)), None) if firmware.is_some() => never(
+        (Some(Class::Typed(Told::RESERVED)), None) if firmware.is_some() => never(
             MemoryKind::Reserved,
-            Some(E820Type::RESERVED),
+            Some(Told::RESERVED),
             "reserved by the running kernel; RAM in the firmware's map",
         ),
         (Some(Class::Typed(kind)), _) => never(
@@ -643,7 +638,7 @@ fn judge(
         (Some(Class::Unknown), other) => {
             let kind = other
                 .or(boot.filter(|kind| !kind.is_ram()))
-                .unwrap_or(E820Type::RESERVED);
+                .unwrap_or(Told::RESERVED);
             never(
                 MemoryKind::Unknown,
                 Some(kind),

@@ -25,7 +25,7 @@ fn show(map: &MemoryMap) -> Vec<String> {
         .iter()
         .map(|region| {
             let told = region
-                .e820
+                .told
                 .map_or_else(|| "absent".to_owned(), |kind| format!("{:#x}", kind.0));
             let driver = region
                 .kind
@@ -86,10 +86,10 @@ fn row_ram_that_the_running_kernel_took_for_its_setup_data() {
     ]);
     let map = map(&host);
     assert_eq!(
-        map.e820(),
+        map.told(),
         [(
             PhysRange::from_inclusive(0x10_0000, 0x3fff_ffff).unwrap(),
-            E820Type::RAM
+            Told::RAM
         )]
     );
     assert!(
@@ -247,10 +247,10 @@ fn row_kmem_in_legacy_pmem_in_the_firmwares_ram() {
     );
     // Told as one range: the pmem driver wants its memory whole.
     assert_eq!(
-        map(&host).e820()[1],
+        map(&host).told()[1],
         (
             PhysRange::from_inclusive(0x4000_0000, 0x5fff_ffff).unwrap(),
-            E820Type::PRAM
+            Told::PRAM
         )
     );
 }
@@ -428,8 +428,8 @@ fn row_every_other_type_is_kept() {
                 firmware_map,
                 ..host.clone()
             };
-            let e820 = map(&host).e820();
-            assert_eq!(e820.last().unwrap().1, E820Type(number), "{name}");
+            let told = map(&host).told();
+            assert_eq!(told.last().unwrap().1, Told(number), "{name}");
         }
     }
 }
@@ -537,7 +537,7 @@ fn the_firmwares_own_map() {
     .boot_e820([(0x10_0000, 0x6fff_ffff, 1), (0x7000_0000, 0x7fff_ffff, 2)]);
     let map = MemoryMap::reconcile(&host, MapPolicy::Firmware, &BTreeSet::new());
     let told: Vec<String> = map
-        .e820()
+        .told()
         .iter()
         .map(|(range, kind)| format!("{range} {kind}"))
         .collect();
@@ -573,7 +573,7 @@ fn no_limit_on_the_number_of_entries() {
         .firmware(ranges.iter().map(|(start, last)| (*start, *last, RAM)))
         .boot_e820(ranges.iter().map(|(start, last)| (*start, *last, 1)));
     let map = map(&host);
-    assert_eq!(map.e820().len(), 1000);
+    assert_eq!(map.told().len(), 1000);
     assert_eq!(map.ranges(Placement::Allowed).count(), 1000);
 }
 
@@ -684,7 +684,7 @@ proptest::proptest! {
         let region = |range: PhysRange| Region {
             range,
             kind: MemoryKind::Ram,
-            e820: None,
+            told: None,
             placement: Placement::Allowed,
             in_dump: true,
             sources: Sources::default(),

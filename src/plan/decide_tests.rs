@@ -34,10 +34,16 @@ fn decided_for(
 ) -> Result<(Syscall, String), PlanError> {
     let map = MemoryMap::reconcile(host, request.memory_map, &request.include_driver_managed);
     let image = crate::image::probe(kernel).unwrap();
-    let image = image.linux().unwrap();
     let line = Cmdline::make(&request.cmdline, &host.cmdline, 2047)?;
-    decide(request, host, image, &map, &Handover::default(), &line)
-        .map(|decision| (decision.name, decision.reason))
+    decide(
+        request,
+        host,
+        Protocol::of(&image),
+        &map,
+        &Handover::default(),
+        &line,
+    )
+    .map(|decision| (decision.name, decision.reason))
 }
 
 fn forced(syscall: Syscall) -> LoadRequest {
@@ -384,7 +390,10 @@ fn harms_with(host: &Host, line: &str) -> Vec<String> {
         ..CmdlineRequest::default()
     };
     let line = Cmdline::make(&request, "", 2047).unwrap();
-    harm(Target::Normal, host, &map, &kernel_map(host), &line)
+    let file = TinyBzImage::new(0x1000).build();
+    let image = crate::image::probe(&file).unwrap();
+    let (boot, kernels) = (Protocol::of(&image), kernel_map(host));
+    harm(Target::Normal, host, boot, &map, &kernels, &line)
         .into_iter()
         .map(|harm| format!("{}{}", if harm.severe { "!" } else { "" }, harm.what))
         .collect()
@@ -411,14 +420,17 @@ fn e820_entries_that_are_dropped() {
         .collect();
     let host = host("00001000-000fefff : System RAM\n").boot_e820(entries);
     assert_eq!(kernel_map(&host).len(), 140);
-    assert_eq!(harms(&host)[0], "!drops 12 of 140 e820 entries");
+    assert_eq!(
+        harms(&host)[0],
+        "!drops 12 of the 140 entries of the memory map"
+    );
     let mut locked = host;
     locked.security.lockdown = Some(Lockdown::Integrity);
     assert_eq!(
         decided(&LoadRequest::default(), &locked),
         Err(
             "neither system call will do: kernel lockdown forbids kexec_load; \
-             and kexec_file_load drops 12 of 140 e820 entries"
+             and kexec_file_load drops 12 of the 140 entries of the memory map"
                 .to_owned()
         )
     );
@@ -481,9 +493,9 @@ fn the_map_that_the_kernel_hands_over() {
     assert_eq!(
         kernel_map(&host),
         [
-            (range(0x10_0000, 0x3ffe_ffff), E820Type::RAM),
-            (range(0x3fff_0000, 0x3fff_ffff), E820Type::RESERVED),
-            (range(0x4000_0000, 0x4000_0fff), E820Type::NVS),
+            (range(0x10_0000, 0x3ffe_ffff), Told::RAM),
+            (range(0x3fff_0000, 0x3fff_ffff), Told::RESERVED),
+            (range(0x4000_0000, 0x4000_0fff), Told::NVS),
         ]
     );
     // Without it, the firmware map is the same.
@@ -498,8 +510,8 @@ fn the_map_that_the_kernel_hands_over() {
     assert_eq!(
         kernel_map(&host),
         [
-            (range(0x10_0000, 0x3fff_ffff), E820Type::RAM),
-            (range(0x4000_0000, 0x4000_0fff), E820Type::RESERVED),
+            (range(0x10_0000, 0x3fff_ffff), Told::RAM),
+            (range(0x4000_0000, 0x4000_0fff), Told::RESERVED),
         ]
     );
 }

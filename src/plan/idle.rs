@@ -2,12 +2,12 @@
 
 use bstr::BStr;
 
-use super::LoadRequest;
 use crate::base::Target;
 use crate::base::bytes::shown;
 use crate::carry::{Handover, Protection};
 use crate::cmdline::{self, Cmdline};
 use crate::host::Host;
+use crate::request::LoadRequest;
 
 /// A warning for each option of `request` that has no effect.
 pub(super) fn warnings(request: &LoadRequest, host: &Host, handover: &Handover) -> Vec<String> {

@@ -138,3 +138,33 @@ fn help_and_version_are_no_errors() {
     let version = format!("rkexec {}\n", env!("CARGO_PKG_VERSION"));
     assert_eq!(lab.succeeds(&["--version"]), version);
 }
+
+#[test]
+fn a_serial_port_has_a_name_or_a_number() {
+    let lab = Lab::new();
+    let root = captured("bios-512m");
+    let plan = |port: &str| {
+        let args = [
+            "plan",
+            "--root",
+            &root,
+            "vmlinuz",
+            "--cmdline",
+            "x",
+            "--serial-port",
+            port,
+        ];
+        lab.run(&args)
+    };
+    for port in ["ttyS0", "ttyS3", "0x3f8", "760"] {
+        assert_eq!(plan(port).code, Some(0), "{port}");
+    }
+    for port in ["ttyS4", "ttyS", "ttyS00", "0", "0x10000", "usb"] {
+        let ended = plan(port);
+        let why = "neither ttyS0 to ttyS3 nor the number of an I/O port (0x1 to 0xffff)";
+        assert!(
+            ended.code == Some(2) && ended.err.contains(why),
+            "{ended:?}"
+        );
+    }
+}

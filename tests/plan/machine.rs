@@ -4,8 +4,7 @@ use std::fmt::{self, Write as _};
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use rkexec::abi::x86::E820Type;
-use rkexec::base::PhysRange;
+use rkexec::base::{PhysRange, Told};
 use rkexec::host::Host;
 
 use crate::common::host::{Says as _, host};
@@ -164,8 +163,8 @@ impl Machine {
     }
 
     /// What the next kernel is to be told, neighbours of one type joined.
-    pub(crate) fn told(&self, firmware: bool, kmem: bool) -> Vec<(PhysRange, E820Type)> {
-        let mut told: Vec<(PhysRange, E820Type)> = Vec::new();
+    pub(crate) fn told(&self, firmware: bool, kmem: bool) -> Vec<(PhysRange, Told)> {
+        let mut told: Vec<(PhysRange, Told)> = Vec::new();
         for truth in &self.truth {
             let kind = if firmware {
                 truth.firmware
@@ -174,7 +173,7 @@ impl Machine {
             } else {
                 truth.told
             };
-            let Some(kind) = kind.map(E820Type) else {
+            let Some(kind) = kind.map(Told) else {
                 continue;
             };
             match told.last_mut() {

@@ -31,8 +31,10 @@ use rkexec::carry::Capability;
 use rkexec::cmdline::{CmdlineBase, CmdlineRequest};
 use rkexec::image::linux::Format;
 use rkexec::image::{Image, probe};
+use rkexec::layout::Role;
 use rkexec::memory::MapPolicy;
-use rkexec::plan::{LoadRequest, Plan, PlanError, Role, SyscallChoice, plan};
+use rkexec::plan::{Plan, PlanError, plan};
+use rkexec::request::{LoadRequest, SyscallChoice};
 
 use common::bzimage::{TinyBzImage, field};
 use common::elf::{Load, TinyElf};
@@ -57,7 +59,7 @@ impl fmt::Debug for Wish {
         let sizes: Vec<usize> = self.initrds.iter().map(Vec::len).collect();
         writeln!(f, "\ninitrds {sizes:?}\n{:#?}", self.request)?;
         match probe(&self.image) {
-            Ok(Image::Linux(image)) => writeln!(f, "{:?}", image.header),
+            Ok(Image::Linux(image)) => writeln!(f, "{:?} {:?}", image.geometry, image.x86),
             other => writeln!(f, "{other:?}"),
         }
     }
@@ -197,10 +199,7 @@ fn of_any_machine<W: fmt::Debug>(
 /// What may be wrong with a request on a machine, and nothing else.
 fn refused(error: &PlanError) -> Result<bool, TestCaseError> {
     match error {
-        PlanError::NoHole(_)
-        | PlanError::EmptyBounds { .. }
-        | PlanError::Unreachable { .. }
-        | PlanError::TooLarge { .. } => Ok(false),
+        PlanError::Place(_) | PlanError::TooLarge { .. } => Ok(false),
         error => Err(TestCaseError::fail(error.to_string())),
     }
 }
@@ -235,12 +234,12 @@ fn check(
     let kmem = !request.include_driver_managed.is_empty();
 
     // The map is the truth.
-    prop_assert_eq!(&plan.e820, &machine.told(firmware, kmem));
+    prop_assert_eq!(&plan.told, &machine.told(firmware, kmem));
     let usable = machine.usable(firmware);
 
     // The segments lie where they may.
-    prop_assert!(plan.segments.len() <= 16);
-    for pair in plan.segments.windows(2) {
+    prop_assert!(plan.segments().len() <= 16);
+    for pair in plan.segments().windows(2) {
         prop_assert!(pair[0].mem.end() <= pair[1].mem.start());
     }
     let (min, max) = (
@@ -248,7 +247,7 @@ fn check(
         request.mem_max.unwrap_or(u64::MAX),
     );
     let above_4g = image.reaches_above_4g();
-    for segment in &plan.segments {
+    for segment in plan.segments() {
         let mem = segment.mem;
         prop_assert_eq!((mem.start() % 4096, mem.end() % 4096), (0, 0));
         prop_assert!(segment.buf.len() as u64 <= mem.size());
@@ -262,7 +261,7 @@ fn check(
             prop_assert!(mem.end() <= 0x3800_0000, "{:?}", mem);
         }
         if segment.role == Role::Initrd && !above_4g {
-            prop_assert!(mem.last() <= u64::from(image.header.initrd_addr_max.get()));
+            prop_assert!(mem.end() <= image.initrd_end);
         }
         prop_assert!(
             usable.iter().any(|ram| ram.covers(mem)),
@@ -273,30 +272,30 @@ fn check(
             prop_assert!(!excluded.range.overlaps(mem));
         }
         prop_assert!(
-            plan.e820
+            plan.told
                 .iter()
                 .any(|(range, kind)| kind.is_ram() && range.covers(mem)),
             "the next kernel is not told that {mem:?} is RAM"
         );
     }
     let place = |role| {
-        let found = plan.segments.iter().filter(move |s| s.role == role);
+        let found = plan.segments().iter().filter(move |s| s.role == role);
         found.map(|s| s.mem)
     };
 
     // The kernel runs where it wants.
-    let header = &image.header;
+    let geometry = &image.geometry;
     let parts: Vec<PhysRange> = place(Role::Kernel).collect();
     prop_assert_eq!(parts.len(), image.loads.len());
     for pair in parts.windows(2) {
         prop_assert_eq!(pair[0].end(), pair[1].start());
     }
     let kernel = PhysRange::from_bounds(parts[0].start(), parts[parts.len() - 1].end()).unwrap();
-    prop_assert!(kernel.start() >= header.pref_address.get());
-    prop_assert_eq!(kernel.start() % u64::from(header.kernel_alignment.get()), 0);
-    prop_assert!(kernel.size() >= u64::from(header.init_size.get()));
-    if header.relocatable_kernel == 0 {
-        prop_assert_eq!(kernel.start(), header.pref_address.get());
+    prop_assert!(kernel.start() >= geometry.floor);
+    prop_assert_eq!(kernel.start() % geometry.align, 0);
+    prop_assert!(kernel.size() >= geometry.size);
+    if geometry.fixed {
+        prop_assert_eq!(kernel.start(), geometry.floor);
     }
 
     // And finds everything by the addresses it is given.
@@ -314,13 +313,13 @@ fn check(
         let loaded = next.memory.read(kernel.start(), bytes.len() as u64);
         prop_assert!(loaded == bytes, "the kernel is not what its PT_LOADs say");
     }
-    prop_assert_eq!(&next.e820, &plan.e820);
+    prop_assert_eq!(&next.e820, &plan.told);
     prop_assert_eq!(&next.cmdline[..], plan.cmdline.as_bstr());
     prop_assert_eq!(&next.initrd, &stream(&wish.initrds));
     prop_assert_eq!(next.seed, request.seed);
-    let kinds: Vec<&str> = plan.setup_data.iter().map(|node| node.kind).collect();
+    let kinds: Vec<&str> = plan.setup_data().iter().map(|node| node.kind).collect();
     let mut expected = Vec::new();
-    if plan.e820.len() > 128 {
+    if plan.told.len() > 128 {
         expected.push("E820_EXT");
     }
     if request.seed.is_some() {
@@ -332,7 +331,7 @@ fn check(
     // Everything but purgatory is digested, unless that is not wanted.
     let digested: Vec<PhysRange> = next.digested.iter().map(|(range, _)| *range).collect();
     let others: Vec<PhysRange> = plan
-        .segments
+        .segments()
         .iter()
         .filter(|segment| segment.role != Role::Purgatory && !request.no_digest)
         .map(|s| PhysRange::new(s.mem.start(), s.buf.len() as u64).unwrap())
@@ -351,7 +350,7 @@ fn check(
 
     // The last choice is taken only when it is, and then it is said.
     let in_last_choice = plan
-        .segments
+        .segments()
         .iter()
         .any(|s| machine.hot_added().any(|ram| ram.overlaps(s.mem)));
     let said = plan
@@ -378,15 +377,15 @@ fn next_header(image: &[u8]) -> Vec<u8> {
 }
 
 fn same(a: &Plan<'_>, b: &Plan<'_>) -> Result<(), TestCaseError> {
-    prop_assert_eq!(&a.syscall, &b.syscall);
-    prop_assert_eq!(a.entry, b.entry);
+    prop_assert_eq!(a.decision(), b.decision());
+    prop_assert_eq!(a.entry(), b.entry());
     prop_assert_eq!(&a.memory_map, &b.memory_map);
-    prop_assert_eq!(&a.e820, &b.e820);
+    prop_assert_eq!(&a.told, &b.told);
     prop_assert_eq!(&a.excluded, &b.excluded);
-    prop_assert_eq!(&a.setup_data, &b.setup_data);
+    prop_assert_eq!(a.setup_data(), b.setup_data());
     prop_assert_eq!(&a.warnings, &b.warnings);
-    prop_assert_eq!(a.segments.len(), b.segments.len());
-    for (a, b) in a.segments.iter().zip(&b.segments) {
+    prop_assert_eq!(a.segments().len(), b.segments().len());
+    for (a, b) in a.segments().iter().zip(b.segments()) {
         prop_assert_eq!((a.role, a.mem, &a.rule), (b.role, b.mem, &b.rule));
         prop_assert!(a.buf == b.buf);
     }
@@ -409,16 +408,16 @@ fn the_seed_moves_nothing() {
     };
     let (a, b) = (with(1), with(2));
     let places = |plan: &Plan<'_>| -> Vec<_> {
-        plan.segments
+        plan.segments()
             .iter()
             .map(|s| (s.role, s.mem, s.buf.len()))
             .collect()
     };
     assert_eq!(places(&a), places(&b));
     let differ: Vec<Role> = a
-        .segments
+        .segments()
         .iter()
-        .zip(&b.segments)
+        .zip(b.segments())
         .filter(|(a, b)| a.buf != b.buf)
         .map(|(a, _)| a.role)
         .collect();

@@ -6,13 +6,15 @@
 use multiboot2::{BootInformation, MemoryAreaType};
 use proptest::collection::vec;
 use proptest::prelude::*;
-use rkexec::abi::x86::E820Type;
-use rkexec::base::PhysRange;
+use rkexec::base::{PhysRange, Told};
+use rkexec::boot::BootError;
 use rkexec::carry::Capability;
 use rkexec::cmdline::{CmdlineBase, CmdlineRequest};
 use rkexec::image::multiboot::Module;
 use rkexec::image::{Image, probe};
-use rkexec::plan::{LoadRequest, Plan, PlanError, Role, plan};
+use rkexec::layout::Role;
+use rkexec::plan::{Plan, PlanError, plan};
+use rkexec::request::LoadRequest;
 
 use super::common::multiboot::{Segment, TinyElf, header_v1, header_v2, tag};
 use super::machine::Machine;
@@ -148,7 +150,7 @@ fn every_multiboot_plan_keeps_the_rules() {
                 Ok(true)
             }
             // A kernel may be linked to a place that is taken.
-            Err(PlanError::Occupied { .. }) => Ok(false),
+            Err(PlanError::Boot(BootError::Occupied { .. })) => Ok(false),
             Err(error) => refused(&error),
         }
     });
@@ -162,12 +164,12 @@ fn check(
 ) -> Result<(), TestCaseError> {
     let request = &wish.request;
     let map = machine.told(false, false);
-    prop_assert_eq!(&plan.e820, &map);
+    prop_assert_eq!(&plan.told, &map);
     check_places(plan, machine, request)?;
 
     // Purgatory's way into the kernel.
     let memory = Memory::new(plan);
-    let purgatory = plan.segments.iter().find(|s| s.role == Role::Purgatory);
+    let purgatory = plan.segments().iter().find(|s| s.role == Role::Purgatory);
     let at = purgatory.unwrap().mem.start();
     let number = |offset, size| memory.number(at + offset, size);
     let (flags, entry, ebx, eax) = (number(12, 4), number(16, 8), number(24, 8), number(40, 4));
@@ -233,7 +235,7 @@ fn check(
         })
         .collect();
     let others = plan
-        .segments
+        .segments()
         .iter()
         .filter(|s| s.role != Role::Purgatory && !s.buf.is_empty() && !request.no_digest);
     let mut expected = 0;
@@ -253,13 +255,13 @@ fn check_places(
     request: &LoadRequest,
 ) -> Result<(), TestCaseError> {
     let usable = machine.usable(false);
-    prop_assert!(plan.segments.len() <= 16);
-    for pair in plan.segments.windows(2) {
+    prop_assert!(plan.segments().len() <= 16);
+    for pair in plan.segments().windows(2) {
         prop_assert!(pair[0].mem.end() <= pair[1].mem.start());
     }
     let min = request.mem_min.unwrap_or(0).max(MIB);
     let max = request.mem_max.unwrap_or(u64::MAX).min(FOUR_GIB);
-    for segment in &plan.segments {
+    for segment in plan.segments() {
         let mem = segment.mem;
         prop_assert_eq!((mem.start() % 4096, mem.end() % 4096), (0, 0));
         prop_assert!(segment.buf.len() as u64 <= mem.size());
@@ -269,16 +271,16 @@ fn check_places(
     }
     let last_choice = machine
         .hot_added()
-        .any(|ram| plan.segments.iter().any(|s| ram.overlaps(s.mem)));
+        .any(|ram| plan.segments().iter().any(|s| ram.overlaps(s.mem)));
     let said = plan.warnings.iter().any(|w| w.contains("added since boot"));
     prop_assert_eq!(last_choice, said);
     Ok(())
 }
 
 /// What a kernel learns.
-struct Told {
+struct Information {
     cmdline: String,
-    map: Vec<(PhysRange, E820Type)>,
+    map: Vec<(PhysRange, Told)>,
     /// Start, end, command line.
     modules: Vec<(u64, u64, String)>,
     load_base: Option<u64>,
@@ -289,20 +291,20 @@ fn string(memory: &Memory, address: u64) -> String {
     String::from_utf8(bytes.take_while(|byte| *byte != 0).collect()).unwrap()
 }
 
-fn read_v1(memory: &Memory, at: u64) -> Told {
+fn read_v1(memory: &Memory, at: u64) -> Information {
     let word = |address| memory.number(address, 4);
     assert_eq!(word(at) & 0x4d, 0x4d, "memory, command line, modules, map");
     let (length, map) = (word(at + 44), word(at + 48));
     let entries = (map..map + length).step_by(24);
     let modules = (0..word(at + 20)).map(|n| word(at + 24) + 16 * n);
-    Told {
+    Information {
         cmdline: string(memory, word(at + 16)),
         map: entries
             .map(|entry| {
                 assert_eq!(word(entry), 20);
                 let start = memory.number(entry + 4, 8);
                 let range = PhysRange::new(start, memory.number(entry + 12, 8)).unwrap();
-                (range, E820Type(u32::try_from(word(entry + 20)).unwrap()))
+                (range, Told(u32::try_from(word(entry + 20)).unwrap()))
             })
             .collect(),
         modules: modules
@@ -315,7 +317,7 @@ fn read_v1(memory: &Memory, at: u64) -> Told {
     }
 }
 
-fn read_v2(memory: &Memory, at: u64) -> Told {
+fn read_v2(memory: &Memory, at: u64) -> Information {
     let size = memory.number(at, 4);
     // The crate wants it at a multiple of 8, as a kernel has it.
     let words: Vec<u64> = (0..size / 8)
@@ -328,7 +330,7 @@ fn read_v2(memory: &Memory, at: u64) -> Told {
     assert!(information.efi_sdt64_tag().is_none());
     let loader = information.boot_loader_name_tag().unwrap();
     assert!(loader.name().unwrap().starts_with("rkexec "));
-    Told {
+    Information {
         cmdline: information
             .command_line_tag()
             .unwrap()
@@ -348,7 +350,7 @@ fn read_v2(memory: &Memory, at: u64) -> Told {
                     MemoryAreaType::Custom(other) => other,
                 };
                 let range = PhysRange::new(area.start_address(), area.size()).unwrap();
-                (range, E820Type(kind))
+                (range, Told(kind))
             })
             .collect(),
         modules: information

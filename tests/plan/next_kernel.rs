@@ -2,8 +2,7 @@
 //! boot_params. Offsets are those of Documentation/arch/x86/{zero-page,boot}.rst
 //! and purgatory/README.md, written down once more.
 
-use rkexec::abi::x86::E820Type;
-use rkexec::base::PhysRange;
+use rkexec::base::{PhysRange, Told};
 use rkexec::plan::Plan;
 use sha2::{Digest as _, Sha256};
 
@@ -12,7 +11,7 @@ pub(crate) struct Memory(Vec<(PhysRange, Vec<u8>)>);
 
 impl Memory {
     pub(crate) fn new(plan: &Plan<'_>) -> Self {
-        let segments = plan.segments.iter();
+        let segments = plan.segments().iter();
         Self(segments.map(|s| (s.mem, s.buf.to_vec())).collect())
     }
 
@@ -47,7 +46,7 @@ pub(crate) struct NextKernel {
     pub(crate) memory: Memory,
     zero_page: u64,
     pub(crate) kernel_entry: u64,
-    pub(crate) e820: Vec<(PhysRange, E820Type)>,
+    pub(crate) e820: Vec<(PhysRange, Told)>,
     pub(crate) cmdline: Vec<u8>,
     pub(crate) initrd: Vec<u8>,
     pub(crate) seed: Option<[u8; 32]>,
@@ -64,9 +63,9 @@ impl NextKernel {
     /// Follows the way of the CPU from the plan's entry point on.
     pub(crate) fn boot(plan: &Plan<'_>) -> Self {
         let memory = Memory::new(plan);
-        let entry = plan.entry.unwrap();
+        let entry = plan.entry().unwrap();
         let purgatory = plan
-            .segments
+            .segments()
             .iter()
             .find(|s| s.mem.contains(entry))
             .unwrap()
@@ -87,7 +86,7 @@ impl NextKernel {
         let split = |low, high| number(zero_page + low, 4) | number(zero_page + high, 4) << 32;
         let entry_at = |at| {
             let range = PhysRange::new(number(at, 8), number(at + 8, 8)).unwrap();
-            (range, E820Type(number(at + 16, 4) as u32))
+            (range, Told(number(at + 16, 4) as u32))
         };
         let mut e820: Vec<_> = (0..number(zero_page + 0x1e8, 1))
             .map(|n| entry_at(zero_page + 0x2d0 + n * 20))

@@ -11,7 +11,9 @@ use rkexec::host::crash::{KernelMapping, Note};
 use rkexec::host::firmware_memmap::FirmwareRegion;
 use rkexec::host::iomem::Resource;
 use rkexec::image::probe;
-use rkexec::plan::{LoadRequest, Plan, PlanError, Role, SyscallChoice, plan};
+use rkexec::layout::Role;
+use rkexec::plan::{Plan, PlanError, plan};
+use rkexec::request::{LoadRequest, SyscallChoice};
 
 use super::common::bzimage::{TinyBzImage, field};
 use super::machine::Machine;
@@ -313,7 +315,7 @@ fn why(error: &PlanError, pools: &[Pool], line: &Line) -> Result<bool, TestCaseE
 
 fn check(plan: &Plan<'_>, machine: &Machine, line: &Line) -> Result<(), TestCaseError> {
     let usable = machine.usable(false);
-    for segment in &plan.segments {
+    for segment in plan.segments() {
         let (role, mem) = (segment.role.name(), segment.mem);
         prop_assert!(
             !line.takes(mem),
@@ -337,7 +339,7 @@ fn check(plan: &Plan<'_>, machine: &Machine, line: &Line) -> Result<(), TestCase
 
 /// Whether the next kernel is told that all of `range` is RAM.
 fn told_ram(plan: &Plan<'_>, range: PhysRange) -> bool {
-    let ram = plan.e820.iter().filter(|(_, kind)| kind.is_ram());
+    let ram = plan.told.iter().filter(|(_, kind)| kind.is_ram());
     ram.filter_map(|(ram, _)| ram.intersection(range))
         .map(PhysRange::size)
         .sum::<u64>()
@@ -351,7 +353,7 @@ fn check_crash(
 ) -> Result<(), TestCaseError> {
     let own = machine.host.iomem.crash_kernel();
     let mut header = None;
-    for segment in &plan.segments {
+    for segment in plan.segments() {
         prop_assert!(reservation.covers(segment.mem), "{:?}", segment.mem);
         if segment.role == Role::Elfcorehdr {
             header = Some(segment.mem);
@@ -366,7 +368,7 @@ fn check_crash(
         let part = PhysRange::from_bounds(start, end);
         prop_assert!(part.is_err() || told_ram(plan, part.unwrap()));
     }
-    for (range, kind) in &plan.e820 {
+    for (range, kind) in &plan.told {
         prop_assert!(!range.overlaps(header));
         let its_own = range.end() <= LOW || own.iter().any(|own| own.covers(*range));
         prop_assert!(!kind.is_ram() || its_own, "{range:?}");
@@ -378,7 +380,7 @@ fn check_pools(plan: &Plan<'_>, pools: &[Pool], line: &Line) -> Result<(), TestC
     prop_assert_eq!(plan.pools.len(), pools.len());
     for planned in &plan.pools {
         let range = planned.pool.range();
-        prop_assert!(plan.segments.iter().all(|it| !it.mem.overlaps(range)));
+        prop_assert!(plan.segments().iter().all(|it| !it.mem.overlaps(range)));
         let is_ram = planned.protection != Protection::Reserved;
         prop_assert_eq!(told_ram(plan, range), is_ram);
         prop_assert!(!is_ram || !line.takes(range), "{range:?}: {}", line.text);

@@ -28,7 +28,7 @@ pub struct E820Entry {
     pub address: U64,
     /// Size in bytes.
     pub size: U64,
-    /// E820 type, see [`crate::abi::x86::E820Type`].
+    /// E820 type, see [`crate::base::Told`].
     pub kind: U32,
 }
 

@@ -1,10 +1,7 @@
 //! x86: boot_params, the setup_data chain, e820 types.
 
 pub mod boot_params;
-mod e820;
 pub mod setup_data;
 
 #[cfg(test)]
 mod layout_tests;
-
-pub use e820::E820Type;

@@ -1,5 +1,6 @@
-//! The boot information of a multiboot kernel: what EBX points to.
+//! Multiboot: the boot information, which EBX points to, and how the kernel is laid out.
 
+pub(super) mod protocol;
 mod screen;
 pub mod v1;
 pub mod v2;
@@ -8,14 +9,12 @@ pub use screen::{Bits, Pixels, Screen};
 
 use bstr::BStr;
 
-use crate::abi::x86::E820Type;
-use crate::base::PhysRange;
+use crate::base::{PhysRange, Told};
+use crate::boot::x86::CONVENTIONAL_END;
 use crate::host::firmware_tables::{EntryPoint, Rsdp};
 
 /// The boot loader's name for the kernel.
 pub const LOADER_NAME: &str = concat!("rkexec ", env!("CARGO_PKG_VERSION"));
-/// First byte that is not conventional memory.
-const CONVENTIONAL_END: u64 = 640 << 10;
 const MIB: u64 = 1 << 20;
 /// Linux keeps the first page to itself, and says so in its map; the memory
 /// below 640 KiB begins there all the same.
@@ -40,7 +39,7 @@ pub struct BootInformation<'a> {
     /// The modules, in the order in which they were given.
     pub modules: Vec<Module<'a>>,
     /// The memory map.
-    pub map: &'a [(PhysRange, E820Type)],
+    pub map: &'a [(PhysRange, Told)],
     /// The screen.
     pub screen: Option<Screen>,
     /// The ACPI root pointer; version 2 alone has room for it.
@@ -53,7 +52,7 @@ pub struct BootInformation<'a> {
 
 /// The two sizes that older kernels use instead of a map, in KiB: memory below 640 KiB,
 /// and memory from 1 MiB up to the first hole. `map` is in address order.
-fn lower_and_upper(map: &[(PhysRange, E820Type)]) -> (u32, u32) {
+fn lower_and_upper(map: &[(PhysRange, Told)]) -> (u32, u32) {
     let ram = map.iter().filter(|(_, kind)| kind.is_ram());
     let size = |from: u64, latest_start: u64| {
         let end = ram.clone().fold(from, |end, (range, _)| {

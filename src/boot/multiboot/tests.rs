@@ -22,7 +22,7 @@ fn string(bytes: &[u8], at: usize) -> &str {
 
 #[test]
 fn lower_and_upper_memory() {
-    let (ram, reserved) = (E820Type::RAM, E820Type::RESERVED);
+    let (ram, reserved) = (Told::RAM, Told::RESERVED);
     // As Linux tells of a BIOS machine, and as its firmware does.
     let linux = [
         (range(0, 0xfff), reserved),
@@ -124,8 +124,8 @@ fn screens_by_what_the_running_kernel_was_told() {
 #[test]
 fn version_1_as_a_kernel_reads_it() {
     let map = [
-        (range(0x1000, 0x9_ffff), E820Type::RAM),
-        (range(0x1_0000_0000, 0x4_3fff_ffff), E820Type::PMEM),
+        (range(0x1000, 0x9_ffff), Told::RAM),
+        (range(0x1_0000_0000, 0x4_3fff_ffff), Told::PMEM),
     ];
     let module = |start, cmdline| Module {
         start,
@@ -216,8 +216,8 @@ fn rsdp() -> Rsdp {
 #[test]
 fn version_2_as_a_kernel_reads_it() {
     let map = [
-        (range(0, 0x9_ffff), E820Type::RAM),
-        (range(0xf_0000, 0xf_ffff), E820Type(77)),
+        (range(0, 0x9_ffff), Told::RAM),
+        (range(0xf_0000, 0xf_ffff), Told(77)),
     ];
     let rsdp = rsdp();
     let smbios = EntryPoint::parse([&b"_SM3_\0\x18\x03\x05"[..], &[9; 15]].concat()).unwrap();
@@ -269,7 +269,7 @@ proptest! {
     /// However long the strings are, every tag begins where the one before says.
     #[test]
     fn tags_follow_each_other(cmdline in "[ -~]{0,40}", modules in prop::collection::vec("[ -~]{0,20}", 0..5), entries in 0..5_u64) {
-        let map: Vec<_> = (0..entries).map(|n| (range(n << 20, (n << 20) + 5), E820Type::RAM)).collect();
+        let map: Vec<_> = (0..entries).map(|n| (range(n << 20, (n << 20) + 5), Told::RAM)).collect();
         let information = BootInformation {
             cmdline: cmdline.as_str().into(),
             modules: modules.iter().map(|cmdline| Module { start: 1, end: 2, cmdline: cmdline.as_str().into() }).collect(),

@@ -210,7 +210,7 @@ fn load(context: &Context, load: &Load, then: Then, run: &Run) -> anyhow::Result
         // Each warning is said once, in the words of kexec.
         let said = Plan {
             warnings: Vec::new(),
-            ..plan.clone()
+            ..(**plan).clone()
         };
         let text = || render::text::plan(&said, image, &load.kernel, run.debug);
         if run.dry_run {

@@ -10,6 +10,7 @@ use super::options::{Does, Opt};
 use crate::base::bytes::shown_name;
 use crate::base::{Syscall, Target};
 use crate::base::{parse_digits, parse_size};
+use crate::host::serial::legacy_port;
 use crate::image::Wish;
 use crate::sys::FileFlags;
 
@@ -441,16 +442,10 @@ fn address(option: &Opt, value: &OsStr) -> Result<u64, BadValue> {
     number(&value.to_string_lossy()).map_err(|why| bad_value(option, value, why))
 }
 
-/// First I/O port of ttyS0 to ttyS3 (arch/x86/include/asm/serial.h), or a number.
+/// The name of a port, or its number.
 fn port(option: &Opt, value: &OsStr) -> Result<u16, BadValue> {
     let text = value.to_string_lossy();
-    let named = [
-        ("ttyS0", 0x3f8),
-        ("ttyS1", 0x2f8),
-        ("ttyS2", 0x3e8),
-        ("ttyS3", 0x2e8),
-    ];
-    if let Some((_, port)) = named.into_iter().find(|(name, _)| *name == text) {
+    if let Some(port) = legacy_port(&text) {
         return Ok(port);
     }
     let port = number(&text).ok().and_then(|port| u16::try_from(port).ok());

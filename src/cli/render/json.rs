@@ -9,13 +9,13 @@ use serde_json::{Map, Value, json};
 
 use super::multiboot;
 use super::stream::{Address, List};
-use crate::abi::x86::E820Type;
-use crate::base::{PhysRange, bytes};
+use crate::base::{PhysRange, Told, bytes};
 use crate::carry::Capability;
 use crate::image::linux::xloadflags;
 use crate::image::{Image, LinuxKernel};
+use crate::layout::Excluded;
 use crate::memory::MemoryMap;
-use crate::plan::{CrashPlan, Excluded, Plan};
+use crate::plan::{CrashPlan, Plan};
 
 /// An address.
 pub(in crate::cli) fn address(address: u64) -> String {
@@ -52,7 +52,7 @@ impl Serialize for PlanJson<'_> {
         if let Some(fields) = image.as_object_mut() {
             insert(fields, "path", self.kernel.as_os_str().as_bytes());
         }
-        let segments = plan.segments.iter().map(|segment| {
+        let segments = plan.segments().iter().map(|segment| {
             json!({
                 "role": segment.role,
                 "mem": address(segment.mem.start()),
@@ -80,17 +80,17 @@ impl Serialize for PlanJson<'_> {
             fields.serialize_entry("cmdline_bytes", &bytes)?;
         }
         fields.serialize_entry("crash", &crash)?;
-        fields.serialize_entry("e820", &e820(&plan.e820))?;
+        fields.serialize_entry("e820", &e820(&plan.told))?;
         fields.serialize_entry("empty_initrd", &plan.empty_initrd)?;
-        fields.serialize_entry("entry", &plan.entry.map(Address))?;
+        fields.serialize_entry("entry", &plan.entry().map(Address))?;
         fields.serialize_entry("excluded", &excluded(&plan.excluded))?;
         fields.serialize_entry("image", &image)?;
         fields.serialize_entry("memory_map", &memory_map(&plan.memory_map))?;
         fields.serialize_entry("pools", &List(pools))?;
         fields.serialize_entry("schema", &1)?;
         fields.serialize_entry("segments", &List(segments))?;
-        fields.serialize_entry("setup_data", &json!(plan.setup_data))?;
-        fields.serialize_entry("syscall", &plan.syscall)?;
+        fields.serialize_entry("setup_data", &json!(plan.setup_data()))?;
+        fields.serialize_entry("syscall", &plan.decision())?;
         fields.serialize_entry("target", &plan.target())?;
         if let Some(then) = self.then {
             fields.serialize_entry("then", then)?;
@@ -165,7 +165,7 @@ impl From<PhysRange> for RangeJson {
 }
 
 /// What the next kernel is told, or what this one was.
-pub(in crate::cli) fn e820(map: &[(PhysRange, E820Type)]) -> impl Serialize + '_ {
+pub(in crate::cli) fn e820(map: &[(PhysRange, Told)]) -> impl Serialize + '_ {
     #[derive(Serialize)]
     struct Entry {
         size: u64,
@@ -212,7 +212,7 @@ pub(in crate::cli) fn memory_map(map: &MemoryMap) -> impl Serialize + '_ {
     }
     List(map.regions().iter().map(|region| Row {
         driver: region.kind.driver(),
-        e820: region.e820.map(|kind| kind.0),
+        e820: region.told.map(|kind| kind.0),
         in_dump: region.in_dump,
         kind: region.kind.name(),
         reason: region.reason,
@@ -235,13 +235,13 @@ pub(in crate::cli) fn image(image: &Image<'_>) -> Value {
         "version": image.version,
         "release": image.release(),
         "protocol": format!("{major}.{minor:02}"),
-        "alignment": image.header.kernel_alignment.get(),
-        "init_size": image.header.init_size.get(),
-        "pref_address": address(image.header.pref_address.get()),
-        "relocatable": image.header.relocatable_kernel != 0,
-        "cmdline_size": image.header.cmdline_size.get(),
+        "alignment": image.geometry.align,
+        "init_size": image.geometry.size,
+        "pref_address": address(image.geometry.floor),
+        "relocatable": !image.geometry.fixed,
+        "cmdline_size": image.cmdline_limit,
         "xloadflags": xload_names(image),
-        "entry_mode": image.entry_mode.name(),
+        "entry_mode": image.x86.entry_mode.name(),
         "kernel_size": image.loaded_size(),
         "bytes_behind": image.behind,
         "payload_size": image.payload.len(),

@@ -6,8 +6,7 @@
 use std::fmt::Write as _;
 
 use super::human;
-use crate::abi::x86::E820Type;
-use crate::base::PhysRange;
+use crate::base::{PhysRange, Told};
 use crate::plan::Plan;
 
 const WIDTH: u32 = 900;
@@ -36,7 +35,7 @@ pub(in crate::cli) fn plan(plan: &Plan<'_>) -> String {
          <rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n\
          <text x=\"{MAP_X}\" y=\"24\" font-weight=\"bold\">memory map of the next kernel</text>\n\
          <text x=\"{SEGMENT_X}\" y=\"24\" font-weight=\"bold\">segments ({})</text>\n",
-        plan.syscall.name
+        plan.syscall()
     );
     let mut y = TOP;
     for (row, height) in rows.iter().zip(&heights) {
@@ -72,7 +71,7 @@ fn rows(plan: &Plan<'_>) -> Vec<Row> {
     let mut rows = Vec::new();
     for region in plan.memory_map.regions() {
         let label = format!("{}, {}", region.kind.name(), human(region.range.size()));
-        let colour = colour(region.e820);
+        let colour = colour(region.told);
         let mut at = region.range.start();
         let mut push = |start, end, segment, label: &str| {
             if let Ok(range) = PhysRange::from_bounds(start, end) {
@@ -85,7 +84,7 @@ fn rows(plan: &Plan<'_>) -> Vec<Row> {
             }
         };
         for segment in plan
-            .segments
+            .segments()
             .iter()
             .filter(|segment| region.range.covers(segment.mem))
         {
@@ -108,11 +107,11 @@ fn height(size: u64) -> u32 {
     18 + size.max(4096).ilog2().saturating_sub(12) / 4 * 6
 }
 
-fn colour(e820: Option<E820Type>) -> &'static str {
-    match e820 {
-        Some(E820Type::RAM) => "#b7e1a1",
-        Some(E820Type::RESERVED | E820Type::UNUSABLE) => "#d0d0d0",
-        Some(E820Type::ACPI | E820Type::NVS) => "#9fc5e8",
+fn colour(told: Option<Told>) -> &'static str {
+    match told {
+        Some(Told::RAM) => "#b7e1a1",
+        Some(Told::RESERVED | Told::UNUSABLE) => "#d0d0d0",
+        Some(Told::ACPI | Told::NVS) => "#9fc5e8",
         Some(_) => "#d5a6e8",
         None => "#f4b6b6",
     }

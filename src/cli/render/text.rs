@@ -5,10 +5,9 @@ use std::path::Path;
 
 use super::json::xload_names;
 use super::{human, multiboot};
-use crate::abi::x86::E820Type;
 use crate::base::bytes::shown_name;
 use crate::base::printable::inline;
-use crate::base::{Syscall, Target};
+use crate::base::{Syscall, Target, Told};
 use crate::carry::Capability;
 use crate::image::Image;
 use crate::memory::{MemoryMap, Region};
@@ -38,8 +37,8 @@ pub(in crate::cli) fn loaded(
             Target::Crash => "armed with",
         },
         inline(release),
-        plan.syscall.name,
-        plan.syscall.reason
+        plan.syscall(),
+        plan.reason
     );
     out
 }
@@ -71,13 +70,14 @@ pub(in crate::cli) fn plan(
     let _ = writeln!(
         out,
         "syscall:   {}, because: {}",
-        plan.syscall.name, plan.syscall.reason
+        plan.syscall(),
+        plan.reason
     );
-    match plan.entry {
+    match plan.entry() {
         Some(entry) => {
             let _ = writeln!(out, "entry:     {entry:#x} (purgatory)");
             let _ = writeln!(out, "\nsegments ({} of memory):", human(plan.total_size()));
-            for segment in &plan.segments {
+            for segment in plan.segments() {
                 let size = human(segment.mem.size());
                 let _ = writeln!(
                     out,
@@ -100,9 +100,9 @@ pub(in crate::cli) fn plan(
     if let Some(why) = plan.empty_initrd {
         let _ = writeln!(out, "initrd:    an empty one, because: {why}");
     }
-    if !plan.setup_data.is_empty() {
+    if !plan.setup_data().is_empty() {
         let nodes: Vec<String> = plan
-            .setup_data
+            .setup_data()
             .iter()
             .map(|node| format!("{} ({} bytes)", node.kind, node.size))
             .collect();
@@ -133,7 +133,7 @@ pub(in crate::cli) fn plan(
         out.push_str(&memory_map(&plan.memory_map));
     } else {
         out.push_str("\nthe next kernel's memory map:\n");
-        for (range, kind) in &plan.e820 {
+        for (range, kind) in &plan.told {
             let _ = writeln!(out, "  {range}  {:>10}  {kind}", human(range.size()));
         }
     }
@@ -171,7 +171,7 @@ fn crash(plan: &Plan<'_>, crash: &CrashPlan) -> String {
         human(dumped),
         crash.dump.len()
     );
-    let _ = match (plan.syscall.name, crash.hotplug) {
+    let _ = match (plan.syscall(), crash.hotplug) {
         (Syscall::KexecLoad, Some((flag, _))) => writeln!(
             out,
             "  the kernel updates elfcorehdr itself when memory or CPUs come and go ({flag}); \
@@ -198,7 +198,7 @@ pub(in crate::cli) fn memory_map(map: &MemoryMap) -> String {
             "  {}  {size:>10}  {:<24} -> {:<32} segments: {}",
             region.range,
             kind(region),
-            told(region.e820),
+            told(region.told),
             region.placement.name()
         );
         let _ = writeln!(
@@ -218,8 +218,8 @@ fn kind(region: &Region) -> String {
     }
 }
 
-fn told(e820: Option<E820Type>) -> String {
-    e820.map_or_else(|| "(absent)".to_owned(), |kind| kind.to_string())
+fn told(kind: Option<Told>) -> String {
+    kind.map_or_else(|| "(absent)".to_owned(), |kind| kind.to_string())
 }
 
 /// What a kernel file is.
@@ -228,7 +228,7 @@ pub(in crate::cli) fn image(image: &Image<'_>) -> String {
         Image::Linux(image) => image,
         Image::Multiboot(image) => return multiboot::text(image),
     };
-    let header = &image.header;
+    let geometry = &image.geometry;
     let (major, minor) = image.protocol();
     let mut out = String::new();
     let mut line = |name: &str, value: String| {
@@ -242,22 +242,12 @@ pub(in crate::cli) fn image(image: &Image<'_>) -> String {
     line("format:", format!("{} ({machine})", image.format_name()));
     line("version:", image.version.unwrap_or("unknown").to_owned());
     line("protocol:", format!("{major}.{minor:02}"));
-    line(
-        "alignment:",
-        human(u64::from(header.kernel_alignment.get())),
-    );
-    line("init_size:", human(u64::from(header.init_size.get())));
-    line("pref_address:", format!("{:#x}", header.pref_address));
-    line(
-        "relocatable:",
-        if header.relocatable_kernel == 0 {
-            "no"
-        } else {
-            "yes"
-        }
-        .to_owned(),
-    );
-    line("cmdline_size:", format!("{} bytes", header.cmdline_size));
+    line("alignment:", human(geometry.align));
+    line("init_size:", human(geometry.size));
+    line("pref_address:", format!("{:#x}", geometry.floor));
+    let relocatable = if geometry.fixed { "no" } else { "yes" };
+    line("relocatable:", relocatable.to_owned());
+    line("cmdline_size:", format!("{} bytes", image.cmdline_limit));
     line("xloadflags:", xload_names(image).join(" "));
     line("kernel:", human(image.loaded_size()));
     if image.behind > 0 {

@@ -1,15 +1,17 @@
-//! E820 types: the vocabulary in which a kernel is told what memory there is.
+//! What a kernel is told that a range of memory is.
 
 use std::fmt;
 
-/// Type of an e820 entry. Unknown numbers are kept as they are.
+/// What a kernel is told that a range of memory is, by its number. Unknown numbers are
+/// kept as they are.
 ///
-/// Source: ACPI specification, "Address Range Types", and
-/// arch/x86/include/asm/e820/types.h for the Linux-specific ones.
+/// The numbers are ACPI's ("Address Range Types" in its specification). The entries of
+/// an x86 kernel's e820 table hold them; arch/x86/include/asm/e820/types.h has those
+/// that Linux adds.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct E820Type(pub u32);
+pub struct Told(pub u32);
 
-impl E820Type {
+impl Told {
     /// Usable memory.
     pub const RAM: Self = Self(1);
     /// Not usable.
@@ -66,7 +68,7 @@ impl E820Type {
     }
 }
 
-impl fmt::Display for E820Type {
+impl fmt::Display for Told {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if *self == Self::SOFT_RESERVED || self.0 < 1 << 16 {
             write!(f, "{} ({})", self.name(), self.0)
@@ -76,7 +78,7 @@ impl fmt::Display for E820Type {
     }
 }
 
-impl fmt::Debug for E820Type {
+impl fmt::Debug for Told {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }

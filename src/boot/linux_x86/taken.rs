@@ -16,33 +16,20 @@
 //! `efi_fake_mem=` (it changes boot services' memory only, and after a kexec the
 //! EFI memory map has none).
 
-use crate::abi::x86::E820Type;
-use crate::base::PhysRange;
+use super::E820_MAX_ENTRIES;
+use crate::base::{PhysRange, Told};
+use crate::boot::Taken;
 use crate::carry::Pool;
 use crate::cmdline;
 
-/// Entries that a kernel with CONFIG_NODES_SHIFT=10 keeps: 128 + 3 * 1024. It
-/// ignores what a line adds to them.
-const MAX_ENTRIES: usize = 3200;
 /// Endings of `crashkernel=` that name no address (`suffix_tbl`).
 const SUFFIXES: [&[u8]; 3] = [b",high", b",low", b",cma"];
-
-/// Memory that a word of the line takes away.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Taken {
-    /// The memory.
-    pub range: PhysRange,
-    /// The parameter's name.
-    pub parameter: &'static str,
-    /// The word, or that part of a comma list which counts; as text.
-    pub word: String,
-}
 
 /// The memory of type `told` that `line` takes away: the ranges whose type it changes,
 /// and those it sets aside at a fixed address. In address order; where several words
 /// take the same memory, one of them is named.
 #[must_use]
-pub fn taken(line: &[u8], told: E820Type) -> Vec<Taken> {
+pub fn taken(line: &[u8], told: Told) -> Vec<Taken> {
     let mut map = Map::new(told);
     let mut fixed = Fixed::default();
     let words = cmdline::parameters(line).map(cmdline::parameter);
@@ -92,7 +79,7 @@ fn clamped(start: u64, size: u64) -> Option<PhysRange> {
 /// The kernel's memory map while its line is read.
 struct Map {
     /// They may overlap. The last field is the word that made the entry.
-    entries: Vec<(PhysRange, E820Type, Option<String>)>,
+    entries: Vec<(PhysRange, Told, Option<String>)>,
     /// What was removed, and by which word.
     removed: Vec<(PhysRange, String)>,
 }
@@ -100,7 +87,7 @@ struct Map {
 impl Map {
     /// A map in which all memory has the type `told`. Memory of other types does not
     /// change the result for such an address.
-    fn new(told: E820Type) -> Self {
+    fn new(told: Told) -> Self {
         let all = PhysRange::from_bounds(0, u64::MAX).ok();
         Self {
             entries: all.into_iter().map(|all| (all, told, None)).collect(),
@@ -134,10 +121,10 @@ impl Map {
         let (start, rest) = memparse(rest);
         let range = clamped(start, size);
         match mark {
-            b'@' => self.add(range, E820Type::RAM, &word),
-            b'#' => self.add(range, E820Type::ACPI, &word),
-            b'$' => self.add(range, E820Type::RESERVED, &word),
-            b'!' => self.add(range, E820Type::PRAM, &word),
+            b'@' => self.add(range, Told::RAM, &word),
+            b'#' => self.add(range, Told::ACPI, &word),
+            b'$' => self.add(range, Told::RESERVED, &word),
+            b'!' => self.add(range, Told::PRAM, &word),
             b'%' => self.convert(range, rest, &word),
             _ => self.limit(size, &word),
         }
@@ -157,7 +144,7 @@ impl Map {
             }
             _ => None,
         };
-        let (from, to) = (kind(b'-').map(E820Type), kind(b'+').map(E820Type));
+        let (from, to) = (kind(b'-').map(Told), kind(b'+').map(Told));
         if !rest.is_empty() {
             return;
         }
@@ -175,22 +162,22 @@ impl Map {
     /// No RAM at or above `end`.
     fn limit(&mut self, end: u64, word: &str) {
         let above = PhysRange::from_bounds(end, u64::MAX).ok();
-        self.remove(above, Some(E820Type::RAM), word);
+        self.remove(above, Some(Told::RAM), word);
     }
 
-    fn add(&mut self, range: Option<PhysRange>, kind: E820Type, word: &str) {
+    fn add(&mut self, range: Option<PhysRange>, kind: Told, word: &str) {
         if let Some(range) = range {
             self.push(range, kind, word);
         }
     }
 
-    fn push(&mut self, range: PhysRange, kind: E820Type, word: &str) {
-        if self.entries.len() < MAX_ENTRIES {
+    fn push(&mut self, range: PhysRange, kind: Told, word: &str) {
+        if self.entries.len() < E820_MAX_ENTRIES {
             self.entries.push((range, kind, Some(word.to_owned())));
         }
     }
 
-    fn remove(&mut self, range: Option<PhysRange>, kind: Option<E820Type>, word: &str) {
+    fn remove(&mut self, range: Option<PhysRange>, kind: Option<Told>, word: &str) {
         let parts = self.cut(range, kind);
         if let (Some(range), false) = (range, parts.is_empty()) {
             self.removed.push((range, word.to_owned()));
@@ -199,7 +186,7 @@ impl Map {
 
     /// Takes `range` out of every entry of the type `kind`, or of any type. Gives
     /// what was taken out.
-    fn cut(&mut self, range: Option<PhysRange>, kind: Option<E820Type>) -> Vec<PhysRange> {
+    fn cut(&mut self, range: Option<PhysRange>, kind: Option<Told>) -> Vec<PhysRange> {
         let mut parts = Vec::new();
         let Some(range) = range else {
             return parts;
@@ -228,13 +215,13 @@ impl Map {
                 (Err(_), Err(_)) => false,
             }
         });
-        let room = MAX_ENTRIES.saturating_sub(self.entries.len());
+        let room = E820_MAX_ENTRIES.saturating_sub(self.entries.len());
         self.entries.extend(beyond.into_iter().take(room));
         parts
     }
 
     /// Where the map is no longer `told`, and which word made it so.
-    fn changed(&self, told: E820Type) -> Vec<Taken> {
+    fn changed(&self, told: Told) -> Vec<Taken> {
         let ranges = self.entries.iter().map(|(range, ..)| range);
         let mut edges: Vec<u64> = ranges
             .chain(self.removed.iter().map(|(range, _)| range))

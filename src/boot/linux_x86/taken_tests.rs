@@ -8,10 +8,10 @@ const END: u64 = u64::MAX;
 
 /// What `line` takes of RAM: start, end, word.
 fn of_ram(line: &str) -> Vec<(u64, u64, String)> {
-    rows(line, E820Type::RAM)
+    rows(line, Told::RAM)
 }
 
-fn rows(line: &str, told: E820Type) -> Vec<(u64, u64, String)> {
+fn rows(line: &str, told: Told) -> Vec<(u64, u64, String)> {
     let taken = taken(line.as_bytes(), told).into_iter();
     let row = |it: Taken| {
         assert!(it.word.starts_with(it.parameter), "{it:?}");
@@ -153,12 +153,12 @@ fn quotes_are_taken_off_as_the_kernel_does() {
         assert_eq!(of_ram(line), [row(7 * GIB, 8 * GIB, "memmap=1G$7G")]);
     }
     let line = b"caf\xe9 memmap=1G$7G\xa0mem=8G";
-    assert_eq!(taken(line, E820Type::RAM).len(), 2);
+    assert_eq!(taken(line, Told::RAM).len(), 2);
 }
 
 #[test]
 fn reserved_memory_is_lost_when_it_becomes_something_else() {
-    let of = |line| rows(line, E820Type::RESERVED);
+    let of = |line| rows(line, Told::RESERVED);
     // It is no RAM, and stays what it is.
     for line in [
         "memmap=1G$7G",
@@ -204,7 +204,7 @@ proptest! {
     /// In order, apart from each other, and each by a word of the line.
     #[test]
     fn any_line_is_answered(line in "((mem|memmap|cma)=([0-9]{1,2}[KMG]?[@$!#%,-]?){1,6} ?){0,9}") {
-        let taken = taken(line.as_bytes(), E820Type::RAM);
+        let taken = taken(line.as_bytes(), Told::RAM);
         for one in &taken {
             let value = one.word.split_once('=').unwrap().1;
             prop_assert!(line.contains(value));
