@@ -21,10 +21,9 @@ fn generated(args: &[&str]) -> String {
 /// The verbs, as `--help` lists them.
 fn verbs() -> Vec<String> {
     let help = generated(&["--help"]);
-    let list = help.lines().skip_while(|line| *line != "Commands:").skip(1);
-    let names = list
-        .take_while(|line| !line.is_empty())
-        .filter_map(|line| line.split_whitespace().next());
+    let groups = help.lines().take_while(|line| *line != "Options:");
+    let rows = groups.filter_map(|line| line.strip_prefix("  "));
+    let names = rows.filter_map(|row| row.split_whitespace().next());
     names
         .filter(|name| *name != "help")
         .map(str::to_owned)

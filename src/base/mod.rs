@@ -1,8 +1,9 @@
-//! What every room stands on: ranges of physical memory, sizes, the two images
-//! and the two system calls, and asking a busy kernel again.
+//! What every room stands on: ranges of physical memory, sizes, dates, the two
+//! images and the two system calls, and asking a busy kernel again.
 
 pub mod bytes;
 mod call;
+pub(crate) mod date;
 pub mod printable;
 mod range;
 pub(crate) mod retry;

@@ -74,7 +74,7 @@ impl BootError {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
-            Self::Place(error) => error.hint(),
+            Self::Place(error) => return error.hint().map(str::to_owned),
             Self::Firmware(error) => error.hint(),
             Self::Cmdline(error) => return error.hint().map(str::to_owned),
             Self::Handover(error) => return error.hint().map(str::to_owned),

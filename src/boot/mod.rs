@@ -76,16 +76,16 @@ pub struct Tables<'a> {
     pub segments: Vec<Segment<'a>>,
     /// Physical address of the first table, which the kernel finds in a register.
     pub pointer: u64,
-    /// What the tables lead to, for people.
-    pub setup_data: Vec<SetupDataSummary>,
+    /// What the first table leads to, for people.
+    pub summary: Vec<TableSummary>,
     /// What the operator should know.
     pub warnings: Vec<String>,
 }
 
-/// One node of the setup_data chain, for people.
+/// One table that the first one leads to, for people.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct SetupDataSummary {
-    /// SETUP_* name without the prefix.
+pub struct TableSummary {
+    /// Its name: of a setup_data node, SETUP_* without the prefix.
     #[serde(rename = "type")]
     pub kind: &'static str,
     /// Payload in bytes.

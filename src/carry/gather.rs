@@ -239,7 +239,7 @@ impl Handover {
                     });
                 }
                 kind => {
-                    let what = format!("{:#} is {}", region.range, kind.in_words());
+                    let what = format!("{:#} is \"{}\"", region.range, kind.in_words());
                     return Err(HandoverError::OutsideRam { name, range, what });
                 }
             }

@@ -96,6 +96,7 @@ fn page(command: clap::Command) -> std::io::Result<Vec<u8>> {
         .get_display_name()
         .unwrap_or("rkexec")
         .to_uppercase();
+    let synopsis = synopsis(&command);
     let mut page = Vec::new();
     clap_mangen::Man::new(command)
         .title(title)
@@ -105,5 +106,31 @@ fn page(command: clap::Command) -> std::io::Result<Vec<u8>> {
         .manual("System Manager's Manual")
         .render(&mut page)?;
     let page = String::from_utf8_lossy(&page);
-    Ok(page.replace("\n.br\n\n.br\n", "\n.sp\n").into_bytes())
+    let page = page.replace("\n.br\n\n.br\n", "\n.sp\n");
+    Ok(with_synopsis(&page, &synopsis).into_bytes())
+}
+
+/// The line that `--help` begins with. clap_mangen writes every option into it.
+fn synopsis(command: &clap::Command) -> String {
+    match command.get_name() {
+        "rkexec" => super::groups::USAGE.to_owned(),
+        _ => {
+            let usage = command.clone().render_usage().to_string();
+            usage.trim_start_matches("Usage: ").replace(['<', '>'], "")
+        }
+    }
+}
+
+/// The page with this synopsis.
+fn with_synopsis(page: &str, synopsis: &str) -> String {
+    const HEAD: &str = ".SH SYNOPSIS\n";
+    let Some((before, rest)) = page.split_once(HEAD) else {
+        return page.to_owned();
+    };
+    let (_, after) = rest.split_once(".SH ").unwrap_or_default();
+    let synopsis = synopsis.replace('-', "\\-");
+    // Its own name is bold.
+    let words = synopsis.find(" [").unwrap_or(synopsis.len());
+    let (name, arguments) = synopsis.split_at(words);
+    format!("{before}{HEAD}\\fB{name}\\fR{arguments}\n.SH {after}")
 }

@@ -30,10 +30,10 @@ pub(super) struct PlanArgs {
     #[command(flatten)]
     load: LoadArgs,
     /// Say for every segment which rule put it there, and for every range why it is what it is.
-    #[arg(long)]
+    #[arg(long, help_heading = "Output of the plan")]
     explain: bool,
-    /// Draw the memory map and the segments into FILE.
-    #[arg(long, value_name = "FILE")]
+    /// Draw the memory map and the segments into FILE; `-` is standard output, and nothing else is printed.
+    #[arg(long, value_name = "FILE", help_heading = "Output of the plan")]
     svg: Option<PathBuf>,
 }
 
@@ -50,7 +50,7 @@ pub(super) fn load(context: &Context, args: &LoadArgs) -> anyhow::Result<()> {
         carry_out(context, planned, &|planned| {
             let Planned { plan, image, .. } = planned;
             context.print(
-                || render::text::loaded(plan, image, &job.kernel, context.global.verbose),
+                || render::text::loaded(planned.shown(), context.global.verbose),
                 || render::json::plan(plan, image, &job.kernel),
             )
         })
@@ -62,19 +62,27 @@ pub(super) fn plan(context: &Context, args: &PlanArgs) -> anyhow::Result<()> {
     let job = job(&args.load)?;
     let host = host_for(context, &job).context("planning failed")?;
     with_plan(context, &host, &job, |planned| {
-        let Planned {
-            plan, image, uki, ..
-        } = planned;
+        let Planned { plan, image, .. } = planned;
         if let Some(path) = &args.svg {
-            let picture = render::svg::plan(plan);
+            let machine = context.machine();
+            let picture = render::svg::plan(plan, image, machine.as_deref());
+            if path.as_os_str() == "-" {
+                return super::write_text(&picture);
+            }
             std::fs::write(path, picture).with_context(|| {
                 format!("writing {} failed", crate::base::bytes::shown_name(path))
             })?;
         }
+        // As JSON they are a field.
+        if context.is_for_people() {
+            for warning in &plan.warnings {
+                context.warn(warning);
+            }
+        }
         context.print(
             || {
-                let chosen = uki.map(render::uki::chosen).unwrap_or_default();
-                chosen + &render::text::plan(plan, image, &job.kernel, args.explain)
+                let detail = render::Detail::of(args.explain, context.global.verbose);
+                render::text::plan(planned.shown(), detail)
             },
             || render::json::plan(plan, image, &job.kernel),
         )
@@ -93,6 +101,16 @@ pub(super) struct Planned<'a> {
 }
 
 impl Planned<'_> {
+    /// What is shown of it.
+    pub(super) fn shown(&self) -> render::text::Shown<'_> {
+        render::text::Shown {
+            plan: &self.plan,
+            image: self.image,
+            uki: self.uki,
+            files: self.files,
+        }
+    }
+
     /// A warning if the reservation may be too small for the crash kernel to run. Unpacks
     /// the initrds to find out.
     pub(super) fn too_small(&self) -> Option<String> {

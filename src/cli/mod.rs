@@ -2,8 +2,10 @@
 
 mod arm;
 mod capture;
+mod colour;
 mod exec;
 mod generate;
+mod groups;
 mod inspect;
 mod kexec;
 mod load;
@@ -23,10 +25,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
 use crate::arm::config::ConfigError;
+use crate::base::bytes::shown_name;
 use crate::base::printable;
 use crate::host::capture::CaptureError;
 use crate::host::{HostError, Root};
@@ -65,7 +68,8 @@ struct Global {
     /// How the result is printed.
     #[arg(long, global = true, value_enum, default_value_t = Output::Text, value_name = "FORMAT")]
     output: Output,
-    /// `load`: print the whole plan, too. No effect on other verbs.
+    /// Print more: `load` the whole plan, `plan` and `memmap` who says what of each range,
+    /// `status` every fact, `report` every range. A warning says where it has no effect.
     #[arg(short, long, global = true, conflicts_with = "quiet")]
     verbose: bool,
     /// Print errors only.
@@ -83,6 +87,7 @@ enum Output {
 }
 
 #[derive(Debug, Subcommand)]
+#[command(subcommand_value_name = "VERB", subcommand_help_heading = "VERBS")]
 enum Verb {
     /// Plan, check and load a kernel; what was loaded before is replaced.
     Load(options::LoadArgs),
@@ -96,7 +101,7 @@ enum Verb {
     Status(status::StatusArgs),
     /// Show every memory range, where it is known from, and what the next kernel gets.
     Memmap,
-    /// Show what a kernel file is.
+    /// Show what kernel files are.
     Inspect(inspect::InspectArgs),
     /// After the kexec: check that this kernel got what was planned.
     Report,
@@ -115,6 +120,16 @@ enum Verb {
     Kexec(kexec::KexecArgs),
     /// Print man pages or shell completions.
     Generate(generate::GenerateArgs),
+}
+
+impl Verb {
+    /// Whether `-v` makes it print more.
+    fn has_more(&self) -> bool {
+        matches!(
+            self,
+            Self::Load(_) | Self::Plan(_) | Self::Status(_) | Self::Memmap | Self::Report
+        )
+    }
 }
 
 /// What every verb is given.
@@ -148,6 +163,19 @@ impl Context {
         Ok(())
     }
 
+    /// What the machine is called: its host name, or the directory of `--root`.
+    fn machine(&self) -> Option<String> {
+        match &self.global.root {
+            Some(dir) => Some(shown_name(dir.file_name()?).to_string()),
+            None => self.root.read_line("/proc/sys/kernel/hostname").ok()?,
+        }
+    }
+
+    /// Whether the result is text.
+    fn is_for_people(&self) -> bool {
+        self.global.output == Output::Text
+    }
+
     /// Prints a result: `text` for people, `json` for programs.
     fn print<J: Serialize>(
         &self,
@@ -176,7 +204,11 @@ fn write_out(text: &[u8]) -> anyhow::Result<()> {
 
 /// Writes to standard output what may have text from outside in it.
 fn write_text(text: &str) -> anyhow::Result<()> {
-    write_out(printable::lines(text).as_bytes())
+    let text = printable::lines(text);
+    if colour::of(&io::stdout()) {
+        return write_out(colour::paint(&text).as_bytes());
+    }
+    write_out(text.as_bytes())
 }
 
 /// A reader that has gone is no error.
@@ -190,7 +222,21 @@ fn written(result: io::Result<()>) -> anyhow::Result<()> {
 /// Writes a message to standard error, as one line. Nobody is left to tell when that
 /// fails, and `eprintln!` would panic.
 fn say(line: &str) {
-    let _ = writeln!(io::stderr(), "{}", printable::message(line));
+    say_painted(line, colour::paint);
+}
+
+/// The same for an error.
+fn say_error(line: &str) {
+    say_painted(line, colour::paint_error);
+}
+
+fn say_painted(line: &str, paint: fn(&str) -> String) {
+    let line = printable::message(line);
+    let _ = if colour::of(&io::stderr()) {
+        writeln!(io::stderr(), "{}", paint(&line))
+    } else {
+        writeln!(io::stderr(), "{line}")
+    };
 }
 
 /// The same for what has several lines.
@@ -233,10 +279,16 @@ pub fn main() -> ExitCode {
     if arguments.first().is_some_and(vmcore_dmesg::is_name) {
         arguments.insert(1, vmcore_dmesg::NAME.into());
     }
-    let cli = match Cli::try_parse_from(kexec::shield(arguments)) {
+    let parsed = groups::command()
+        .try_get_matches_from(kexec::shield(arguments))
+        .and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match parsed {
         Ok(cli) => cli,
         Err(error) => {
             let _ = error.print();
+            if let Some(tip) = groups::tip(&error) {
+                say(&format!("hint: {tip}"));
+            }
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(USAGE));
         }
     };
@@ -249,7 +301,7 @@ pub fn main() -> ExitCode {
     match run(&context, cli.verb) {
         Ok(code) => code,
         Err(error) => {
-            say(&format!("rkexec: {error:#}"));
+            say_error(&format!("rkexec: {error:#}"));
             if let Some(hint) = hint(&error) {
                 say(&format!("hint: {hint}"));
             }
@@ -259,6 +311,9 @@ pub fn main() -> ExitCode {
 }
 
 fn run(context: &Context, verb: Verb) -> anyhow::Result<ExitCode> {
+    if context.global.verbose && !verb.has_more() {
+        context.warn("-v has no effect on this verb");
+    }
     let done = match verb {
         Verb::Kexec(args) => return Ok(kexec::main(context, &args.arguments)),
         Verb::Load(args) => load::load(context, &args),

@@ -25,68 +25,78 @@ pub(super) struct LoadArgs {
     #[arg(value_name = "KERNEL")]
     pub(super) kernel: PathBuf,
     /// Initrd file; repeatable: several are joined in this order, each padded to 4 bytes.
-    #[arg(long, value_name = "FILE")]
+    #[arg(help_heading = "What is loaded", long, value_name = "FILE")]
     pub(super) initrd: Vec<PathBuf>,
     /// The format that the kernel's file is read as, where it has several.
     #[arg(skip)]
     pub(super) wish: Option<Wish>,
     /// The profile of a UKI, by its ID or its number; without it the first one.
-    #[arg(long, value_name = "PROFILE")]
+    #[arg(help_heading = "What is loaded", long, value_name = "PROFILE")]
     pub(super) profile: Option<String>,
     /// An addon to a UKI: a PE file with a command line, an initrd or microcode; repeatable.
-    #[arg(long, value_name = "FILE")]
+    #[arg(help_heading = "What is loaded", long, value_name = "FILE")]
     pub(super) addon: Vec<PathBuf>,
     /// A module for a multiboot kernel: its file, and after a space its command line; repeatable.
-    #[arg(long, value_name = "\"FILE ARGS\"")]
+    #[arg(help_heading = "What is loaded", long, value_name = "\"FILE ARGS\"")]
     pub(super) module: Vec<OsString>,
     /// The whole command line.
-    #[arg(long, value_name = "STRING", conflicts_with = "reuse_cmdline")]
+    #[arg(
+        help_heading = "Command line",
+        long,
+        value_name = "STRING",
+        conflicts_with = "reuse_cmdline"
+    )]
     pub(super) cmdline: Option<OsString>,
     /// Use the running kernel's command line, without BOOT_IMAGE=, initrd= and others of this boot alone.
-    #[arg(long)]
+    #[arg(help_heading = "Command line", long)]
     pub(super) reuse_cmdline: bool,
     /// Text added to the command line; repeatable.
-    #[arg(long, value_name = "STRING")]
+    #[arg(help_heading = "Command line", long, value_name = "STRING")]
     pub(super) append: Vec<OsString>,
     /// Remove a parameter from the command line, `name` or `name=value`; repeatable.
-    #[arg(long, value_name = "PARAM")]
+    #[arg(help_heading = "Command line", long, value_name = "PARAM")]
     remove: Vec<OsString>,
     /// Load the crash kernel, which a panic boots, into the memory of `crashkernel=`.
     ///
     /// elfcorehdr= and acpi_no_memhotplug are added to its command line. Without the second
     /// one the crash kernel would use hot-added memory and damage the dump.
-    #[arg(long)]
+    #[arg(help_heading = "Crash kernel", long)]
     pub(super) panic: bool,
     /// With --panic: the running kernel updates the loaded crash kernel when memory or CPUs change.
-    #[arg(long, value_enum, default_value_t = HotplugArg::Auto, value_name = "WHEN", requires = "panic")]
+    #[arg(help_heading = "Crash kernel", long, value_enum, default_value_t = HotplugArg::Auto, value_name = "WHEN", requires = "panic")]
     pub(super) hotplug: HotplugArg,
-    /// Which system call to use. `auto` chooses by image and policy; `plan` shows the reason.
-    #[arg(long, value_enum, default_value_t = SyscallArg::Auto, value_name = "CALL")]
-    pub(super) syscall: SyscallArg,
     /// Give the memory of this driver to the next kernel as normal RAM; only `kmem` is possible.
-    #[arg(long, value_name = "DRIVER", conflicts_with = "panic")]
+    #[arg(
+        help_heading = "Placement and memory map",
+        long,
+        value_name = "DRIVER",
+        conflicts_with = "panic"
+    )]
     include_driver_managed: Vec<String>,
     /// Memory map for the next kernel: from kernel and firmware, or only what the firmware says.
-    #[arg(long, value_enum, default_value_t = MapArg::FixedUp, value_name = "MAP", conflicts_with = "panic")]
+    #[arg(help_heading = "Placement and memory map", long, value_enum, default_value_t = MapArg::FixedUp, value_name = "MAP", conflicts_with = "panic")]
     memory_map: MapArg,
     /// Segments lie at or above this address: 0x or decimal, suffixes K, M, G, T.
-    #[arg(long, value_name = "ADDR", value_parser = parse_size)]
+    #[arg(help_heading = "Placement and memory map", long, value_name = "ADDR", value_parser = parse_size)]
     pub(super) mem_min: Option<u64>,
     /// Segments lie below this address.
-    #[arg(long, value_name = "ADDR", value_parser = parse_size)]
+    #[arg(help_heading = "Placement and memory map", long, value_name = "ADDR", value_parser = parse_size)]
     pub(super) mem_max: Option<u64>,
+    /// Which system call to use. `auto` chooses by image and policy; `plan` shows the reason.
+    #[arg(help_heading = "For experts", long, value_enum, default_value_t = SyscallArg::Auto, value_name = "CALL")]
+    pub(super) syscall: SyscallArg,
     /// Do not check the loaded data before the kernel is entered.
-    #[arg(long)]
+    #[arg(help_heading = "For experts", long)]
     pub(super) no_digest: bool,
     /// Do not pass EFI to the next kernel. On an EFI machine the address of the ACPI root pointer must be known then.
-    #[arg(long)]
+    #[arg(help_heading = "For experts", long)]
     pub(super) no_efi: bool,
     /// Serial port for error messages of purgatory: ttyS0 to ttyS3, or 0x3f8 [default: the console].
-    #[arg(long, value_name = "PORT", value_parser = parse_port)]
+    #[arg(help_heading = "For experts", long, value_name = "PORT", value_parser = parse_port)]
     pub(super) serial_port: Option<u16>,
     /// A device tree blob for the next kernel; pools are added to it.
     #[arg(
-        help_heading = "Hand-over options",
+        help_heading = "Device tree and pools",
         long,
         value_name = "FILE",
         conflicts_with = "panic"
@@ -94,7 +104,7 @@ pub(super) struct LoadArgs {
     pub(super) dtb: Option<PathBuf>,
     /// Memory that keeps its contents: BASE,SIZE[,bitmap=ADDR][,name=NODE], for example 512M,64M; repeatable, each with a name.
     #[arg(
-        help_heading = "Hand-over options",
+        help_heading = "Device tree and pools",
         long,
         value_name = "POOL",
         value_parser = Pool::parse_option,
@@ -103,17 +113,17 @@ pub(super) struct LoadArgs {
     pool: Vec<Pool>,
     /// How the next kernel is kept off the pools.
     #[arg(
-        help_heading = "Hand-over options",
+        help_heading = "Device tree and pools",
         long,
         value_enum,
         value_name = "HOW"
     )]
     pool_protect: Option<ProtectArg>,
     /// Do not carry over the device tree and the pools of the running kernel.
-    #[arg(help_heading = "Hand-over options", long)]
+    #[arg(help_heading = "Device tree and pools", long)]
     no_carry_pools: bool,
     /// Assume that the next kernel supports pools, although its configuration cannot be read.
-    #[arg(help_heading = "Hand-over options", long)]
+    #[arg(help_heading = "Device tree and pools", long)]
     assume_pmpool: bool,
     /// Flags for kexec_file_load; options of `rkexec kexec`.
     #[arg(skip)]

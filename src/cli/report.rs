@@ -7,10 +7,13 @@ use serde::ser::SerializeMap as _;
 use serde::{Serialize, Serializer};
 use serde_json::json;
 
+use super::render::Detail;
 use super::render::stream::List;
 use super::{Context, render};
 use crate::abi::x86::setup_data::type_name;
+use crate::base::date::utc;
 use crate::base::printable::inline;
+use crate::carry::record::Record;
 use crate::carry::report::{Report, Verdict};
 use crate::host::Host;
 use crate::memory::kernel_map;
@@ -21,7 +24,7 @@ enum NotAsPlanned {
     #[error("the hand-over is not as planned: {0}")]
     Wrong(String),
     #[error(
-        "report failed: this kernel holds no record: rkexec did not load it through kexec_load"
+        "nothing to check: this kernel was not started by rkexec, or it was loaded with kexec_file_load"
     )]
     NoRecord,
 }
@@ -29,13 +32,33 @@ enum NotAsPlanned {
 pub(super) fn run(context: &Context) -> anyhow::Result<()> {
     let host = Host::read(&context.root).context("reading what arrived failed")?;
     let report = Report::of(&host).context("reading what arrived failed")?;
-    context.print(
-        || text(&report, &host),
-        || ReportJson {
-            report: &report,
-            host: &host,
-        },
-    )?;
+    let json = || ReportJson {
+        report: &report,
+        host: &host,
+    };
+    let detail = Detail::of(false, context.global.verbose);
+    match &report.record {
+        // The error says it all, and only who asks for more gets the rest.
+        None if detail == Detail::Short && context.is_for_people() => {}
+        None => context.print(|| arrived(&report, &host, detail), json)?,
+        Some(record) => context.print(
+            || verdict(&report, record) + "\n" + &arrived(&report, &host, detail),
+            json,
+        )?,
+    }
+    if report.record.is_none() {
+        return Err(NotAsPlanned::NoRecord.into());
+    }
+    let wrong = wrong(&report);
+    if wrong.is_empty() {
+        Ok(())
+    } else {
+        Err(NotAsPlanned::Wrong(wrong).into())
+    }
+}
+
+/// What differs or is missing, in a few words.
+fn wrong(report: &Report) -> String {
     let wrong = report
         .items
         .iter()
@@ -43,29 +66,24 @@ pub(super) fn run(context: &Context) -> anyhow::Result<()> {
     let wrong: Vec<String> = wrong
         .map(|item| format!("{} {}", item.item, item.verdict.name()))
         .collect();
-    if report.record.is_none() {
-        Err(NotAsPlanned::NoRecord.into())
-    } else if wrong.is_empty() {
-        Ok(())
-    } else {
-        Err(NotAsPlanned::Wrong(wrong.join(", ")).into())
-    }
+    wrong.join(", ")
 }
 
-fn text(report: &Report, host: &Host) -> String {
-    let mut out = String::new();
-    match &report.record {
-        Some(record) => {
-            let _ = writeln!(
-                out,
-                "loaded by rkexec {} from {}, {} seconds after 1970-01-01\n",
-                inline(&record.rkexec),
-                inline(&record.from),
-                record.loaded_at
-            );
-        }
-        None => out.push_str("no record: nothing to compare with\n\n"),
-    }
+/// The answer, and below it every item.
+fn verdict(report: &Report, record: &Record) -> String {
+    let wrong = wrong(report);
+    let mut out = if wrong.is_empty() {
+        "as planned\n".to_owned()
+    } else {
+        format!("NOT as planned: {wrong}\n")
+    };
+    let _ = writeln!(
+        out,
+        "loaded by rkexec {} from kernel {} at {}\n",
+        inline(&record.rkexec),
+        inline(&record.from),
+        utc(record.loaded_at)
+    );
     for item in &report.items {
         let _ = write!(out, "{:<20} {}", item.item, item.verdict.name());
         let _ = if item.detail.is_empty() {
@@ -74,28 +92,35 @@ fn text(report: &Report, host: &Host) -> String {
             writeln!(out, ": {}", inline(&item.detail))
         };
     }
-    out.push_str("\nsetup_data:\n");
-    for node in host
-        .boot_params
-        .iter()
-        .flat_map(|running| &running.setup_data)
-    {
-        let _ = writeln!(
-            out,
-            "  {} ({:#x}), {} bytes",
-            type_name(node.kind),
-            node.kind,
-            node.data.len()
-        );
+    out
+}
+
+/// What this kernel got.
+fn arrived(report: &Report, host: &Host, detail: Detail) -> String {
+    let mut out = String::new();
+    let nodes = host.boot_params.iter();
+    let nodes: Vec<_> = nodes.flat_map(|running| &running.setup_data).collect();
+    if !nodes.is_empty() {
+        out.push_str("passed by the previous kernel or the boot loader:\n");
     }
-    out.push_str("\nmemory map:\n");
-    for (range, kind) in kernel_map(host) {
-        let _ = writeln!(
-            out,
-            "  {range}  {:>10}  {kind}",
-            render::human(range.size())
-        );
+    for node in nodes {
+        let name = type_name(node.kind);
+        let what = render::text::setup_data(name);
+        let size = render::human(node.data.len() as u64);
+        let _ = match detail {
+            Detail::Full => writeln!(out, "  {what} ({name}, {:#x}, {size})", node.kind),
+            _ => writeln!(out, "  {what} ({name}, {size})"),
+        };
     }
+    let map = kernel_map(host);
+    let ram = map.iter().filter(|(_, kind)| kind.is_ram());
+    let ram: u64 = ram.map(|(range, _)| range.size()).sum();
+    let _ = writeln!(out, "\nmemory map ({} of RAM):", render::human(ram));
+    let map: Vec<_> = map
+        .into_iter()
+        .map(|(range, kind)| (range, render::map::kind_of(kind, detail)))
+        .collect();
+    out.push_str(&render::table::ranges(&map, detail == Detail::Full, "-v"));
     if let Some(tree) = &report.tree {
         let _ = writeln!(out, "\ndevice tree:\n{}", tree.to_dts());
     }

@@ -32,15 +32,18 @@ use crate::sys::MappedFile;
 /// `rkexec status`.
 #[derive(Debug, Args)]
 pub(super) struct StatusArgs {
-    /// Exit with 3 when no crash kernel is loaded, or the loaded one no longer fits the machine.
+    /// Exit with 3 unless a crash kernel is loaded that is known to fit the machine as it is now.
     #[arg(long)]
     check: bool,
 }
 
-/// `status --check`: no crash kernel is loaded, or not one for this machine.
+/// `status --check`: no crash kernel is loaded that is known to fit this machine.
 #[derive(Debug, thiserror::Error)]
 #[error("check failed: {0}")]
 pub(super) struct NotArmed(String);
+
+/// Why it is not known whether a crash kernel is loaded.
+const NOT_TOLD: &str = "/sys/kernel/kexec_crash_loaded is missing";
 
 /// Everything that is shown.
 struct Status {
@@ -60,6 +63,8 @@ struct Status {
 enum Armed {
     /// None is loaded.
     No,
+    /// The kernel does not tell whether one is loaded.
+    NotTold,
     /// One is loaded and fits the machine.
     Yes,
     /// One is loaded, but memory or CPUs changed since.
@@ -74,15 +79,31 @@ impl Armed {
             Self::No => "no",
             Self::Yes => "yes",
             Self::Stale(_) => "stale",
-            Self::Unknown(_) => "unknown",
+            Self::Unknown(_) | Self::NotTold => "unknown",
         }
     }
 
     fn why(&self) -> Option<&str> {
         match self {
             Self::No | Self::Yes => None,
+            Self::NotTold => Some(NOT_TOLD),
             Self::Stale(why) | Self::Unknown(why) => Some(why),
         }
+    }
+
+    /// Why `--check` fails; `None` when a panic is known to boot a crash kernel that fits.
+    fn complaint(&self) -> Option<String> {
+        Some(match self {
+            Self::Yes => return None,
+            Self::No => "no crash kernel is loaded".to_owned(),
+            Self::NotTold => format!("cannot tell whether a crash kernel is loaded: {NOT_TOLD}"),
+            Self::Stale(why) => {
+                format!("the crash kernel does not fit the machine any more: {why}")
+            }
+            Self::Unknown(why) => {
+                format!("cannot tell whether the loaded crash kernel fits the machine: {why}")
+            }
+        })
     }
 }
 
@@ -91,13 +112,12 @@ pub(super) fn run(context: &Context, args: &StatusArgs) -> anyhow::Result<()> {
     if let Some(warning) = &status.too_small {
         context.warn(warning);
     }
-    context.print(|| text(&status), || to_json(&status))?;
-    match status.armed {
-        Armed::No if args.check => Err(NotArmed("no crash kernel is loaded".to_owned()).into()),
-        Armed::Stale(why) if args.check => Err(NotArmed(format!(
-            "the crash kernel does not fit the machine any more: {why}"
-        ))
-        .into()),
+    context.print(
+        || text(&status, context.global.verbose),
+        || to_json(&status),
+    )?;
+    match status.armed.complaint() {
+        Some(complaint) if args.check => Err(NotArmed(complaint).into()),
         _ => Ok(()),
     }
 }
@@ -163,8 +183,10 @@ fn armed(
     record: &Result<Option<LoadRecord>, Hidden>,
     host: Result<&Host, &String>,
 ) -> Armed {
-    if loaded.crash != Some(true) {
-        return Armed::No;
+    match loaded.crash {
+        Some(true) => {}
+        Some(false) => return Armed::No,
+        None => return Armed::NotTold,
     }
     let unknown = |why: &str| Armed::Unknown(why.to_owned());
     let Ok(record) = record else {
@@ -226,23 +248,98 @@ fn unpacked(root: &Root, record: &LoadRecord) -> Option<u64> {
     sizes.sum()
 }
 
-fn text(status: &Status) -> String {
+/// The answers first: the crash kernel, the kernel for `exec`, and what blocks a load.
+/// With `all` every other fact, too.
+fn text(status: &Status, all: bool) -> String {
+    let loaded = &status.loaded;
+    let mut out = format!("crash kernel: {}\n", inline(&verdict(status)));
+    out += &details(status.crash.as_ref());
+    if let Some(sizing) = &status.sizing {
+        let _ = writeln!(out, "  {:<14} {}", "memory:", memory(sizing));
+    }
+    let exec = match (loaded.normal, &status.normal) {
+        (Some(true), Some(record)) => format!("ready, {}", release(record)),
+        (Some(true), None) => "loaded, by another tool".to_owned(),
+        (Some(false), _) => "none is loaded".to_owned(),
+        (None, _) => "cannot tell: /sys/kernel/kexec_loaded is missing".to_owned(),
+    };
+    let _ = writeln!(out, "exec kernel:  {}", inline(&exec));
+    out += &details(status.normal.as_ref());
+    out += &of_obstacles(&status.obstacles);
+    if all {
+        out.push('\n');
+        out += &facts(status);
+    }
+    out
+}
+
+/// Whether the next panic is dumped, in one sentence.
+fn verdict(status: &Status) -> String {
+    let loaded = &status.loaded;
+    let which = status.crash.as_ref().map(release);
+    let which = which.map_or_else(String::new, |release| format!(", {release}"));
+    match &status.armed {
+        Armed::Yes => format!("ready{which}, up to date"),
+        Armed::Stale(why) => format!("OUT OF DATE{which}: {why}"),
+        Armed::Unknown(why) => format!("loaded{which}; cannot tell whether it fits: {why}"),
+        Armed::NotTold => format!("cannot tell whether one is loaded: {NOT_TOLD}"),
+        Armed::No => format!("NOT loaded ({})", reservation(loaded)),
+    }
+}
+
+/// The size of the reservation, which the kernel does not tell during a load.
+fn reservation(loaded: &Loaded) -> String {
+    match loaded.crash_size {
+        _ if loaded.busy => "a load is under way".to_owned(),
+        None => "size of the reservation unknown".to_owned(),
+        Some(0) => "no memory is reserved for one".to_owned(),
+        Some(size) => format!("{} reserved", render::human(size)),
+    }
+}
+
+fn release(record: &LoadRecord) -> &str {
+    let release = record.release.as_deref();
+    release.unwrap_or("a kernel without a version")
+}
+
+/// What the record says of a loaded kernel.
+fn details(record: Option<&LoadRecord>) -> String {
+    let Some(record) = record else {
+        return String::new();
+    };
+    let file = shown_name(&record.kernel);
+    format!(
+        "  {:<14} {file}, through {}\n  {:<14} {}\n",
+        "file:",
+        record.syscall,
+        "command line:",
+        shown(&record.cmdline)
+    )
+}
+
+/// What the crash kernel needs of its reservation.
+fn memory(sizing: &Sizing) -> String {
+    let verdict = if sizing.is_enough() {
+        "enough"
+    } else {
+        "TOO SMALL"
+    };
+    let reserved = render::human(sizing.reserved);
+    format!("{reserved} reserved, {verdict}: {}", sum(sizing))
+}
+
+/// What may matter to a load, a line each.
+fn facts(status: &Status) -> String {
     let Status {
         loaded,
         security,
         secure_boot,
-        obstacles,
         ..
     } = status;
     let yes_no = |fact: Option<bool>| match fact {
         Some(true) => "yes",
         Some(false) => "no",
         None => "unknown",
-    };
-    let limit = |limit: Option<i64>| match limit {
-        Some(count @ 0..) => count.to_string(),
-        Some(_) => "none".to_owned(),
-        None => "not supported".to_owned(),
     };
     let lockdown = match security.lockdown {
         Some(Lockdown::None) => "none",
@@ -252,82 +349,81 @@ fn text(status: &Status) -> String {
     };
     let mut out = String::new();
     let mut line = |name: &str, value: &str| {
-        let _ = writeln!(out, "{name:<26} {}", inline(value));
+        let _ = writeln!(out, "{name:<30} {}", inline(value));
     };
-    line("kernel loaded:", yes_no(loaded.normal));
-    if let Some(record) = &status.normal {
-        line("  by rkexec:", &what(record));
-    }
-    line("crash kernel loaded:", yes_no(loaded.crash));
-    if let Some(record) = &status.crash {
-        line("  by rkexec:", &what(record));
-    }
-    if loaded.crash == Some(true) {
-        let armed = &status.armed;
-        let why = armed
-            .why()
-            .map_or_else(String::new, |why| format!(": {why}"));
-        line("  fits the machine:", &format!("{}{why}", armed.name()));
-    }
-    if let Some(sizing) = &status.sizing {
-        line("  memory to run in:", &sum(sizing));
-    }
-    line("crash reservation:", &reservation(loaded));
+    line("crash kernel's reservation:", &reservation(loaded));
+    let update = match loaded.crash_elfcorehdr_size {
+        Some(_) => "yes, when memory or CPUs change",
+        None => "no: load again when memory or CPUs change",
+    };
+    line("crash kernel's auto-update:", update);
+    line("loads left until reboot:", &left(security.limit_reboot));
     line(
-        "elfcorehdr hotplug:",
-        if loaded.crash_elfcorehdr_size.is_some() {
-            "supported"
-        } else {
-            "not supported"
-        },
+        "crash loads left until reboot:",
+        &left(security.limit_panic),
     );
+    line("kexec_load_disabled:", yes_no(security.load_disabled));
+    line("CAP_SYS_BOOT:", yes_no(security.cap_sys_boot));
     line("lockdown:", lockdown);
     line("Secure Boot:", yes_no(*secure_boot));
-    line("kexec_load_disabled:", yes_no(security.load_disabled));
-    line("load limit:", &limit(security.limit_reboot));
-    line("crash load limit:", &limit(security.limit_panic));
-    line("CAP_SYS_BOOT:", yes_no(security.cap_sys_boot));
-    line("IMA appraises kexec:", yes_no(security.ima_appraise_kexec));
-    line("Kexec Handover:", &handover(&security.kho));
+    line("IMA checks kernels:", yes_no(security.ima_appraise_kexec));
+    line("Kexec Handover (KHO):", &handover(&security.kho));
     if let Some(name) = security.environment.name() {
         line("runs on:", name);
     }
     line("CONFIG_KEXEC:", yes_no(security.config.kexec));
     line("CONFIG_KEXEC_FILE:", yes_no(security.config.kexec_file));
-    out + &of_obstacles(obstacles)
+    out
 }
 
-/// The size of the reservation, which the kernel does not tell during a load.
-fn reservation(loaded: &Loaded) -> String {
-    match loaded.crash_size {
-        _ if loaded.busy => "not told: a load is under way".to_owned(),
-        None => "unknown".to_owned(),
-        Some(size) => render::human(size),
+/// What a limit leaves.
+fn left(limit: Option<i64>) -> String {
+    match limit {
+        Some(count @ 0..) => count.to_string(),
+        Some(_) | None => "no limit".to_owned(),
     }
 }
 
-/// The obstacles to a load. One that forbids all four loads is shown once.
+/// What blocks a load, each cause once.
 fn of_obstacles(obstacles: &[(Syscall, Target, Cause)]) -> String {
+    let mut causes: Vec<(&Cause, Vec<(Syscall, Target)>)> = Vec::new();
+    for (syscall, target, cause) in obstacles {
+        match causes.iter_mut().find(|(known, _)| *known == cause) {
+            Some((_, loads)) => loads.push((*syscall, *target)),
+            None => causes.push((cause, vec![(*syscall, *target)])),
+        }
+    }
     let mut out = String::new();
-    let mut say = |what: &str, cause: &Cause| {
-        let _ = writeln!(out, "{what} would fail: {}", inline(&cause.why));
+    for (cause, loads) in causes {
+        let _ = writeln!(
+            out,
+            "blocked:      {}: {}",
+            blocked(&loads),
+            inline(&cause.why)
+        );
         if let Some(hint) = &cause.hint {
             let _ = writeln!(out, "  hint: {}", inline(hint));
         }
-    };
-    match obstacles {
-        [(_, _, first), rest @ ..]
-            if rest.len() == 3 && rest.iter().all(|(_, _, c)| c == first) =>
-        {
-            say("every load", first);
-        }
-        _ => {
-            for (syscall, target, cause) in obstacles {
-                say(&format!("{syscall} of a {target} image"), cause);
-            }
-        }
     }
     out
+}
+
+/// Which loads, of the two system calls and the two images.
+fn blocked(loads: &[(Syscall, Target)]) -> String {
+    let image = |target| match target {
+        Target::Normal => "a kernel for exec",
+        Target::Crash => "a crash kernel",
+    };
+    match loads {
+        [(_, target), (_, other)] if target == other => format!("loading {}", image(*target)),
+        [(syscall, _), (other, _)] if syscall == other => format!("every {syscall}"),
+        [_, _, _, _] => "every load".to_owned(),
+        loads => {
+            let loads = loads.iter();
+            let loads = loads.map(|(syscall, target)| format!("{syscall} of {}", image(*target)));
+            loads.collect::<Vec<_>>().join(" and ")
+        }
+    }
 }
 
 /// Kexec Handover, why it is so, and what it preserves.
@@ -340,20 +436,6 @@ fn handover(kho: &Kho) -> String {
         Some(names) => format!("; it preserves {}", names.join(" and ")),
     };
     format!("{state} ({}){preserved}", kho.why)
-}
-
-/// One line about the recorded kernel.
-fn what(record: &LoadRecord) -> String {
-    let release = record
-        .release
-        .as_deref()
-        .unwrap_or("a kernel without a version");
-    format!(
-        "{release} ({}) through {}, command line: {}",
-        shown_name(&record.kernel),
-        record.syscall,
-        shown(&record.cmdline)
-    )
 }
 
 /// The record as JSON.
@@ -432,7 +514,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_load_that_is_under_way_hides_one_line() {
+    fn a_load_that_is_under_way_hides_the_reservation() {
         let said = |busy, crash_size| {
             reservation(&Loaded {
                 busy,
@@ -440,29 +522,50 @@ mod tests {
                 ..Loaded::default()
             })
         };
-        assert_eq!(said(true, None), "not told: a load is under way");
-        assert_eq!(said(false, None), "unknown");
-        assert_eq!(said(false, Some(256 << 20)), "256 MiB");
+        assert_eq!(said(true, None), "a load is under way");
+        assert_eq!(said(false, None), "size of the reservation unknown");
+        assert_eq!(said(false, Some(0)), "no memory is reserved for one");
+        assert_eq!(said(false, Some(256 << 20)), "256 MiB reserved");
     }
 
     #[test]
-    fn what_forbids_everything_is_said_once() {
+    fn every_cause_is_said_once() {
         let cause = |why: &str| Cause {
             why: why.to_owned(),
             hint: Some("h".to_owned()),
         };
-        let calls = [Syscall::KexecLoad, Syscall::KexecFileLoad];
-        let all = calls.map(|call| (call, Target::Normal, cause("x")));
+        let load = |syscall, target, why| (syscall, target, cause(why));
+        let (file, segments) = (Syscall::KexecFileLoad, Syscall::KexecLoad);
         let all = [
-            &all[..],
-            &calls.map(|call| (call, Target::Crash, cause("x"))),
-        ]
-        .concat();
-        assert_eq!(of_obstacles(&all), "every load would fail: x\n  hint: h\n");
+            load(segments, Target::Normal, "x"),
+            load(segments, Target::Crash, "x"),
+            load(file, Target::Normal, "x"),
+            load(file, Target::Crash, "x"),
+        ];
+        let of = |obstacles: &[_]| of_obstacles(obstacles);
+        assert_eq!(of(&all), "blocked:      every load: x\n  hint: h\n");
         assert_eq!(
-            of_obstacles(&all[..1]),
-            "kexec_load of a normal image would fail: x\n  hint: h\n"
+            of(&all[..2]),
+            "blocked:      every kexec_load: x\n  hint: h\n"
         );
-        assert_eq!(of_obstacles(&[]), "");
+        assert_eq!(
+            of(&[all[1].clone(), all[3].clone()]),
+            "blocked:      loading a crash kernel: x\n  hint: h\n"
+        );
+        assert_eq!(
+            of(&[all[0].clone(), all[2].clone()]),
+            "blocked:      loading a kernel for exec: x\n  hint: h\n"
+        );
+        assert_eq!(
+            of(&[all[0].clone(), load(file, Target::Crash, "y")]),
+            "blocked:      kexec_load of a kernel for exec: x\n  hint: h\n\
+             blocked:      kexec_file_load of a crash kernel: y\n  hint: h\n"
+        );
+        assert_eq!(
+            of(&all[..3]),
+            "blocked:      kexec_load of a kernel for exec and kexec_load of a crash kernel and \
+             kexec_file_load of a kernel for exec: x\n  hint: h\n"
+        );
+        assert_eq!(of(&[]), "");
     }
 }

@@ -39,15 +39,17 @@ pub enum PlaceError {
 }
 
 impl PlaceError {
-    /// The way out.
+    /// A way out, where there is one.
     #[must_use]
-    pub const fn hint(&self) -> &'static str {
+    pub const fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::NoHole(_) => "rkexec memmap shows where segments may go, and why not elsewhere",
-            Self::EmptyBounds { .. } => "segments lie from --mem-min on and below --mem-max",
-            Self::Unreachable { .. } => {
-                "these bounds come from --mem-min, --mem-max and the image (inspect shows them)"
+            Self::NoHole(_) => {
+                Some("rkexec memmap shows where segments may go, and why not elsewhere")
             }
+            Self::EmptyBounds { .. } => None,
+            Self::Unreachable { .. } => Some(
+                "these bounds come from --mem-min, --mem-max and the kernel (rkexec inspect shows what it needs)",
+            ),
         }
     }
 }

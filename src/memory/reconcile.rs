@@ -67,22 +67,24 @@ impl MemoryKind {
         }
     }
 
-    /// What it is, in a sentence.
+    /// What it is called for people: in the words of /proc/iomem where it has some.
     #[must_use]
-    pub fn in_words(&self) -> &'static str {
+    pub fn in_words(&self) -> String {
         match self {
-            Self::Ram => "RAM",
-            Self::HotAddedRam => "RAM that was added since boot",
-            Self::DriverManaged(_) => "memory of a driver",
-            Self::PersistentMemory | Self::PersistentMemoryLegacy => "persistent memory",
-            Self::Reserved => "reserved",
-            Self::AcpiTables | Self::AcpiNvs => "memory of ACPI",
-            Self::Unusable => "unusable (damaged memory)",
-            Self::SoftReserved => "reserved by the firmware for a driver",
-            Self::Unknown => "memory of a type that Linux does not know",
-            Self::Withheld => "RAM that the running kernel does not use (mem=?)",
-            Self::EfiTables => "kept for tables of EFI",
-            Self::Pool(_) => "a pool",
+            Self::Ram => "System RAM".to_owned(),
+            Self::HotAddedRam => "System RAM (hot-added)".to_owned(),
+            Self::DriverManaged(driver) => format!("System RAM ({driver})"),
+            Self::PersistentMemory => Told::PMEM.name().to_owned(),
+            Self::PersistentMemoryLegacy => Told::PRAM.name().to_owned(),
+            Self::Reserved => Told::RESERVED.name().to_owned(),
+            Self::AcpiTables => Told::ACPI.name().to_owned(),
+            Self::AcpiNvs => Told::NVS.name().to_owned(),
+            Self::Unusable => Told::UNUSABLE.name().to_owned(),
+            Self::SoftReserved => Told::SOFT_RESERVED.name().to_owned(),
+            Self::Unknown => "Unknown E820 type".to_owned(),
+            Self::Withheld => "System RAM (not used)".to_owned(),
+            Self::EfiTables => "EFI tables".to_owned(),
+            Self::Pool(name) => format!("pool {name}"),
         }
     }
 

@@ -123,7 +123,7 @@ fn needs_kexec_load(
 ) -> Option<(&'static str, &'static str)> {
     let placing = "the running kernel places the segments itself";
     let mapping = "the running kernel hands over its own map";
-    let telling = "the running kernel takes no device tree and no setup_data from a loader";
+    let telling = "the running kernel takes no device tree and no pools from a loader";
     [
         (handover.has_pools(), "a pool", telling),
         (request.handover.dtb.is_some(), "--dtb", telling),
@@ -177,7 +177,7 @@ fn forbids_kexec_load(request: &LoadRequest, host: &Host) -> Option<String> {
 /// What goes wrong when the next kernel is given the running kernel's own map.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Harm {
-    /// What kexec_file_load does, for instance `drops 12 of 140 e820 entries`.
+    /// What kexec_file_load does, for instance `drops 12 of the 140 entries of the memory map`.
     pub what: String,
     /// Bad enough that the call is used only when the operator asks for it.
     pub severe: bool,

@@ -175,9 +175,7 @@ fn neither_where_one_is_forbidden_and_the_other_does_harm() {
                     40000000-7fffffff (persistent_memory_legacy)";
         assert_eq!(
             decided(&LoadRequest::default(), &host),
-            Err(format!(
-                "neither system call will do: {reason}; and kexec_file_load {harm}"
-            ))
+            Err(format!("cannot load: {reason}, and kexec_file_load {harm}"))
         );
         // Whoever asks for it gets it, and is told.
         assert_eq!(
@@ -283,7 +281,7 @@ fn wishes_that_only_kexec_load_fulfils() {
         assert_eq!(
             decided(&wish, &locked),
             Err(format!(
-                "neither system call will do: kernel lockdown forbids kexec_load; \
+                "cannot load: kernel lockdown forbids kexec_load, \
                  and kexec_file_load cannot do {option} ({reason})"
             ))
         );
@@ -370,7 +368,7 @@ fn images_that_kexec_file_load_refuses() {
                 .unwrap_err()
                 .to_string(),
             format!(
-                "neither system call will do: kernel lockdown forbids kexec_load; \
+                "cannot load: kernel lockdown forbids kexec_load, \
                  and kexec_file_load refuses this image: {reason}"
             )
         );
@@ -428,11 +426,9 @@ fn e820_entries_that_are_dropped() {
     locked.security.lockdown = Some(Lockdown::Integrity);
     assert_eq!(
         decided(&LoadRequest::default(), &locked),
-        Err(
-            "neither system call will do: kernel lockdown forbids kexec_load; \
+        Err("cannot load: kernel lockdown forbids kexec_load, \
              and kexec_file_load drops 12 of the 140 entries of the memory map"
-                .to_owned()
-        )
+            .to_owned())
     );
 }
 

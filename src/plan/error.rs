@@ -49,7 +49,7 @@ pub enum PlanError {
         reason: &'static str,
     },
     /// One system call is forbidden, and the other would do harm.
-    #[error("neither system call will do: {forbidden}; and kexec_file_load {harm}")]
+    #[error("cannot load: {forbidden}, and kexec_file_load {harm}")]
     NoSyscall {
         /// Why kexec_load is not possible.
         forbidden: String,
@@ -161,11 +161,21 @@ impl PlanError {
                  word, or take it off the line with --remove"
                     .to_owned(),
             ),
-            Self::Place(error) => Some(error.hint().to_owned()),
+            Self::Place(error) => error.hint().map(str::to_owned),
             Self::Boot(error) => error.hint(),
             Self::Cmdline(error) => error.hint().map(str::to_owned),
             Self::Handover(error) => error.hint().map(str::to_owned),
             Self::Crash(error) => error.hint().map(str::to_owned),
+            Self::NotWithFileLoad { option, .. } => {
+                // A carried pool is there without an option.
+                let also = match option.starts_with("--") {
+                    true => format!("{option} or "),
+                    false => String::new(),
+                };
+                Some(format!(
+                    "leave {also}--syscall kexec_file_load out: only kexec_load can do it"
+                ))
+            }
             Self::NotIncludable { .. } => {
                 Some("only --include-driver-managed kmem is possible".to_owned())
             }

@@ -26,7 +26,7 @@ pub use error::PlanError;
 pub use validate::{Checked, Violation};
 
 use crate::base::{PhysRange, Syscall, Target, Told};
-use crate::boot::{EMPTY_INITRD, Firmware, Protocol, SetupDataSummary};
+use crate::boot::{EMPTY_INITRD, Firmware, Protocol, TableSummary, Taken};
 use crate::carry::{Capability, Handover, PlannedPool};
 use crate::cmdline::{self, Cmdline, CmdlineBase};
 use crate::crash::{self, Reservation};
@@ -47,8 +47,8 @@ pub enum Method<'a> {
         entry: u64,
         /// The segments, in address order.
         segments: Vec<Segment<'a>>,
-        /// What the tables lead to, for people.
-        setup_data: Vec<SetupDataSummary>,
+        /// What the first table leads to, for people.
+        tables: Vec<TableSummary>,
     },
     /// kexec_file_load: the running kernel places everything.
     File {
@@ -137,11 +137,11 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// What the tables lead to; nothing with kexec_file_load.
+    /// What the first table of the boot protocol leads to; nothing with kexec_file_load.
     #[must_use]
-    pub fn setup_data(&self) -> &[SetupDataSummary] {
+    pub fn tables(&self) -> &[TableSummary] {
         match &self.method {
-            Method::Segments { setup_data, .. } => setup_data,
+            Method::Segments { tables, .. } => tables,
             Method::File { .. } => &[],
         }
     }
@@ -216,6 +216,53 @@ struct Ground {
 }
 
 impl Ground {
+    /// Settles what a crash kernel needs, the pools, and the memory that is kept free.
+    /// Gives what the command line takes away from the next kernel.
+    fn settle(
+        &mut self,
+        inputs: Inputs<'_, '_>,
+        syscall: Syscall,
+        handover: Handover,
+        target: impl FnOnce() -> Capability,
+    ) -> Result<Vec<Taken>, PlanError> {
+        let Inputs {
+            request,
+            host,
+            boot,
+            ..
+        } = inputs;
+        if request.target == Target::Crash {
+            let asked = self.cmdline.as_bstr().to_owned();
+            if !cmdline::has(&asked, cmdline::NO_MEMHOTPLUG) {
+                self.cmdline = self.cmdline.with(cmdline::NO_MEMHOTPLUG)?;
+            }
+            let crash = crash_plan(request, host, &mut self.memory_map, asked, syscall)?;
+            self.crash = Some(crash);
+        }
+        let (line, crash) = (self.cmdline.as_bstr(), self.crash.as_ref());
+        let dumped = crash.map_or(&[][..], |crash| &crash.dump);
+        let of_kernel = boot.warnings(request, host, &handover, line, dumped);
+        let of_crash = crash.map(|crash| advice::crash_warnings(host, crash, syscall, line));
+        self.warnings.extend(of_kernel);
+        self.warnings.extend(of_crash.into_iter().flatten());
+        self.warnings.append(&mut self.firmware.warnings);
+        if syscall == Syscall::KexecLoad && request.target == Target::Normal {
+            let pools = pools::protect(inputs, &handover, target, &self.cmdline)?;
+            for planned in &pools.planned {
+                let (pool, (told, why)) = (&planned.pool, pools::told(planned.protection));
+                self.memory_map
+                    .set_pool(pool.range(), pool.name(), told, why);
+            }
+            (self.pools, self.cmdline) = (pools.planned, pools.cmdline);
+            self.warnings.extend(pools.warning);
+        }
+        self.tree = handover.tree;
+        let taken = excluded::by_line(boot, self.cmdline.as_bstr(), request.target);
+        let own = self.crash.as_ref().map(|crash| crash.reservation.target);
+        self.excluded = excluded::excluded(host, &self.memory_map, own, &taken);
+        Ok(taken)
+    }
+
     /// The plan that loads by `method`, which tells the next kernel `told`.
     fn plan(
         self,
@@ -267,10 +314,6 @@ pub fn plan<'a>(
         Target::Crash => Handover::default(),
     };
     handover.check_places(&memory_map, &host.iomem.crash_kernel())?;
-    let mut warnings = advice::general_warnings(request, host);
-    warnings.extend(advice::empty_line(request, asked.as_bstr()));
-    warnings.extend(idle::warnings(request, host, &handover));
-
     let Decision { name, mut reason } =
         decide::decide(request, host, boot, &memory_map, &handover, &cmdline)?;
     let (flags, idle) = file_flags::taken(request.file_flags, name, host);
@@ -278,6 +321,9 @@ pub fn plan<'a>(
         reason += ", with ";
         reason += flag;
     }
+    let mut warnings = advice::general_warnings(request, host);
+    warnings.extend(advice::empty_line(request, asked.as_bstr()));
+    warnings.extend(idle::warnings(request, host, &handover));
     warnings.extend(idle);
 
     let empty = [EMPTY_INITRD];
@@ -293,45 +339,19 @@ pub fn plan<'a>(
             None => initrds,
         },
     };
-    let (mut memory_map, mut cmdline, mut crash) = (memory_map, cmdline, None);
-    if request.target == Target::Crash {
-        let asked = cmdline.as_bstr().to_owned();
-        if !cmdline::has(&asked, cmdline::NO_MEMHOTPLUG) {
-            cmdline = cmdline.with(cmdline::NO_MEMHOTPLUG)?;
-        }
-        crash = Some(crash_plan(request, host, &mut memory_map, asked, name)?);
-    }
-    let line = cmdline.as_bstr();
-    let dumped = crash.as_ref().map_or(&[][..], |crash| &crash.dump);
-    warnings.extend(boot.warnings(request, host, &handover, line, dumped));
-    if let Some(crash) = &crash {
-        warnings.extend(advice::crash_warnings(host, crash, name, line));
-    }
-    warnings.extend(firmware.warnings.iter().cloned());
-    let mut planned = Vec::new();
-    if name == Syscall::KexecLoad && request.target == Target::Normal {
-        let pools = pools::protect(inputs, &handover, target, cmdline)?;
-        for pool in &pools.planned {
-            let (told, why) = pools::told(pool.protection);
-            memory_map.set_pool(pool.pool.range(), pool.pool.name(), told, why);
-        }
-        (planned, cmdline) = (pools.planned, pools.cmdline);
-        warnings.extend(pools.warning);
-    }
-    let taken = excluded::by_line(boot, cmdline.as_bstr(), request.target);
-    let own = crash.as_ref().map(|crash| crash.reservation.target);
-    let ground = Ground {
-        excluded: excluded::excluded(host, &memory_map, own, &taken),
+    let mut ground = Ground {
         cmdline,
         memory_map,
-        crash,
-        pools: planned,
-        tree: handover.tree,
+        crash: None,
+        pools: Vec::new(),
+        tree: None,
         firmware,
         empty_initrd,
+        excluded: Vec::new(),
         reason,
         warnings,
     };
+    let taken = ground.settle(inputs, name, handover, target)?;
     let plan = match name {
         Syscall::KexecLoad => place::by_segments(inputs, ground),
         Syscall::KexecFileLoad => predict::by_file(inputs, ground, flags),

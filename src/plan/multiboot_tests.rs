@@ -444,7 +444,7 @@ fn only_kexec_load_will_do() {
     let error = planned(&line("x"), &locked, &v1_at(MIB), &[]).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "neither system call will do: kernel lockdown forbids kexec_load; and kexec_file_load refuses this \
+        "cannot load: kernel lockdown forbids kexec_load, and kexec_file_load refuses this \
          image: it is a multiboot kernel, and the running kernel loads Linux only"
     );
     request.syscall = SyscallChoice::Only(Syscall::KexecLoad);

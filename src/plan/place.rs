@@ -4,12 +4,12 @@ use std::borrow::Cow;
 
 use super::{CrashPlan, Ground, Inputs, Method, Plan, PlanError, advice, excluded, validate};
 use crate::base::{PAGE_SIZE, PhysRange, Target, Told};
-use crate::boot::{Facts, SetupDataSummary};
+use crate::boot::{Facts, TableSummary};
 use crate::cmdline::Cmdline;
 use crate::crash::{self, CrashError, elfcorehdr};
 use crate::host::Host;
 use crate::layout::{Blobs, Excluded, Layout, Places, Rest, Role, Segment, digests};
-use crate::purgatory;
+use crate::purgatory::{self, Digest};
 
 /// Plans a load by segments.
 pub(super) fn by_segments<'a>(
@@ -30,7 +30,7 @@ pub(super) fn by_segments<'a>(
     let method = Method::Segments {
         entry: placed.entry,
         segments: placed.segments,
-        setup_data: placed.setup_data,
+        tables: placed.tables,
     };
     Ok(ground.plan(method, placed.told, placed.blobs))
 }
@@ -40,7 +40,7 @@ struct Placed<'a> {
     segments: Vec<Segment<'a>>,
     /// Physical address of purgatory's entry point.
     entry: u64,
-    setup_data: Vec<SetupDataSummary>,
+    tables: Vec<TableSummary>,
     /// The command line with what depends on places.
     cmdline: Cmdline,
     told: Vec<(PhysRange, Told)>,
@@ -104,14 +104,6 @@ fn place<'a>(inputs: Inputs<'_, 'a>, ground: &Ground) -> Result<Placed<'a>, Plan
         let more = digests(fixed.chain(&tables.segments));
         file_digests.into_iter().chain(more).collect()
     };
-    let params = purgatory::Request {
-        entry: layout.entry,
-        boot_params: tables.pointer,
-        mode: boot.mode(),
-        serial_port: request.port_for_reports(host),
-        sha_ni: host.cpu.sha_ni,
-        verify: !request.no_digest,
-    };
     let mut warnings = tables.warnings;
     if places.used_last_choice() {
         warnings.push(
@@ -123,22 +115,48 @@ fn place<'a>(inputs: Inputs<'_, 'a>, ground: &Ground) -> Result<Placed<'a>, Plan
     let mut segments = layout.segments;
     segments.extend(elfcorehdr);
     segments.extend(tables.segments);
-    segments.push(Segment {
-        role: Role::Purgatory,
-        buf: Cow::Owned(purgatory::image(&params, &verified)?),
-        mem: purgatory,
-        rule: boot.purgatory_rule().to_owned(),
-    });
+    let enter = (layout.entry, tables.pointer);
+    segments.push(purgatory_segment(inputs, purgatory, enter, &verified)?);
     segments.sort_by_key(|segment| segment.mem);
     Ok(Placed {
         segments,
         entry: purgatory.start() + purgatory::ENTRY,
-        setup_data: tables.setup_data,
+        tables: tables.summary,
         cmdline: cmdline.into_owned(),
         told,
         blobs,
         elfcorehdr: at,
         warnings,
+    })
+}
+
+/// Purgatory at `mem`, which checks the digests in `verified` and enters the kernel at an
+/// address with an argument.
+fn purgatory_segment<'a>(
+    inputs: Inputs<'_, '_>,
+    mem: PhysRange,
+    (entry, argument): (u64, u64),
+    verified: &[(PhysRange, Digest)],
+) -> Result<Segment<'a>, PlanError> {
+    let Inputs {
+        request,
+        host,
+        boot,
+        ..
+    } = inputs;
+    let params = purgatory::Request {
+        entry,
+        argument,
+        mode: boot.mode(),
+        serial_port: request.port_for_reports(host),
+        sha_ni: host.cpu.sha_ni,
+        verify: !request.no_digest,
+    };
+    Ok(Segment {
+        role: Role::Purgatory,
+        buf: Cow::Owned(purgatory::image(&params, verified)?),
+        mem,
+        rule: boot.purgatory_rule().to_owned(),
     })
 }
 

@@ -21,7 +21,7 @@ pub(super) fn protect(
     inputs: Inputs<'_, '_>,
     handover: &Handover,
     target: impl FnOnce() -> Capability,
-    cmdline: Cmdline,
+    cmdline: &Cmdline,
 ) -> Result<Pools, PlanError> {
     if let Some(why) = inputs.boot.reserves_pools() {
         let planned = handover.pools.iter().map(|carried| PlannedPool {
@@ -32,7 +32,7 @@ pub(super) fn protect(
         });
         return Ok(Pools {
             planned: planned.collect(),
-            cmdline,
+            cmdline: cmdline.clone(),
             warning: None,
         });
     }
@@ -42,7 +42,7 @@ pub(super) fn protect(
     let (wish, target) = (&inputs.request.handover, target());
     let (chosen, reason) = protect::choose(wish.protect, wish.assume_pmpool, &target)?;
     let named = handover.check_cmdline(cmdline.as_bstr())?;
-    let (mut cmdline, mut warning) = (cmdline, None);
+    let (mut cmdline, mut warning) = (cmdline.clone(), None);
     if chosen == Protection::Kernel {
         handover.check_alignment()?;
         (cmdline, warning) = add_parameters(handover, &target, named, cmdline)?;
@@ -91,7 +91,7 @@ fn check_line(inputs: Inputs<'_, '_>, pools: &Pools) -> Result<(), PlanError> {
 fn without_pools(
     inputs: Inputs<'_, '_>,
     handover: &Handover,
-    cmdline: Cmdline,
+    cmdline: &Cmdline,
 ) -> Result<Pools, PlanError> {
     let line = cmdline.as_bstr();
     let mut warning = None;
@@ -105,7 +105,7 @@ fn without_pools(
     }
     Ok(Pools {
         planned: Vec::new(),
-        cmdline,
+        cmdline: cmdline.clone(),
         warning,
     })
 }

@@ -3,7 +3,7 @@
 
 use super::{Ground, Inputs, Method, Plan, PlanError, decide, excluded, place};
 use crate::layout::{Blobs, digests};
-use crate::memory::kernel_map;
+use crate::memory::{UNKNOWN_KERNEL_MAP, kernel_map};
 use crate::sys::FileFlags;
 
 /// Plans a load by file.
@@ -26,11 +26,7 @@ pub(super) fn by_file<'a>(
         // For other reasons the running kernel's own answer says more.
         return Err(error);
     } else if told.is_empty() {
-        ground.warnings.push(
-            "the memory map that the running kernel hands over is not known: neither \
-             /sys/kernel/boot_params nor /sys/firmware/memmap is there"
-                .to_owned(),
-        );
+        ground.warnings.push(UNKNOWN_KERNEL_MAP.to_owned());
     }
     let map = &ground.memory_map;
     let target = inputs.request.target;

@@ -10,6 +10,7 @@ use crate::host::Host;
 use crate::host::efi::Efi;
 use crate::layout::Role;
 use crate::memory::{Holes, Placement};
+use crate::refusal::exceeds_half_of_ram;
 use crate::sys::SEGMENT_MAX;
 
 /// A rule that a plan breaks.
@@ -183,7 +184,7 @@ fn next_kernel(plan: &Plan<'_>, taken: &[Taken]) -> Result<(), Violation> {
 /// (`totalram_pages`).
 pub(super) fn half_of_ram(size: u64, host: &Host) -> Result<(), PlanError> {
     let limit = host.total_ram / 2;
-    if host.total_ram != 0 && size > limit {
+    if exceeds_half_of_ram(size, host.total_ram) {
         return Err(PlanError::TooLarge { size, limit });
     }
     Ok(())

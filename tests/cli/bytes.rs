@@ -127,7 +127,7 @@ fn files_may_have_any_name() {
     let plan = json(&lab, &args, "");
     assert_eq!(bytes(&plan["image"], "path", "k\\xe9"), b"k\xe9");
     let text = run(&lab, &args).out;
-    assert!(text.starts_with("kernel:    k\\xe9, 6.12.0-tiny"), "{text}");
+    assert!(text.contains("\nkernel:    k\\xe9 ("), "{text}");
 }
 
 #[test]
@@ -293,8 +293,9 @@ fn status_shows_a_record_of_bytes() {
     assert_eq!(shown["modules_bytes"], json!(["6dfe"]));
     assert_eq!(bytes(&shown, "cmdline", "x\\xff"), b"x\xff");
     let text = lab.succeeds(&["status", "--root", "root"]);
-    let line = "6.12.0 (/k\\xe9) through kexec_load, command line: x\\xff\n";
-    assert!(text.contains(line), "{text}");
+    let lines = "exec kernel:  ready, 6.12.0\n  file:          /k\\xe9, through kexec_load\n  \
+                 command line:  x\\xff\n";
+    assert!(text.contains(lines), "{text}");
 
     // Strings, as of text, and of versions that knew nothing else.
     let shown = record("/k".into(), "/i".into(), "m".into(), "x".into());

@@ -385,7 +385,7 @@ fn what_the_firmware_reserves_is_no_pool_by_a_word_on_the_command_line() {
     );
     let err = lab.fails(1, &["plan", "--root", "m", "vmlinuz"]);
     assert!(
-        err.contains("is outside the RAM of this machine: 0x3ff00000-0x3fffffff is reserved"),
+        err.contains("is outside the RAM of this machine: 0x3ff00000-0x3fffffff is \"Reserved\""),
         "{err}"
     );
 }

@@ -22,6 +22,7 @@ mod multiboot;
 mod output;
 mod refuse;
 mod report;
+mod status;
 mod taken;
 mod untrusted;
 mod usage;

@@ -6,6 +6,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
+use crate::common::contract::breaches;
 use crate::{Ended, Lab, captured};
 
 /// `plan --output json` on a captured machine.
@@ -22,77 +23,16 @@ fn is_address(value: &Value) -> bool {
         .is_some_and(|hex| u64::from_str_radix(hex, 16).is_ok())
 }
 
-fn keys(value: &Value) -> BTreeSet<&str> {
-    value
-        .as_object()
-        .unwrap()
-        .keys()
-        .map(String::as_str)
-        .collect()
-}
-
 /// Every field of the contract is there, and of its type.
 fn check_contract(plan: &Value) {
-    assert_eq!(plan["schema"], 1);
-    let top = [
-        "schema",
-        "syscall",
-        "image",
-        "cmdline",
-        "entry",
-        "segments",
-        "memory_map",
-        "excluded",
-        "setup_data",
-        "pools",
-        "warnings",
-    ];
-    assert!(keys(plan).is_superset(&BTreeSet::from(top)), "{plan}");
-    assert_eq!(keys(&plan["syscall"]), BTreeSet::from(["name", "reason"]));
+    assert_eq!(breaches(plan), [""; 0], "{plan}");
     assert_eq!(plan["image"]["format"], "bzImage");
     assert!(plan["image"]["version"].is_string());
-    assert!(plan["cmdline"].is_string());
-    for segment in plan["segments"].as_array().unwrap() {
-        let fields = BTreeSet::from(["role", "mem", "memsz", "bufsz", "rule"]);
-        assert_eq!(keys(segment), fields);
-        let roles = [
-            "kernel",
-            "initrd",
-            "boot_params",
-            "setup_data",
-            "purgatory",
-            "elfcorehdr",
-            "backup",
-            "module",
-        ];
-        assert!(roles.contains(&segment["role"].as_str().unwrap()));
-        assert!(is_address(&segment["mem"]) && segment["memsz"].is_u64());
-        assert!(segment["bufsz"].is_u64() && segment["rule"].is_string());
-    }
     let map = plan["memory_map"].as_array().unwrap();
     assert!(!map.is_empty());
     for region in map {
-        assert!(is_address(&region["start"]) && region["size"].is_u64());
-        assert!(region["kind"].is_string());
-        assert!(region["e820"].is_u64() || region["e820"].is_null());
         assert!(!region["sources"].as_array().unwrap().is_empty());
     }
-    for excluded in plan["excluded"].as_array().unwrap() {
-        assert!(is_address(&excluded["start"]) && excluded["size"].is_u64());
-        assert!(excluded["name"].is_string() && excluded["reason"].is_string());
-    }
-    for node in plan["setup_data"].as_array().unwrap() {
-        assert_eq!(keys(node), BTreeSet::from(["type", "size"]));
-        assert!(node["type"].is_string() && node["size"].is_u64());
-    }
-    assert!(plan["pools"].is_array());
-    assert!(
-        plan["warnings"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .all(Value::is_string)
-    );
 }
 
 #[test]
@@ -226,22 +166,147 @@ fn quiet_prints_nothing_for_people() {
 fn explain_says_why() {
     let lab = Lab::new();
     let root = captured("pmem-kmem");
-    let plan = lab.succeeds(&[
-        "plan",
-        "--root",
-        &root,
-        "vmlinuz",
-        "--cmdline",
-        "x",
-        "--explain",
-    ]);
+    let plan = |more: &[&str]| {
+        let args = ["plan", "--root", &root, "vmlinuz", "--cmdline", "x"];
+        lab.succeeds(&[&args, more].concat())
+    };
+    let (short, explained, full) = (plan(&[]), plan(&["--explain"]), plan(&["-v"]));
     for line in [
-        "  48000000-5fffffff     384 MiB  driver_managed (kmem)    -> Persistent Memory (legacy) (12)  segments: no\n",
-        "      not passed on as RAM: its driver adds it again after boot [iomem: System RAM (kmem); firmware map: System RAM (1); boot e820: System RAM (1)]\n",
-        "      highest place at or above pref_address 0x1000000, aligned to kernel_alignment 0x200000, of init_size bytes; 65536 of its bytes are given\n",
+        "0x48000000-0x5fffffff        384 MiB  System RAM (kmem)           Persistent (legacy)  no    [5]\n",
+        "[5] not passed on as RAM: its driver adds it again after boot\n",
+        "      highest place at or above pref_address 0x1000000, aligned to kernel_alignment 0x200000, of init_size bytes; 64 KiB of it are loaded, the rest is zero\n",
     ] {
-        assert!(plan.contains(line), "{line}: {plan}");
+        assert!(explained.contains(line), "{line}: {explained}");
+        assert!(!short.contains(line), "{short}");
     }
+    let sources =
+        "    iomem: System RAM (kmem); firmware map: System RAM (1); boot e820: System RAM (1)\n";
+    assert!(full.contains(sources), "{full}");
+    assert!(!explained.contains(sources), "{explained}");
+    // It adds lines, and replaces none but the ones that have less in them.
+    for line in short.lines().filter(|line| !line.starts_with("passed on:")) {
+        assert!(explained.contains(line), "{line}: {explained}");
+    }
+}
+
+#[test]
+fn the_first_lines_of_a_plan_are_the_answer() {
+    let lab = Lab::new();
+    lab.write("initrd", include_bytes!("../data/initrd/cpio"));
+    lab.write("more", include_bytes!("../data/initrd/cpio.zst"));
+    let root = captured("big");
+    let args = ["plan", "--root", &root, "vmlinuz", "--initrd", "initrd"];
+    let run = |more: &[&str]| lab.run(&[&args, more].concat());
+    let plan = run(&["--initrd", "more", "--cmdline", "quiet"]);
+    let head = [
+        "can be loaded: 6.12.0-tiny, for exec, through kexec_load",
+        "kernel:    vmlinuz (68 KiB, bzImage, protocol 2.15)",
+        "initrd:    initrd (2 KiB)",
+        "           more (1.1 KiB)",
+        "cmdline:   quiet",
+        "RAM:       5.9 GiB in 3 ranges for the next kernel; 4 KiB not given",
+    ];
+    let lines: Vec<&str> = plan.out.lines().take(head.len()).collect();
+    assert_eq!(lines, head);
+    assert_eq!(plan.err, "");
+
+    let crash = run(&["--panic", "--cmdline", "quiet"]);
+    let head = "can be loaded: 6.12.0-tiny, as the crash kernel, through kexec_load (1 warning)\n";
+    assert!(crash.out.starts_with(head), "{}", crash.out);
+    assert!(crash.err.starts_with("rkexec: warning: "), "{}", crash.err);
+    assert!(!crash.out.contains("warning:"), "{}", crash.out);
+    // For programs a warning is a field, and for nobody it is nothing.
+    assert_eq!(
+        run(&["--panic", "--cmdline", "quiet", "--output", "json"]).err,
+        ""
+    );
+    assert_eq!(run(&["--panic", "--cmdline", "quiet", "-q"]).err, "");
+}
+
+#[test]
+fn columns_stand_under_each_other() {
+    let lab = Lab::new();
+    for machine in ["big", "virtio-mem", "pmem-kmem"] {
+        let root = captured(machine);
+        let map = lab.succeeds(&["memmap", "--root", &root]);
+        let mut lines = map.lines();
+        assert!(lines.next().unwrap().starts_with("RAM: "), "{map}");
+        let table: Vec<&str> = lines.skip(1).take_while(|line| !line.is_empty()).collect();
+        let [head, rows @ ..] = table.as_slice() else {
+            panic!("{map}");
+        };
+        for title in ["KIND", "NEXT-KERNEL", "LOAD", "WHY"] {
+            let at = head.find(title).unwrap();
+            for row in rows {
+                assert_eq!(row.as_bytes()[at - 1], b' ', "{title}: {row}");
+                assert_ne!(row.as_bytes()[at], b' ', "{title}: {row}");
+            }
+        }
+        // All addresses are above 4 GiB in the last row.
+        assert!(
+            rows.iter()
+                .any(|row| row.starts_with("0x100000000-") || row.starts_with("0xfd00000000-"))
+        );
+    }
+}
+
+#[test]
+fn more_is_said_or_it_is_said_that_there_is_no_more() {
+    let lab = Lab::new();
+    let root = captured("big");
+    for args in [
+        &["plan", "vmlinuz", "--cmdline", "x"][..],
+        &["memmap"],
+        &["status"],
+    ] {
+        let args = [args, &["--root", &root]].concat();
+        let more = lab.succeeds(&[&args[..], &["-v"]].concat());
+        assert!(
+            more.len() > lab.succeeds(&args).len() + 100,
+            "{args:?}: {more}"
+        );
+    }
+    let none = lab.run(&["inspect", "vmlinuz", "-v"]);
+    assert_eq!(none.err, "rkexec: warning: -v has no effect on this verb\n");
+    assert_eq!(none.code, Some(0));
+}
+
+#[test]
+fn several_files_are_inspected() {
+    let lab = Lab::new();
+    lab.write("none", "no kernel at all");
+    let text = lab.succeeds(&["inspect", "vmlinuz", "./vmlinuz"]);
+    assert!(
+        text.starts_with("vmlinuz:\nformat:        bzImage"),
+        "{text}"
+    );
+    assert!(
+        text.contains("\n\n./vmlinuz:\nformat:        bzImage"),
+        "{text}"
+    );
+    let ended = lab.run(&[
+        "inspect",
+        "vmlinuz",
+        "none",
+        "./vmlinuz",
+        "--output",
+        "json",
+    ]);
+    let paths: Vec<Value> = ended
+        .out
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["path"].clone())
+        .collect();
+    assert_eq!(paths, ["vmlinuz", "./vmlinuz"]);
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.err.contains("reading none failed: "), "{}", ended.err);
+    assert!(
+        ended
+            .err
+            .ends_with("rkexec: inspect failed for 1 of 3 files\n"),
+        "{}",
+        ended.err
+    );
 }
 
 /// The names of all elements, or why this is no well-formed XML: enough of the
@@ -341,6 +406,44 @@ fn a_picture_is_well_formed() {
             assert!(svg.contains(&format!(">{role}, ")), "{role}");
         }
     }
+}
+
+#[test]
+fn a_picture_says_what_it_shows() {
+    let lab = Lab::new();
+    let root = captured("big");
+    let args = [
+        "plan",
+        "--root",
+        &root,
+        "vmlinuz",
+        "--cmdline",
+        "x",
+        "--svg",
+        "-",
+    ];
+    let svg = lab.succeeds(&args);
+    assert_eq!(elements(&svg).unwrap()[0], "svg");
+    for text in [
+        ">Memory of big, and what the next kernel 6.12.0-tiny gets of it<",
+        ">not given to the next kernel<",
+        ">loaded part<",
+        ">0xfd00000000-0xffffffffff<",
+        ">System RAM, 2.9 GiB<",
+    ] {
+        assert!(svg.contains(text), "{text}: {svg}");
+    }
+    let plan: Value =
+        serde_json::from_str(&lab.succeeds(&[&args[..6], &["--output", "json"]].concat())).unwrap();
+    for segment in plan["segments"].as_array().unwrap() {
+        let start = u64::from_str_radix(&segment["mem"].as_str().unwrap()[2..], 16).unwrap();
+        let last = start + segment["memsz"].as_u64().unwrap() - 1;
+        assert!(
+            svg.contains(&format!(">{start:#x}-{last:#x}<")),
+            "{segment}"
+        );
+    }
+    assert!(!lab.path().join("-").exists());
 }
 
 #[test]

@@ -85,7 +85,7 @@ fn status_says_that_every_load_would_fail_there() {
     let root = case("xen-pv-dom0");
     let text = lab.succeeds(&["status", "--root", &root]);
     assert_eq!(text.matches("oops").count(), 1, "{text}");
-    assert!(text.contains("every load would fail: this is a paravirtual (PV) guest of Xen"));
+    assert!(text.contains("blocked:      every load: this is a paravirtual (PV) guest of Xen"));
     assert!(text.contains("crashkernel= goes on Xen's own command line"));
     let status = json(&lab, &["status", "--root", &root]);
     assert_eq!(status["environment"], "Xen guest (PV)");
@@ -125,7 +125,7 @@ fn other_environments_are_told_apart() {
     fs::write(&release, "5.15.90.1-microsoft-standard-WSL2\n").unwrap();
     let ended = lab.run(&plan);
     assert_eq!(ended.code, Some(0), "{ended:?}");
-    assert!(ended.out.contains("this is WSL 2"), "{ended:?}");
+    assert!(ended.err.contains("this is WSL 2"), "{ended:?}");
     fs::write(&release, "4.4.0-19041-Microsoft\n").unwrap();
     assert!(lab.fails(1, &plan).contains("this is WSL 1"));
 
@@ -133,7 +133,7 @@ fn other_environments_are_told_apart() {
     let root = copied(&lab, "bios-512m");
     fs::write(root.join("proc/self/uid_map"), "0 100000 65536\n").unwrap();
     let text = lab.succeeds(&["status", "--root", "m"]);
-    assert!(text.contains("every load would fail: this process runs in a user namespace"));
+    assert!(text.contains("blocked:      every load: this process runs in a user namespace"));
 }
 
 #[test]
@@ -182,13 +182,13 @@ fn kexec_handover_that_is_on_by_default() {
     fs::write(blobs.join("memblock"), "x").unwrap();
     let reason = syscall()["reason"].to_string();
     assert!(reason.contains("preserves memblock"), "{reason}");
-    let text = lab.succeeds(&["status", "--root", "m"]);
+    let text = lab.succeeds(&["status", "-v", "--root", "m"]);
     assert!(text.contains("it preserves memblock"), "{text}");
     let copy = lab.path().join("copy");
     let copy = copy.to_str().unwrap();
     lab.succeeds(&["capture", copy, "--root", "m"]);
     assert!(
-        lab.succeeds(&["status", "--root", copy])
+        lab.succeeds(&["status", "-v", "--root", copy])
             .contains("it preserves memblock")
     );
 }

@@ -134,9 +134,12 @@ fn all_as_planned() {
     only(&lab, &[]);
     let text = lab.succeeds(&["report", "--root", "m"]);
     assert!(
-        text.contains("loaded by rkexec 0.1.0 from 6.1.0-before"),
+        text.starts_with(
+            "as planned\nloaded by rkexec 0.1.0 from kernel 6.1.0-before at 2027-01-15 08:00:00 UTC\n"
+        ),
         "{text}"
     );
+    assert!(text.contains("\n  random seed (RNG_SEED, 0 B)\n"), "{text}");
     assert!(text.contains("default_pmpool {"), "{text}");
     // The blob of the test is one that the program reads.
     assert_eq!(
@@ -152,6 +155,11 @@ fn every_difference_is_named() {
     let lab = arrived();
     lab.write("m/proc/sys/kernel/osrelease", "6.12.0-other\n");
     only(&lab, &[("kernel release", "differs")]);
+    let text = lab.run(&["report", "--root", "m"]).out;
+    assert!(
+        text.starts_with("NOT as planned: kernel release differs\n"),
+        "{text}"
+    );
 
     let lab = arrived();
     lab.write("m/proc/cmdline", "quiet pmpool=0x10000000,0x4000000\n");
@@ -202,11 +210,13 @@ fn a_machine_without_a_record() {
     lab.write(&format!("{SETUP_DATA}/2/data"), "of somebody else");
     let ended = lab.run(&["report", "--root", "m"]);
     assert_eq!(ended.code, Some(1));
-    assert!(ended.out.starts_with("no record"), "{}", ended.out);
-    assert_eq!(
-        ended.err,
-        "rkexec: report failed: this kernel holds no record: rkexec did not load it through kexec_load\n"
-    );
+    assert_eq!(ended.out, "");
+    let err = "rkexec: nothing to check: this kernel was not started by rkexec, \
+               or it was loaded with kexec_file_load\n";
+    assert_eq!(ended.err, err);
+    let more = lab.run(&["report", "--root", "m", "-v"]);
+    assert!(more.out.contains("device tree (DTB, 0x2, "), "{}", more.out);
+    assert_eq!((more.code, &*more.err), (Some(1), err));
     let ended = lab.run(&["report", "--root", "m", "--output", "json"]);
     assert_eq!(ended.code, Some(1));
     let report: Value = serde_json::from_str(&ended.out).unwrap();

@@ -55,7 +55,7 @@ fn no_segment_lies_in_what_the_command_line_takes() {
         (7 * GIB, &Value::from(GIB))
     );
 
-    let text = lab.succeeds(&[&plan[..], &words].concat());
+    let text = lab.run(&[&plan[..], &words].concat()).out;
     assert!(
         text.contains("memmap=1G$7G: the new command line takes it from the next kernel"),
         "{text}"
@@ -110,7 +110,9 @@ fn kexec_file_load_warns_of_what_it_does_not_know() {
         "--syscall",
         "kexec_file_load",
     ];
-    let text = lab().succeeds(&[&plan[..], &["--cmdline", "memmap=1G$7G"]].concat());
+    let text = lab()
+        .run(&[&plan[..], &["--cmdline", "memmap=1G$7G"]].concat())
+        .err;
     assert!(
         text.contains("warning: with kexec_file_load the running kernel places the segments")
             && text.contains("(memmap=1G$7G; first 1c0000000-1ffffffff)"),

@@ -129,8 +129,11 @@ fn names_that_a_terminal_would_obey_are_shown() {
     let copy = format!("copy{ESCAPES}");
     for args in [
         &["memmap"][..],
+        &["memmap", "-v"],
         &["status"],
+        &["status", "-v"],
         &["report"],
+        &["report", "-v"],
         &["plan", &evil, "--reuse-cmdline"],
         &["plan", &evil, "--reuse-cmdline", "--explain"],
         &["plan", &evil, "--cmdline", ESCAPES],
@@ -152,7 +155,10 @@ fn names_that_a_terminal_would_obey_are_shown() {
                 ended.code.is_some_and(|code| code <= 1),
                 "{args:?}: {ended:?}"
             );
-            assert!(!ended.out.is_empty(), "{args:?}: {ended:?}");
+            assert!(
+                !(ended.out.is_empty() && ended.err.is_empty()),
+                "{args:?}: {ended:?}"
+            );
             assert_plain(&ended.out);
             assert_plain(&ended.err);
             if output == "json" {
@@ -165,8 +171,8 @@ fn names_that_a_terminal_would_obey_are_shown() {
     let plan = lab
         .run(&["plan", &evil, "--root", "m", "--reuse-cmdline"])
         .out;
-    let shown = "kernel:    evil\\x1b[2J\\u{9b}31m\\u{202e}x\\x7f\\nkernel: fake, ";
-    assert!(plan.starts_with(shown), "{plan}");
+    let shown = "kernel:    evil\\x1b[2J\\u{9b}31m\\u{202e}x\\x7f\\nkernel: fake (";
+    assert!(plan.contains(&format!("\n{shown}")), "{plan}");
     let lines = plan.lines().filter(|line| line.starts_with("kernel: "));
     assert_eq!(lines.count(), 1, "{plan}");
     let status = lab.run(&["status", "--root", "m"]).out;
@@ -330,7 +336,9 @@ fn links_do_not_lead_out_of_a_captured_machine() {
     lab.write("m/elsewhere/cmdline", "inside=1\n");
     fs::remove_file(&cmdline).unwrap();
     symlink("/elsewhere/cmdline", &cmdline).unwrap();
-    let plan = lab.succeeds(&["plan", "vmlinuz", "--root", "m", "--reuse-cmdline"]);
+    let plan = lab
+        .run(&["plan", "vmlinuz", "--root", "m", "--reuse-cmdline"])
+        .out;
     assert!(plan.contains("inside=1"), "{plan}");
 }
 

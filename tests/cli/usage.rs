@@ -64,17 +64,20 @@ fn options_that_contradict_each_other() {
         (
             &["--syscall", "kexec_file_load", "--mem-min", "16M"],
             "rkexec: planning failed: --mem-min does not work with kexec_file_load: \
-             the running kernel places the segments itself\n",
+             the running kernel places the segments itself\n\
+             hint: leave --mem-min or --syscall kexec_file_load out: only kexec_load can do it\n",
         ),
         (
             &["--syscall", "kexec_file_load", "--memory-map", "firmware"],
             "rkexec: planning failed: --memory-map firmware does not work with kexec_file_load: \
-             the running kernel hands over its own map\n",
+             the running kernel hands over its own map\n\
+             hint: leave --memory-map firmware or --syscall kexec_file_load out: only kexec_load can do it\n",
         ),
         (
             &["--syscall", "kexec_file_load", "--no-digest"],
             "rkexec: planning failed: --no-digest does not work with kexec_file_load: \
-             the running kernel's purgatory always verifies\n",
+             the running kernel's purgatory always verifies\n\
+             hint: leave --no-digest or --syscall kexec_file_load out: only kexec_load can do it\n",
         ),
         (
             &["--include-driver-managed", "virtio_mem"],
@@ -132,9 +135,42 @@ fn help_and_version_are_no_errors() {
     for verb in [
         "load", "plan", "exec", "unload", "status", "memmap", "inspect", "capture", "generate",
     ] {
-        assert!(help.contains(&format!("\n  {verb}")), "{verb}: {help}");
+        assert!(help.contains(&format!("\n  {verb} ")), "{verb}: {help}");
         assert!(lab.succeeds(&[verb, "--help"]).contains("Usage: rkexec"));
     }
+    for group in ["Boot a kernel:", "Crash kernel:", "Look:", "Other:"] {
+        assert!(
+            help.contains(&format!("\n\n{group}\n  ")),
+            "{group}: {help}"
+        );
+    }
+    assert!(!help.contains("Commands:"), "{help}");
+    assert!(
+        help.contains("\nUsage: rkexec [OPTIONS] VERB [ARGUMENTS]\n"),
+        "{help}"
+    );
+    let load = lab.succeeds(&["load", "--help"]);
+    for heading in [
+        "What is loaded",
+        "Command line",
+        "Crash kernel",
+        "Placement and memory map",
+        "For experts",
+        "Device tree and pools",
+        "Options for every verb",
+    ] {
+        assert!(
+            load.contains(&format!("\n{heading}:\n")),
+            "{heading}: {load}"
+        );
+    }
+    // Only --help and --version have no heading of their own.
+    let (_, options) = load.split_once("\nOptions:\n").unwrap();
+    let (plain, _) = options.split_once("\nWhat is loaded:\n").unwrap();
+    let plain = plain
+        .lines()
+        .filter(|line| line.trim_start().starts_with('-'));
+    assert_eq!(plain.count(), 2, "{options}");
     let version = format!("rkexec {}\n", env!("CARGO_PKG_VERSION"));
     assert_eq!(lab.succeeds(&["--version"]), version);
 }
@@ -167,4 +203,27 @@ fn a_serial_port_has_a_name_or_a_number() {
             "{ended:?}"
         );
     }
+}
+
+#[test]
+fn a_verb_of_other_tools_gets_a_tip() {
+    let lab = Lab::new();
+    for (verb, tip) in [
+        (
+            "boot",
+            "\nhint: `rkexec load KERNEL` loads a kernel; `rkexec exec --shutdown` ",
+        ),
+        ("start", "\nhint: `rkexec load KERNEL` "),
+        ("run", "\nhint: `rkexec load KERNEL` "),
+        (
+            "reboot",
+            "\nhint: `rkexec exec --shutdown` stops the services",
+        ),
+        ("stop", "\nhint: `rkexec unload` "),
+        ("list", "\nhint: `rkexec status` "),
+    ] {
+        let err = lab.fails(2, &[verb]);
+        assert!(err.contains(tip), "{verb}: {err}");
+    }
+    assert!(!lab.fails(2, &["frobnicate"]).contains("hint:"));
 }

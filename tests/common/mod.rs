@@ -9,6 +9,7 @@
 )]
 
 pub(crate) mod bzimage;
+pub(crate) mod contract;
 pub(crate) mod elf;
 pub(crate) mod host;
 pub(crate) mod multiboot;

@@ -317,7 +317,7 @@ fn check(
     prop_assert_eq!(&next.cmdline[..], plan.cmdline.as_bstr());
     prop_assert_eq!(&next.initrd, &stream(&wish.initrds));
     prop_assert_eq!(next.seed, request.seed);
-    let kinds: Vec<&str> = plan.setup_data().iter().map(|node| node.kind).collect();
+    let kinds: Vec<&str> = plan.tables().iter().map(|node| node.kind).collect();
     let mut expected = Vec::new();
     if plan.told.len() > 128 {
         expected.push("E820_EXT");
@@ -382,7 +382,7 @@ fn same(a: &Plan<'_>, b: &Plan<'_>) -> Result<(), TestCaseError> {
     prop_assert_eq!(&a.memory_map, &b.memory_map);
     prop_assert_eq!(&a.told, &b.told);
     prop_assert_eq!(&a.excluded, &b.excluded);
-    prop_assert_eq!(a.setup_data(), b.setup_data());
+    prop_assert_eq!(a.tables(), b.tables());
     prop_assert_eq!(&a.warnings, &b.warnings);
     prop_assert_eq!(a.segments().len(), b.segments().len());
     for (a, b) in a.segments().iter().zip(b.segments()) {

@@ -17,7 +17,7 @@ pub mod zero_page;
 use std::borrow::Cow;
 
 use super::x86::{BELOW_FLOOR, FLOOR, FOUR_GIB};
-use super::{BootError, Facts, SetupDataSummary, Tables};
+use super::{BootError, Facts, TableSummary, Tables};
 use crate::abi::x86::setup_data;
 use crate::base::{PAGE_SIZE, PhysRange};
 use crate::host::Host;
@@ -257,14 +257,14 @@ pub(super) fn tables<'a>(
         },
     ];
     let nodes = chain.nodes().iter();
-    let summary = nodes.map(|node| SetupDataSummary {
+    let summary = nodes.map(|node| TableSummary {
         kind: setup_data::type_name(node.kind),
         size: node.data.len(),
     });
     Ok(Tables {
         segments,
         pointer: boot_params.start(),
-        setup_data: summary.collect(),
+        summary: summary.collect(),
         warnings: warning.into_iter().collect(),
     })
 }

@@ -226,7 +226,7 @@ pub(in crate::boot) fn tables<'a>(
                 .to_owned(),
         }],
         pointer: at.start(),
-        setup_data: Vec::new(),
+        summary: Vec::new(),
         warnings: Vec::new(),
     })
 }

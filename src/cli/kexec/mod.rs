@@ -20,8 +20,9 @@ use clap::Args;
 
 use self::request::{Action, Command, ImageType, Load, Run, Then};
 use super::load::Planned;
+use super::render::Detail;
 use super::render::json::PlanJson;
-use super::{Context, exec, hint, load, render, say, say_lines, unload, write_out};
+use super::{Context, exec, hint, load, render, say, say_error, say_lines, unload, write_out};
 use crate::base::Target;
 use crate::host::efi;
 use crate::host::loaded::Loaded;
@@ -29,7 +30,6 @@ use crate::host::security::Security;
 use crate::image::Image;
 use crate::image::linux::Format;
 use crate::image::multiboot::Version;
-use crate::plan::Plan;
 
 pub(super) use self::complete::command as for_completions;
 pub(super) use self::help::man_page;
@@ -86,7 +86,7 @@ pub(super) fn main(context: &Context, arguments: &[OsString]) -> ExitCode {
     let command = match request::read(arguments) {
         Ok(command) => command,
         Err(error) => {
-            say(&format!("rkexec: reading the command line failed: {error}"));
+            say_error(&format!("rkexec: reading the command line failed: {error}"));
             say(&format!("hint: `{} --help` lists the options", called()));
             return ExitCode::from(exit::bad_request(&error));
         }
@@ -98,7 +98,7 @@ pub(super) fn main(context: &Context, arguments: &[OsString]) -> ExitCode {
     };
     let code = carry_out(context, command).unwrap_or_else(|error| {
         let words = context.words;
-        say(&format!("rkexec: {}", words(&format!("{error:#}"))));
+        say_error(&format!("rkexec: {}", words(&format!("{error:#}"))));
         if let Some(hint) = hint(&error) {
             say(&format!("hint: {}", words(&hint)));
         }
@@ -207,12 +207,9 @@ fn load(context: &Context, load: &Load, then: Then, run: &Run) -> anyhow::Result
         for warning in &plan.warnings {
             context.warn(warning);
         }
-        // Each warning is said once, in the words of kexec.
-        let said = Plan {
-            warnings: Vec::new(),
-            ..(**plan).clone()
-        };
-        let text = || render::text::plan(&said, image, &load.kernel, run.debug);
+        // The text has no warnings: they were said above, in the words of kexec.
+        let detail = Detail::of(run.debug, false);
+        let text = || render::text::plan(planned.shown(), detail);
         if run.dry_run {
             let json = || PlanJson {
                 then: Some(then.name()),

@@ -7,6 +7,7 @@ use serde::ser::SerializeMap as _;
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
+pub(in crate::cli) use super::address;
 use super::multiboot;
 use super::stream::{Address, List};
 use crate::base::{PhysRange, Told, bytes};
@@ -16,11 +17,6 @@ use crate::image::{Image, LinuxKernel};
 use crate::layout::Excluded;
 use crate::memory::MemoryMap;
 use crate::plan::{CrashPlan, Plan};
-
-/// An address.
-pub(in crate::cli) fn address(address: u64) -> String {
-    format!("{address:#x}")
-}
 
 /// A plan.
 pub(in crate::cli) struct PlanJson<'a> {
@@ -89,7 +85,7 @@ impl Serialize for PlanJson<'_> {
         fields.serialize_entry("pools", &List(pools))?;
         fields.serialize_entry("schema", &1)?;
         fields.serialize_entry("segments", &List(segments))?;
-        fields.serialize_entry("setup_data", &json!(plan.setup_data()))?;
+        fields.serialize_entry("setup_data", &json!(plan.tables()))?;
         fields.serialize_entry("syscall", &plan.decision())?;
         fields.serialize_entry("target", &plan.target())?;
         if let Some(then) = self.then {

@@ -1,34 +1,40 @@
-//! Text for people.
+//! A plan as text: what is decided first, then the tables.
 
 use std::fmt::Write as _;
-use std::path::Path;
 
-use super::json::xload_names;
-use super::{human, multiboot};
+use super::map::{self, Totals, kind_of};
+use super::table::{self, Table};
+use super::{Detail, address, human, multiboot, range, uki};
 use crate::base::bytes::shown_name;
 use crate::base::printable::inline;
-use crate::base::{Syscall, Target, Told};
-use crate::carry::Capability;
+use crate::base::{Syscall, Target};
 use crate::image::Image;
-use crate::memory::{MemoryMap, Region};
+use crate::image::uki::Uki;
+use crate::load::Files;
 use crate::plan::{CrashPlan, Plan};
+use crate::sys::MappedFile;
+
+/// What prints all of a list that is folded.
+const EXPLAIN: &str = "rkexec plan --explain";
+
+/// A plan, and what it was made from.
+#[derive(Clone, Copy)]
+pub(in crate::cli) struct Shown<'a> {
+    pub(in crate::cli) plan: &'a Plan<'a>,
+    pub(in crate::cli) image: &'a Image<'a>,
+    /// The UKI that the image came in.
+    pub(in crate::cli) uki: Option<&'a Uki<'a>>,
+    pub(in crate::cli) files: &'a Files,
+}
 
 /// After a load: one line, with `verbose` the whole plan.
-pub(in crate::cli) fn loaded(
-    plan: &Plan<'_>,
-    image: &Image<'_>,
-    kernel: &Path,
-    verbose: bool,
-) -> String {
+pub(in crate::cli) fn loaded(shown: Shown<'_>, verbose: bool) -> String {
     let mut out = if verbose {
-        self::plan(plan, image, kernel, false)
+        self::plan(shown, Detail::Short) + "\n"
     } else {
         String::new()
     };
-    let release = match image {
-        Image::Linux(image) => image.release().unwrap_or("a kernel without a version"),
-        Image::Multiboot(image) => multiboot::title(image),
-    };
+    let Shown { plan, image, .. } = shown;
     let _ = writeln!(
         out,
         "{} {} through {}: {}",
@@ -36,259 +42,231 @@ pub(in crate::cli) fn loaded(
             Target::Normal => "loaded",
             Target::Crash => "armed with",
         },
-        inline(release),
+        inline(name(image)),
         plan.syscall(),
         plan.reason
     );
     out
 }
 
+/// What the kernel is called.
+pub(super) fn name<'a>(image: &Image<'a>) -> &'a str {
+    match image {
+        Image::Linux(image) => image.release().unwrap_or("a kernel without a version"),
+        Image::Multiboot(image) => multiboot::title(image),
+    }
+}
+
 /// The whole plan.
-pub(in crate::cli) fn plan(
-    plan: &Plan<'_>,
-    image: &Image<'_>,
-    kernel: &Path,
-    explain: bool,
-) -> String {
-    let mut out = String::new();
-    let what = match image {
-        Image::Linux(linux) => {
-            let (major, minor) = linux.protocol();
-            let release = linux.release().unwrap_or("of unknown version");
-            let format = linux.format_name();
-            let entered = if linux.is_32_bit() {
-                ", entered in 32-bit mode"
-            } else {
-                ""
-            };
-            format!("{release} ({format}, protocol {major}.{minor:02}{entered})")
-        }
-        Image::Multiboot(image) => format!("no Linux ({})", image.format_name()),
-    };
-    let _ = writeln!(out, "kernel:    {}, {}", shown_name(kernel), inline(&what));
-    let _ = writeln!(out, "cmdline:   {}", plan.cmdline);
-    let _ = writeln!(
-        out,
-        "syscall:   {}, because: {}",
-        plan.syscall(),
-        plan.reason
-    );
-    match plan.entry() {
-        Some(entry) => {
-            let _ = writeln!(out, "entry:     {entry:#x} (purgatory)");
-            let _ = writeln!(out, "\nsegments ({} of memory):", human(plan.total_size()));
-            for segment in plan.segments() {
-                let size = human(segment.mem.size());
-                let _ = writeln!(
-                    out,
-                    "  {}  {size:>10}  {}",
-                    segment.mem,
-                    segment.role.name()
-                );
-                if explain {
-                    let _ = writeln!(
-                        out,
-                        "      {}; {} of its bytes are given",
-                        segment.rule,
-                        segment.buf.len()
-                    );
-                }
-            }
-        }
-        None => out.push_str("segments:  placed by the running kernel\n"),
-    }
-    if let Some(why) = plan.empty_initrd {
-        let _ = writeln!(out, "initrd:    an empty one, because: {why}");
-    }
-    if !plan.setup_data().is_empty() {
-        let nodes: Vec<String> = plan
-            .setup_data()
-            .iter()
-            .map(|node| format!("{} ({} bytes)", node.kind, node.size))
-            .collect();
-        let _ = writeln!(out, "\nsetup_data: {}", nodes.join(", "));
-    }
+pub(in crate::cli) fn plan(shown: Shown<'_>, detail: Detail) -> String {
+    let plan = shown.plan;
+    let mut out = summary(shown, detail);
+    out.push_str(&segments(plan, detail));
     if let Some(crash) = &plan.crash {
         out.push_str(&self::crash(plan, crash));
     }
-    if !plan.pools.is_empty() {
-        out.push_str("\npools:\n");
-        for planned in &plan.pools {
-            let pool = &planned.pool;
-            let _ = writeln!(
-                out,
-                "  {}  {:>10}  {}, bitmap at {:#x}, from {}; protection {}, because: {}",
-                pool.range(),
-                human(pool.range().size()),
-                inline(pool.name()),
-                pool.bitmap(),
-                planned.origin,
-                planned.protection,
-                planned.reason
-            );
-        }
-    }
-    if explain {
-        out.push_str("\nmemory map, and what the next kernel is told:\n");
-        out.push_str(&memory_map(&plan.memory_map));
-    } else {
-        out.push_str("\nthe next kernel's memory map:\n");
-        for (range, kind) in &plan.told {
-            let _ = writeln!(out, "  {range}  {:>10}  {kind}", human(range.size()));
-        }
-    }
+    out.push_str(&pools(plan));
+    let all = detail > Detail::Short;
+    let told = plan.told.iter();
+    let told: Vec<_> = told
+        .map(|(range, kind)| (*range, kind_of(*kind, detail)))
+        .collect();
+    out.push_str("\nmemory map of the next kernel:\n");
+    out.push_str(&table::ranges(&told, all, EXPLAIN));
     if !plan.excluded.is_empty() {
-        out.push_str("\nkept free of segments:\n");
-        for excluded in &plan.excluded {
-            let size = human(excluded.range.size());
-            let _ = writeln!(
-                out,
-                "  {}  {size:>10}  {}: {}",
-                excluded.range,
-                inline(&excluded.name),
-                excluded.reason
-            );
-        }
+        let excluded = plan.excluded.iter();
+        let excluded: Vec<_> = excluded
+            .map(|kept| {
+                let what = format!("{}: {}", inline(&kept.name), kept.reason);
+                (kept.range, what)
+            })
+            .collect();
+        out.push_str("\nRAM on which nothing is loaded:\n");
+        out.push_str(&table::ranges(&excluded, all, EXPLAIN));
     }
-    for warning in &plan.warnings {
-        let _ = writeln!(out, "\nwarning: {}", inline(warning));
+    if all {
+        out.push_str("\nevery range of this machine:\n");
+        out.push_str(&map::memory_map(&plan.memory_map, detail));
     }
     out
+}
+
+/// The answer in one line, and below it from what, how, and how much RAM.
+fn summary(shown: Shown<'_>, detail: Detail) -> String {
+    let Shown {
+        plan,
+        image,
+        uki,
+        files,
+    } = shown;
+    let mut out = format!(
+        "can be loaded: {}, {}, through {}{}\n",
+        inline(name(image)),
+        match plan.target() {
+            Target::Normal => "for exec",
+            Target::Crash => "as the crash kernel",
+        },
+        plan.syscall(),
+        match plan.warnings.len() {
+            0 => String::new(),
+            1 => " (1 warning)".to_owned(),
+            count => format!(" ({count} warnings)"),
+        }
+    );
+    let mut line = |name: &str, value: &str| {
+        let _ = writeln!(out, "{name:<10} {value}");
+    };
+    let sized = |file: &MappedFile| human(file.bytes().len() as u64);
+    let kernel = shown_name(files.kernel.path());
+    line(
+        "kernel:",
+        &format!("{kernel} ({}, {})", sized(&files.kernel), format_of(image)),
+    );
+    if let Some(profile) = uki.and_then(uki::chosen) {
+        line("profile:", &profile);
+    }
+    let loads = [
+        ("initrd:", &files.initrds),
+        ("addon:", &files.addons),
+        ("module:", &files.modules),
+    ];
+    for (mut name, files) in loads {
+        for file in files {
+            line(
+                name,
+                &format!("{} ({})", shown_name(file.path()), sized(file)),
+            );
+            name = "";
+        }
+    }
+    if let Some(why) = plan.empty_initrd {
+        line("initrd:", &format!("an empty one, because: {why}"));
+    }
+    line("cmdline:", &plan.cmdline.to_string());
+    let totals = Totals::of(&plan.memory_map, &plan.told);
+    line("RAM:", &totals.to_string());
+    let reason = &plan.reason;
+    line(
+        "syscall:",
+        &format!("{}, because: {reason}", plan.syscall()),
+    );
+    if let Some(entry) = plan.entry() {
+        line("entry:", &format!("{} (purgatory)", address(entry)));
+    }
+    let passed = plan.tables().iter();
+    let passed: Vec<String> = passed
+        .map(|node| match detail {
+            Detail::Short => setup_data(node.kind).to_owned(),
+            _ => format!(
+                "{} ({}, {})",
+                setup_data(node.kind),
+                node.kind,
+                human(node.size as u64)
+            ),
+        })
+        .collect();
+    if !passed.is_empty() {
+        line("passed on:", &passed.join(", "));
+    }
+    out
+}
+
+/// The format of the kernel's file.
+fn format_of(image: &Image<'_>) -> String {
+    let linux = match image {
+        Image::Linux(linux) => linux,
+        Image::Multiboot(image) => return image.format_name(),
+    };
+    let (major, minor) = linux.protocol();
+    let entered = if linux.is_32_bit() {
+        ", entered in 32-bit mode"
+    } else {
+        ""
+    };
+    format!(
+        "{}, protocol {major}.{minor:02}{entered}",
+        linux.format_name()
+    )
+}
+
+/// What a node of setup_data is for, by the name of its type.
+pub(in crate::cli) fn setup_data(kind: &str) -> &str {
+    match kind {
+        "NONE" => "record for rkexec report",
+        "E820_EXT" => "rest of the memory map",
+        "DTB" => "device tree",
+        "EFI" => "EFI tables",
+        "RNG_SEED" => "random seed",
+        "INDIRECT" => "protection of a pool",
+        "KEXEC_KHO" => "Kexec Handover",
+        other => other,
+    }
+}
+
+/// What is loaded where; explained, also by which rule.
+fn segments(plan: &Plan<'_>, detail: Detail) -> String {
+    if plan.entry().is_none() {
+        return "segments:  placed by the running kernel\n".to_owned();
+    }
+    let mut table = Table::new([false, true, false]);
+    for segment in plan.segments() {
+        let role = segment.role.name().to_owned();
+        table.push([range(segment.mem), human(segment.mem.size()), role]);
+    }
+    let mut out = format!("\nsegments ({} of memory):\n", human(plan.total_size()));
+    for (line, segment) in table.lines().zip(plan.segments()) {
+        let _ = writeln!(out, "  {line}");
+        if detail > Detail::Short {
+            let bytes = segment.buf.len() as u64;
+            let rest = if bytes < segment.mem.size() {
+                format!("; {} of it are loaded, the rest is zero", human(bytes))
+            } else {
+                String::new()
+            };
+            let _ = writeln!(out, "      {}{rest}", segment.rule);
+        }
+    }
+    out
+}
+
+fn pools(plan: &Plan<'_>) -> String {
+    if plan.pools.is_empty() {
+        return String::new();
+    }
+    let mut table = Table::new([false, true, false]);
+    for planned in &plan.pools {
+        let (pool, reason) = (&planned.pool, &planned.reason);
+        let what = format!(
+            "{}, bitmap at {}, from {}; protection {}, because: {reason}",
+            inline(pool.name()),
+            address(pool.bitmap()),
+            planned.origin,
+            planned.protection,
+        );
+        table.push([range(pool.range()), human(pool.range().size()), what]);
+    }
+    format!("\npools:\n{}", table.text())
 }
 
 /// What makes it a crash kernel.
 fn crash(plan: &Plan<'_>, crash: &CrashPlan) -> String {
     let reserved = &crash.reservation;
-    let mut out = format!(
-        "\ncrash kernel: in {} ({} reserved)\n",
-        reserved.target,
-        human(reserved.target.size())
-    );
     let dumped: u64 = crash.dump.iter().map(|range| range.size()).sum();
-    let _ = writeln!(
-        out,
-        "  its dump holds {} of RAM in {} ranges",
+    let update = match (plan.syscall(), crash.hotplug) {
+        (Syscall::KexecLoad, Some((flag, _))) => format!(
+            "the running kernel updates elfcorehdr when memory or CPUs change \
+             ({flag}), so purgatory does not check it"
+        ),
+        (Syscall::KexecLoad, None) => "the running kernel does not update elfcorehdr: \
+             load again when memory or CPUs change"
+            .to_owned(),
+        (Syscall::KexecFileLoad, _) => "the running kernel makes elfcorehdr".to_owned(),
+    };
+    format!(
+        "\ncrash kernel:\n  it runs in {} ({} reserved)\n  its dump holds {} of RAM in {} ranges\n  {update}\n",
+        range(reserved.target),
+        human(reserved.target.size()),
         human(dumped),
         crash.dump.len()
-    );
-    let _ = match (plan.syscall(), crash.hotplug) {
-        (Syscall::KexecLoad, Some((flag, _))) => writeln!(
-            out,
-            "  the kernel updates elfcorehdr itself when memory or CPUs come and go ({flag}); \
-             purgatory does not verify it for that"
-        ),
-        (Syscall::KexecLoad, None) => writeln!(
-            out,
-            "  the kernel does not update elfcorehdr: load again when memory or CPUs come or go"
-        ),
-        (Syscall::KexecFileLoad, _) => {
-            writeln!(out, "  elfcorehdr is made by the running kernel")
-        }
-    };
-    out
-}
-
-/// The reconciled map: a line for each region, and who says so and why.
-pub(in crate::cli) fn memory_map(map: &MemoryMap) -> String {
-    let mut out = String::new();
-    for region in map.regions() {
-        let size = human(region.range.size());
-        let _ = writeln!(
-            out,
-            "  {}  {size:>10}  {:<24} -> {:<32} segments: {}",
-            region.range,
-            kind(region),
-            told(region.told),
-            region.placement.name()
-        );
-        let _ = writeln!(
-            out,
-            "      {} [{}]",
-            region.reason,
-            inline(&region.sources.lines().join("; "))
-        );
-    }
-    out
-}
-
-fn kind(region: &Region) -> String {
-    match region.kind.driver() {
-        Some(driver) => format!("{} ({})", region.kind.name(), inline(driver)),
-        None => region.kind.name().to_owned(),
-    }
-}
-
-fn told(kind: Option<Told>) -> String {
-    kind.map_or_else(|| "(absent)".to_owned(), |kind| kind.to_string())
-}
-
-/// What a kernel file is.
-pub(in crate::cli) fn image(image: &Image<'_>) -> String {
-    let image = match image {
-        Image::Linux(image) => image,
-        Image::Multiboot(image) => return multiboot::text(image),
-    };
-    let geometry = &image.geometry;
-    let (major, minor) = image.protocol();
-    let mut out = String::new();
-    let mut line = |name: &str, value: String| {
-        let _ = writeln!(out, "{name:<14} {}", inline(&value));
-    };
-    let machine = if image.is_32_bit() {
-        "x86, entered in 32-bit mode"
-    } else {
-        "x86_64"
-    };
-    line("format:", format!("{} ({machine})", image.format_name()));
-    line("version:", image.version.unwrap_or("unknown").to_owned());
-    line("protocol:", format!("{major}.{minor:02}"));
-    line("alignment:", human(geometry.align));
-    line("init_size:", human(geometry.size));
-    line("pref_address:", format!("{:#x}", geometry.floor));
-    let relocatable = if geometry.fixed { "no" } else { "yes" };
-    line("relocatable:", relocatable.to_owned());
-    line("cmdline_size:", format!("{} bytes", image.cmdline_limit));
-    line("xloadflags:", xload_names(image).join(" "));
-    line("kernel:", human(image.loaded_size()));
-    if image.behind > 0 {
-        let behind = human(image.behind as u64);
-        line("behind it:", format!("{behind} that are not loaded"));
-    }
-    line(
-        "payload:",
-        format!(
-            "{}, {}",
-            human(image.payload.len() as u64),
-            image.compression()
-        ),
-    );
-    out
-}
-
-/// What the kernel in an image can do: lines behind those of [`image`].
-pub(in crate::cli) fn capability(capability: &Capability) -> String {
-    let mut out = String::new();
-    let mut line = |name: &str, value: String| {
-        let _ = writeln!(out, "{name:<14} {}", inline(&value));
-    };
-    line(
-        "unpacked:",
-        match &capability.unpacked {
-            Ok(size) => human(*size as u64),
-            Err(error) => format!("unknown: {error}"),
-        },
-    );
-    line(
-        "setup_data:",
-        match capability.setup_type_max {
-            Some(max) => format!("types up to {max:#x}"),
-            None => "unknown: no kernel_info".to_owned(),
-        },
-    );
-    out.push_str("config:\n");
-    for (symbol, fact) in capability.facts() {
-        let (value, from) = (fact.value.name(), &fact.read_from);
-        let _ = writeln!(out, "  {symbol:<22} {value:<8} ({})", inline(from));
-    }
-    out
+    )
 }

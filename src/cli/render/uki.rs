@@ -47,12 +47,9 @@ pub(in crate::cli) fn text(uki: &Uki<'_>, kernel: &LinuxKernel<'_>) -> String {
     out
 }
 
-/// For people: which parts a plan takes.
-pub(in crate::cli) fn chosen(uki: &Uki<'_>) -> String {
-    match uki.chosen {
-        Some(number) => format!("profile:   {}\n", profile(uki, number)),
-        None => String::new(),
-    }
+/// For people: the profile whose parts a plan takes.
+pub(super) fn chosen(uki: &Uki<'_>) -> Option<String> {
+    uki.chosen.map(|number| profile(uki, number))
 }
 
 /// For programs.
