@@ -67,6 +67,27 @@ impl MemoryKind {
         }
     }
 
+    /// What it is called for people: in the words of /proc/iomem where it has some.
+    #[must_use]
+    pub fn in_words(&self) -> String {
+        match self {
+            Self::Ram => "System RAM".to_owned(),
+            Self::HotAddedRam => "System RAM (hot-added)".to_owned(),
+            Self::DriverManaged(driver) => format!("System RAM ({driver})"),
+            Self::PersistentMemory => Told::PMEM.name().to_owned(),
+            Self::PersistentMemoryLegacy => Told::PRAM.name().to_owned(),
+            Self::Reserved => Told::RESERVED.name().to_owned(),
+            Self::AcpiTables => Told::ACPI.name().to_owned(),
+            Self::AcpiNvs => Told::NVS.name().to_owned(),
+            Self::Unusable => Told::UNUSABLE.name().to_owned(),
+            Self::SoftReserved => Told::SOFT_RESERVED.name().to_owned(),
+            Self::Unknown => "Unknown E820 type".to_owned(),
+            Self::Withheld => "System RAM (not used)".to_owned(),
+            Self::EfiTables => "EFI tables".to_owned(),
+            Self::Pool(name) => format!("pool {name}"),
+        }
+    }
+
     /// The driver, where there is one.
     #[must_use]
     pub fn driver(&self) -> Option<&str> {
@@ -567,12 +588,12 @@ fn judge(
             ..never(
                 MemoryKind::of(kind),
                 Some(kind),
-                "RAM by a wish of this boot only; the firmware says otherwise",
+                "RAM only by memmap= of this boot; the firmware says otherwise",
             )
         },
         (Some(Class::Ram), None) => {
             let (kind, placement, reason) = if added {
-                let reason = "RAM added since boot: segments go there only when nothing else fits";
+                let reason = "RAM added since boot: used for segments only if nothing else fits";
                 (MemoryKind::HotAddedRam, Placement::LastChoice, reason)
             } else {
                 (MemoryKind::Ram, Placement::Allowed, "RAM")
@@ -590,10 +611,10 @@ fn judge(
             let (told, reason) = if included.contains(driver) {
                 (
                     Some(Told::RAM),
-                    "driver-managed, handed over as RAM as asked for",
+                    "passed on as RAM by --include-driver-managed",
                 )
             } else {
-                let reason = "driver-managed: its driver finds it again in the next kernel";
+                let reason = "not passed on as RAM: its driver adds it again after boot";
                 (holder.filter(|kind| !kind.is_ram()).or(other), reason)
             };
             Verdict {
@@ -604,16 +625,18 @@ fn judge(
         (Some(Class::Typed(Told::RESERVED)), Some(kind)) => never(
             MemoryKind::of(kind),
             Some(kind),
-            "not RAM: kept as the firmware calls it",
+            "not RAM: same type as in the firmware's map",
         ),
         (Some(Class::Typed(Told::RESERVED)), None) if firmware.is_some() => never(
             MemoryKind::Reserved,
             Some(Told::RESERVED),
-            "RAM by the firmware, reserved by the running kernel since",
+            "reserved by the running kernel; RAM in the firmware's map",
         ),
-        (Some(Class::Typed(kind)), _) => {
-            never(MemoryKind::of(*kind), Some(*kind), "not RAM: kept as it is")
-        }
+        (Some(Class::Typed(kind)), _) => never(
+            MemoryKind::of(*kind),
+            Some(*kind),
+            "not RAM: same type as in the running kernel",
+        ),
         (Some(Class::Unknown), other) => {
             let kind = other
                 .or(boot.filter(|kind| !kind.is_ram()))
@@ -621,26 +644,31 @@ fn judge(
             never(
                 MemoryKind::Unknown,
                 Some(kind),
-                "unknown type: kept as it is",
+                "unknown type: passed on as it is",
             )
         }
         (None, Some(kind)) => never(
             MemoryKind::of(kind),
             Some(kind),
-            "not RAM: kept as the firmware calls it",
+            "not RAM: same type as in the firmware's map",
         ),
         (None, None) if firmware.is_some() => never(
             MemoryKind::Withheld,
             None,
-            "RAM by the firmware, not used by the running kernel: withheld \
-             (--memory-map firmware hands it over)",
+            "unused RAM (mem=?): passed on only with --memory-map firmware",
         ),
         // The boot e820 alone: the kernel or the firmware dropped the entry since.
         (None, None) => match boot.map(publishable) {
-            Some(kind) if !kind.is_ram() => {
-                never(MemoryKind::of(kind), Some(kind), "not RAM: kept as at boot")
-            }
-            _ => never(MemoryKind::Withheld, None, "RAM at boot only: gone since"),
+            Some(kind) if !kind.is_ram() => never(
+                MemoryKind::of(kind),
+                Some(kind),
+                "not RAM: same type as at boot",
+            ),
+            _ => never(
+                MemoryKind::Withheld,
+                None,
+                "was RAM at boot, was removed since: not passed on",
+            ),
         },
     }
 }

@@ -102,7 +102,7 @@ fn what_belongs_to_linux_is_refused_with_the_way_out() {
     let module = lab.fails(2, &[&plan[..], &["vmlinuz", "--module", "initrd"]].concat());
     assert_eq!(
         module,
-        "rkexec: planning failed: --module is for multiboot kernels, and this is a Linux, which takes --initrd\n"
+        "rkexec: planning failed: --module works only with multiboot kernels (Xen), and this is a Linux kernel: use --initrd FILE\n"
     );
     let missing = lab.fails(
         1,

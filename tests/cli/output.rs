@@ -173,7 +173,7 @@ fn explain_says_why() {
     let (short, explained, full) = (plan(&[]), plan(&["--explain"]), plan(&["-v"]));
     for line in [
         "0x48000000-0x5fffffff        384 MiB  System RAM (kmem)           Persistent (legacy)  no    [5]\n",
-        "[5] driver-managed: its driver finds it again in the next kernel\n",
+        "[5] not passed on as RAM: its driver adds it again after boot\n",
         "      highest place at or above pref_address 0x1000000, aligned to kernel_alignment 0x200000, of init_size bytes; 64 KiB of it are loaded, the rest is zero\n",
     ] {
         assert!(explained.contains(line), "{line}: {explained}");
@@ -465,7 +465,7 @@ fn documentation_from_the_parsers_definitions() {
     assert!(page.contains("\\-\\-reuse\\-cmdline"), "{page}");
     assert_eq!(
         lab.fails(2, &["generate", "man", "nothing"]),
-        "rkexec: unknown verb \"nothing\": rkexec --help lists them\n"
+        "rkexec: generate failed: unknown verb \"nothing\"; rkexec --help lists the verbs\n"
     );
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let script = lab.succeeds(&["generate", "completions", shell]);
