@@ -8,7 +8,7 @@ use crate::sys::MappedFile;
 #[must_use]
 pub fn warnings(files: &[MappedFile], initrds: &[&[u8]]) -> Vec<String> {
     let warning = |initrd: &&[u8]| {
-        let file = super::whole(initrd, files);
+        let file = super::call::whole(initrd, files);
         let flaw = match file {
             Some(file) => whole::check_sparse(initrd, |at| file.data_from(at)),
             None => whole::check(initrd),

@@ -537,3 +537,43 @@ fn an_error_that_nobody_reads_keeps_its_exit_code() {
     let ended = lab.command(&["inspect", "missing"]).stderr(writer).output();
     assert_eq!(ended.unwrap().status.code(), Some(1));
 }
+
+/// What a command writes to a terminal.
+fn on_a_terminal(lab: &Lab, args: &str, environment: &[(&str, &str)]) -> String {
+    let program = env!("CARGO_BIN_EXE_rkexec");
+    let mut script = Command::new("script");
+    script
+        .args(["-q", "-c", &format!("{program} {args}"), "/dev/null"])
+        .current_dir(lab.path())
+        .env_remove("NO_COLOR")
+        .env("TERM", "xterm")
+        .env("SHELL", "/bin/sh")
+        .envs(environment.iter().copied())
+        .stdin(std::process::Stdio::null());
+    String::from_utf8(script.output().unwrap().stdout).unwrap()
+}
+
+#[test]
+fn warnings_hints_and_errors_are_coloured_on_a_terminal() {
+    let lab = Lab::new();
+    let root = captured("bios-512m");
+    let args = format!("plan vmlinuz --root {root}");
+    let warning = "rkexec: \u{1b}[1m\u{1b}[33mwarning:\u{1b}[0m the command line is empty";
+    let shown = on_a_terminal(&lab, &args, &[]);
+    assert!(shown.contains(warning), "{shown:?}");
+    for environment in [("NO_COLOR", "1"), ("TERM", "dumb")] {
+        let shown = on_a_terminal(&lab, &args, &[environment]);
+        assert!(shown.contains("rkexec: warning: the command"), "{shown:?}");
+        assert!(!shown.contains('\u{1b}'), "{shown:?}");
+    }
+    // On standard output, and each stream by itself.
+    let args = format!("status --root {root}");
+    let hint = "  \u{1b}[1m\u{1b}[36mhint:\u{1b}[0m boot with";
+    let shown = on_a_terminal(&lab, &args, &[]);
+    assert!(shown.contains(hint), "{shown:?}");
+    let shown = on_a_terminal(&lab, &format!("{args} | cat"), &[]);
+    assert!(shown.contains("  hint: boot with"), "{shown:?}");
+    let error = "\u{1b}[1m\u{1b}[31mrkexec:\u{1b}[0m opening the file failed";
+    let shown = on_a_terminal(&lab, "inspect missing", &[]);
+    assert!(shown.contains(error), "{shown:?}");
+}

@@ -73,7 +73,8 @@ pub(in crate::cli) fn plan(shown: Shown<'_>, detail: Detail) -> String {
         .collect();
     out.push_str("\nmemory map of the next kernel:\n");
     out.push_str(&table::ranges(&told, all, EXPLAIN));
-    if !plan.excluded.is_empty() {
+    // With kexec_file_load the running kernel decides.
+    if plan.entry().is_some() && !plan.excluded.is_empty() {
         let excluded = plan.excluded.iter();
         let excluded: Vec<_> = excluded
             .map(|kept| {
@@ -206,7 +207,7 @@ pub(in crate::cli) fn setup_data(kind: &str) -> &str {
 /// What is loaded where; explained, also by which rule.
 fn segments(plan: &Plan<'_>, detail: Detail) -> String {
     if plan.entry().is_none() {
-        return "segments:  placed by the running kernel\n".to_owned();
+        return "\nsegments: placed by the running kernel\n".to_owned();
     }
     let mut table = Table::new([false, true, false]);
     for segment in plan.segments() {
