@@ -415,21 +415,17 @@ fn reboot_has_causes_of_its_own() {
 #[test]
 fn errors_read_what_failed_why() {
     let disabled = |s: &mut Security, _: &mut Loaded| s.load_disabled = Some(true);
-    with(
-        Syscall::KexecFileLoad,
-        Target::Normal,
-        disabled,
-        |attempt| {
-            let made = SysError::failed(&facts, Errno::new(libc::EPERM)).to_string();
-            assert_eq!(
-                made,
-                "kexec_file_load failed: loading and unloading are switched off \
+    with(Syscall::KexecFileLoad, Target::Normal, disabled, |facts| {
+        let made = SysError::failed(&facts, Errno::new(libc::EPERM)).to_string();
+        assert_eq!(
+            made,
+            "kexec_file_load failed: loading and unloading are switched off \
              (kernel.kexec_load_disabled = 1) (EPERM)"
-            );
-            let not_made = SysError::forbidden(&facts).unwrap();
-            assert_eq!(
-                not_made.to_string(),
-                "load failed: loading and unloading are switched off \
+        );
+        let not_made = SysError::forbidden(&facts).unwrap();
+        assert_eq!(
+            not_made.to_string(),
+            "load failed: loading and unloading are switched off \
              (kernel.kexec_load_disabled = 1) (the system call was not made)"
         );
         assert!(not_made.hint().unwrap().contains("reboot"));
