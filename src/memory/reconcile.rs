@@ -279,3 +279,6 @@ fn firmware_types(
 #[cfg(test)]
 #[path = "reconcile_tests.rs"]
 mod tests;
+#[cfg(test)]
+#[path = "reconcile_efi_tests.rs"]
+mod efi_tests;
