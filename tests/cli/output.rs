@@ -568,11 +568,11 @@ fn warnings_hints_and_errors_are_coloured_on_a_terminal() {
     }
     // On standard output, and each stream by itself.
     let args = format!("status --root {root}");
-    let hint = "  \u{1b}[1m\u{1b}[36mhint:\u{1b}[0m boot with";
+    let hint = "  \u{1b}[1m\u{1b}[36mhint:\u{1b}[0m add crashkernel=";
     let shown = on_a_terminal(&lab, &args, &[]);
     assert!(shown.contains(hint), "{shown:?}");
     let shown = on_a_terminal(&lab, &format!("{args} | cat"), &[]);
-    assert!(shown.contains("  hint: boot with"), "{shown:?}");
+    assert!(shown.contains("  hint: add crashkernel="), "{shown:?}");
     let error = "\u{1b}[1m\u{1b}[31mrkexec:\u{1b}[0m opening the file failed";
     let shown = on_a_terminal(&lab, "inspect missing", &[]);
     assert!(shown.contains(error), "{shown:?}");
