@@ -196,7 +196,7 @@ fn main() -> Step {
         .collect();
     let request = Request {
         entry: 0,
-        boot_params: 0,
+        argument: 0,
         mode: Mode::Long,
         serial_port: None,
         sha_ni: false,

@@ -11,6 +11,7 @@ use std::collections::BTreeSet;
 use rkexec::abi::x86::boot_params::BootParams;
 use rkexec::abi::x86::setup_data::{SETUP_DTB, SetupData};
 use rkexec::base::Told;
+use rkexec::boot::linux_x86::taken;
 use rkexec::carry::Report;
 use rkexec::carry::pool::Pool;
 use rkexec::carry::pool_node::{pools_of, put_pool};
@@ -28,7 +29,6 @@ use rkexec::image::uki::{Addon, Uki};
 use rkexec::image::{self, Contents, Found, bzimage, initramfs, vmlinux, whole};
 use rkexec::kconfig::{KernelConfig, Symbol};
 use rkexec::memory::{MapPolicy, MemoryMap, Placement};
-use rkexec::plan::taken;
 use rkexec::vmcore::Vmcore;
 
 /// Where the chain of the target `chain` lies: any page will do.
@@ -214,14 +214,14 @@ pub(crate) fn bzimage(data: &[u8]) -> bool {
     let Ok(Some(image)) = parsed else {
         return false;
     };
-    let kernel = image.loads[0].bytes;
+    let kernel = &image.loads[0].bytes;
     // What the header says is the kernel: no byte in front of it, and maybe some behind.
     assert!(data.as_ptr_range().end >= kernel.as_ptr_range().end);
     assert!(!kernel.is_empty() && kernel.len() < image.file.len());
     assert!(image.payload.len() <= kernel.len());
-    assert!(u64::from(image.header.init_size.get()) >= kernel.len() as u64);
-    assert!(image.header.kernel_alignment.get().is_power_of_two());
-    assert!(image.cmdline_limit() > 0);
+    assert!(image.geometry.size >= kernel.len() as u64);
+    assert!(image.geometry.align.is_power_of_two());
+    assert!(image.cmdline_limit > 0);
     assert!(image.protocol() >= (2, 10));
     assert!(data.starts_with(image.file) && image.file.len() + image.behind == data.len());
     assert!(!image.is_32_bit() || !image.reaches_above_4g());
@@ -270,9 +270,9 @@ pub(crate) fn vmlinux(data: &[u8]) -> bool {
         assert!(!load.bytes.is_empty() && load.offset >= end && load.offset % 4096 == 0);
         end = load.offset + load.bytes.len() as u64;
     }
-    assert!(end <= u64::from(image.header.init_size.get()));
+    assert!(end <= image.geometry.size);
     assert!(image.loads[0].offset == 0 && image.entry < end);
-    assert!(image.release().is_some() && image.cmdline_limit() > 0);
+    assert!(image.release().is_some() && image.cmdline_limit > 0);
     true
 }
 

@@ -14,6 +14,7 @@ pub mod fdt;
 pub mod host;
 pub mod image;
 pub mod kconfig;
+pub mod layout;
 pub mod load;
 pub mod memory;
 pub mod plan;

@@ -22,12 +22,12 @@ pub const VERIFY: u64 = VERIFY_OFFSET;
 /// In which state of the CPU the next kernel is entered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// Long mode, as Linux wants it: RSI holds `boot_params`.
+    /// Long mode, as Linux wants it: RSI holds the argument.
     Long,
     /// 32-bit protected mode without paging, as the 32-bit entry of Linux wants it:
-    /// ESI holds `boot_params`. The image itself must lie below 4 GiB, too.
+    /// ESI holds the argument. The image itself must lie below 4 GiB, too.
     Protected,
-    /// The same mode as Multiboot wants it: EBX holds `boot_params`.
+    /// The same mode as Multiboot wants it: EBX holds the argument.
     Multiboot {
         /// What EAX holds.
         eax: u32,
@@ -39,8 +39,9 @@ pub enum Mode {
 pub struct Request {
     /// Entry point of the next kernel, physical.
     pub entry: u64,
-    /// Physical address of boot_params, or of the multiboot information.
-    pub boot_params: u64,
+    /// What a register holds at the entry: the physical address of the kernel's first
+    /// table.
+    pub argument: u64,
     /// In which state the kernel is entered.
     pub mode: Mode,
     /// First I/O port of a 16550 to print failures on.
@@ -98,7 +99,7 @@ pub fn image(request: &Request, digests: &[(PhysRange, Digest)]) -> Result<Vec<u
 
 /// The address in the request that 32 bits do not hold.
 fn above_four_gib(request: &Request) -> Option<u64> {
-    [request.entry, request.boot_params]
+    [request.entry, request.argument]
         .into_iter()
         .find(|address| u32::try_from(*address).is_err())
 }
@@ -129,7 +130,7 @@ fn block(request: &Request, digests: &[(PhysRange, Digest)]) -> Vec<u8> {
     block.extend(abi::ABI_VERSION.to_le_bytes());
     block.extend(flags.to_le_bytes());
     block.extend(request.entry.to_le_bytes());
-    block.extend(request.boot_params.to_le_bytes());
+    block.extend(request.argument.to_le_bytes());
     block.extend(request.serial_port.unwrap_or(0).to_le_bytes());
     block.extend(0_u16.to_le_bytes());
     block.extend(count.to_le_bytes());
@@ -151,7 +152,7 @@ mod tests {
     fn request() -> Request {
         Request {
             entry: 0x1_0020_0200,
-            boot_params: 0x9_0000,
+            argument: 0x9_0000,
             mode: Mode::Long,
             serial_port: Some(0x2f8),
             sha_ni: true,
@@ -211,7 +212,7 @@ mod tests {
                 ..linux
             },
             Request {
-                boot_params: high,
+                argument: high,
                 ..low
             },
         ] {

@@ -161,7 +161,7 @@ fn library(machine: &Path, image: &image::Image<'_>) -> Result<Duration> {
         rkexec::carry::Capability::unknown,
     )?;
     let took = start.elapsed();
-    ensure!(!plan.segments.is_empty(), "the plan has no segments");
+    ensure!(!plan.segments().is_empty(), "the plan has no segments");
     Ok(took)
 }
 

@@ -11,7 +11,7 @@ pub mod report;
 pub use capability::Capability;
 pub use gather::Handover;
 pub use pool::Pool;
-pub use protect::Protection;
+pub use protect::{PlannedPool, Protection};
 pub use record::Record;
 pub use report::Report;
 

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use super::HandoverError;
 use super::capability::{Capability, Fact};
+use super::{HandoverError, Pool};
 
 /// The protection of all pools of one load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -27,6 +27,19 @@ impl fmt::Display for Protection {
             Self::Indirect => "indirect",
         })
     }
+}
+
+/// A pool as it is handed over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlannedPool {
+    /// The pool.
+    pub pool: Pool,
+    /// Where it is known from.
+    pub origin: &'static str,
+    /// How the next kernel is kept off it.
+    pub protection: Protection,
+    /// Why it is protected so.
+    pub reason: String,
 }
 
 /// The protection, and why it was taken: `kernel` where the target is known to

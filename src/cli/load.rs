@@ -20,7 +20,7 @@ use crate::load::lock::{self, Lock, LockError};
 use crate::load::parts::{Parts, lost_signature};
 use crate::load::record::{Job, LoadRecord};
 use crate::load::{Files, LoadError};
-use crate::plan::{self, Plan};
+use crate::plan::{self, Checked, Plan};
 use crate::request::SyscallChoice;
 use crate::sys::{Errno, MappedFile};
 
@@ -91,7 +91,7 @@ pub(super) fn plan(context: &Context, args: &PlanArgs) -> anyhow::Result<()> {
 
 /// A plan, and what it was made from.
 pub(super) struct Planned<'a> {
-    pub(super) plan: Plan<'a>,
+    pub(super) plan: Checked<Plan<'a>>,
     pub(super) image: &'a Image<'a>,
     pub(super) uki: Option<&'a Uki<'a>>,
     job: &'a Job,
@@ -188,7 +188,7 @@ pub(super) fn with_plan<T>(
 ) -> anyhow::Result<T> {
     with_quick_plan(context, host, job, |planned| {
         let too_small = planned.too_small();
-        planned.plan.warnings.extend(too_small);
+        planned.plan.warn(too_small);
         then(planned)
     })
 }
@@ -234,13 +234,13 @@ pub(super) fn with_quick_plan<T>(
     };
     let mut plan = plan::plan(&parts.request, host, image, &parts.initrds, target)
         .context("planning failed")?;
-    plan.warnings.extend(parts.warnings);
+    plan.warn(parts.warnings);
     if image.linux().is_some() {
         let flaws = initrds::warnings(&files.initrds, &parts.initrds);
-        plan.warnings.extend(flaws);
+        plan.warn(flaws);
     }
-    plan.warnings
-        .extend(lost_signature(&found, plan.syscall.name));
+    let lost = lost_signature(&found, plan.syscall());
+    plan.warn(lost);
     then(&mut Planned {
         plan,
         image,
@@ -270,7 +270,7 @@ pub(super) fn carry_out<T>(
     then: Then<'_, T>,
 ) -> anyhow::Result<T> {
     let free = planned.job.request.syscall == SyscallChoice::Auto
-        && planned.plan.syscall.name == Syscall::KexecLoad;
+        && planned.plan.syscall() == Syscall::KexecLoad;
     match attempt(context, planned, LOADS, then) {
         Err(error) if free && is_refusal(&error) => {
             context.warn(&format!("{error:#}; kexec_file_load is tried"));

@@ -5,7 +5,7 @@ pub mod elfcorehdr;
 pub mod fit;
 pub mod sizing;
 
-use crate::base::{PhysRange, Told};
+use crate::base::{PAGE_SIZE, PhysRange, Told};
 use crate::host::Host;
 use crate::host::crash::Note;
 use crate::memory::{Layer, MemoryKind, MemoryMap, Placement, Region};
@@ -19,7 +19,6 @@ const LOW: u64 = 1 << 20;
 /// tables: control pages, a copy of vmcoreinfo, and alignment between them
 /// (`kimage_alloc_crash_control_pages`).
 const CONTROL_PAGES: u64 = 32;
-const PAGE: u64 = 4096;
 /// What one page of the identity map's lowest level maps, bytes.
 const PER_TABLE: u64 = 1 << 30;
 
@@ -141,7 +140,7 @@ impl Reservation {
         }
         let (size, room) = (
             self.target.size(),
-            (CONTROL_PAGES + tables + tables / 512) * PAGE,
+            (CONTROL_PAGES + tables + tables / 512) * PAGE_SIZE,
         );
         PhysRange::new(self.target.start(), room)
             .ok()

@@ -80,7 +80,7 @@ fn the_kernel_has_room_for_its_own_pages() {
     assert_eq!(places[0].end(), target.end());
     // 32 pages, and one for every GiB that RAM touches.
     let room = places[0].start() - target.start();
-    assert!((36..64).contains(&(room / PAGE)), "{room:#x}");
+    assert!((36..64).contains(&(room / PAGE_SIZE)), "{room:#x}");
     assert_eq!(map(&host).ranges(Placement::LastChoice).count(), 0);
 
     let tiny = self::host("00100000-3fffffff : System RAM\n  10000000-10007fff : Crash kernel\n");
@@ -90,7 +90,7 @@ fn the_kernel_has_room_for_its_own_pages() {
         reservation.restrict(&mut map),
         Err(CrashError::Tiny {
             size: 0x8000,
-            room: 33 * PAGE,
+            room: 33 * PAGE_SIZE,
         })
     );
 }

@@ -6,8 +6,9 @@
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
 use super::{HostError, Root, text};
-use crate::abi::x86::boot_params::{BOOT_PARAMS_SIZE, BootParams, E820Entry};
+use crate::abi::x86::boot_params::{BOOT_PARAMS_SIZE, BootParams, E820Entry, join};
 use crate::abi::x86::setup_data::{SETUP_E820_EXT, SETUP_INDIRECT};
+use crate::base::PhysRange;
 
 /// Where the files may be, best first.
 const PATHS: [&str; 2] = [
@@ -61,6 +62,18 @@ impl RunningBootParams {
             .filter(|node| node.kind == SETUP_E820_EXT)
             .flat_map(|node| extended(&node.data));
         self.params.e820().iter().copied().chain(extended).collect()
+    }
+
+    /// Where the boot loader put the initrd; `None` without one.
+    #[must_use]
+    pub fn initrd(&self) -> Option<PhysRange> {
+        let params = &self.params;
+        let (image, size) = (
+            params.hdr.ramdisk_image.get(),
+            params.hdr.ramdisk_size.get(),
+        );
+        let start = join(image, params.ext_ramdisk_image.get());
+        PhysRange::new(start, join(size, params.ext_ramdisk_size.get())).ok()
     }
 }
 

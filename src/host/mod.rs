@@ -120,6 +120,12 @@ impl Host {
             .or(told)
     }
 
+    /// Where the boot loader put the running kernel's initrd.
+    #[must_use]
+    pub fn initrd(&self) -> Option<crate::base::PhysRange> {
+        self.boot_params.as_ref()?.initrd()
+    }
+
     /// Whether Secure Boot is on: the variable tells, and where efivarfs is not mounted
     /// or not readable, what the boot loader left in boot_params (`enum
     /// efi_secureboot_mode` of include/linux/efi.h). `None` when neither tells.

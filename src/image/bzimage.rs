@@ -4,10 +4,12 @@
 //! Source: Documentation/arch/x86/boot.rst; the checks are those of
 //! `bzImage64_probe` in arch/x86/kernel/kexec-bzimage64.c and more.
 
+use std::borrow::Cow;
+
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::ImageError;
-use super::linux::{EntryMode, Format, LinuxKernel, Load, xloadflags};
+use super::linux::{EntryMode, Format, Geometry, LinuxKernel, Load, X86, xloadflags};
 use super::signature;
 use crate::abi::x86::boot_params::{SETUP_HEADER_MAGIC, SetupHeader};
 
@@ -80,7 +82,7 @@ pub fn parse(file: &[u8]) -> Result<Option<LinuxKernel<'_>>, ImageError> {
     };
     let load = Load {
         offset: 0,
-        bytes: kernel,
+        bytes: Cow::Borrowed(kernel),
     };
     Ok(Some(LinuxKernel {
         format: Format::BzImage,
@@ -89,11 +91,25 @@ pub fn parse(file: &[u8]) -> Result<Option<LinuxKernel<'_>>, ImageError> {
         behind: file.len() - whole.len(),
         version: version(file, &header, setup_size),
         loads: vec![load],
-        entry_mode,
+        geometry: Geometry {
+            size: header.init_size.get().into(),
+            align: header.kernel_alignment.get().into(),
+            floor: header.pref_address.get(),
+            fixed: header.relocatable_kernel == 0,
+        },
+        // A u32 always fits a usize here: x86_64 is what loads these kernels.
+        cmdline_limit: usize::try_from(header.cmdline_size.get()).unwrap_or(usize::MAX),
+        // The header has the last address.
+        initrd_end: u64::from(header.initrd_addr_max.get()) + 1,
         entry,
         payload: payload(&header, kernel)?,
         setup_type_max: setup_type_max(&header, kernel),
-        header,
+        x86: X86 {
+            entry_mode,
+            protocol: header.version.get(),
+            flags: header.xloadflags.get(),
+            header: Some(header),
+        },
     }))
 }
 

@@ -32,10 +32,10 @@ fn a_good_image() {
     assert_eq!(image.loads[0].bytes, &file[SETUP_SIZE..]);
     assert_eq!(image.payload, &file[SETUP_SIZE + PAYLOAD_OFFSET..]);
     assert_eq!(image.compression(), "xz");
-    assert_eq!(image.cmdline_limit(), 2047);
-    assert_eq!(image.header.init_size.get(), 0x180_0000);
-    assert_eq!(image.header.pref_address.get(), 0x100_0000);
-    assert_eq!(image.header.kernel_alignment.get(), 0x20_0000);
+    assert_eq!(image.cmdline_limit, 2047);
+    assert_eq!(image.geometry.size, 0x180_0000);
+    assert_eq!(image.geometry.floor, 0x100_0000);
+    assert_eq!(image.geometry.align, 0x20_0000);
     for (bit, name) in xloadflags::NAMES {
         assert!(image.has(bit), "{name}");
     }
@@ -119,13 +119,16 @@ fn a_kernel_without_a_64_bit_entry_is_entered_in_32_bit_mode() {
     ] {
         let file = image.build();
         let image = parse(&file).unwrap().unwrap();
-        assert_eq!(image.entry_mode, EntryMode::Protected);
+        assert_eq!(image.x86.entry_mode, EntryMode::Protected);
         assert_eq!((image.entry, image.protocol()), (0, protocol));
         assert!(image.is_32_bit() && !image.reaches_above_4g());
     }
     let file = tiny().build();
     let image = parse(&file).unwrap().unwrap();
-    assert_eq!((image.entry_mode, image.entry), (EntryMode::Long, 0x200));
+    assert_eq!(
+        (image.x86.entry_mode, image.entry),
+        (EntryMode::Long, 0x200)
+    );
     assert!(image.reaches_above_4g());
 }
 
@@ -138,8 +141,9 @@ fn fields_behind_the_header_are_not_read() {
         .put(0x264, &[0xff; 8])
         .build();
     let image = parse(&file).unwrap().unwrap();
-    assert_eq!(image.header.handover_offset.get(), 0xffff_ffff);
-    assert_eq!(image.header.kernel_info_offset.get(), 0);
+    let header = image.x86.header.unwrap();
+    assert_eq!(header.handover_offset.get(), 0xffff_ffff);
+    assert_eq!(header.kernel_info_offset.get(), 0);
 }
 
 #[test]
@@ -313,7 +317,7 @@ fn the_largest_numbers_that_are_sane() {
         .u32(field::KERNEL_ALIGNMENT, 1 << 30)
         .build();
     let image = parse(&file).unwrap().unwrap();
-    assert_eq!(image.cmdline_limit(), 0xffff_ffff);
+    assert_eq!(image.cmdline_limit, 0xffff_ffff);
 }
 
 #[test]
@@ -368,13 +372,13 @@ fn check(file: &[u8]) -> Result<(), TestCaseError> {
     let Ok(Image::Linux(image)) = probe(file) else {
         return Ok(());
     };
-    let header = &image.header;
+    let geometry = &image.geometry;
     prop_assert!(!image.loads[0].bytes.is_empty() && image.loads[0].bytes.len() < file.len());
-    prop_assert!(u64::from(header.init_size.get()) >= image.loads[0].bytes.len() as u64);
-    prop_assert!(header.kernel_alignment.get().is_power_of_two());
-    prop_assert!(header.pref_address.get() + u64::from(header.init_size.get()) <= 1 << 52);
+    prop_assert!(geometry.size >= image.loads[0].bytes.len() as u64);
+    prop_assert!(geometry.align.is_power_of_two());
+    prop_assert!(geometry.floor + geometry.size <= 1 << 52);
     prop_assert!(image.payload.len() <= image.loads[0].bytes.len());
-    prop_assert!(image.cmdline_limit() > 0);
+    prop_assert!(image.cmdline_limit > 0);
     prop_assert_eq!(image.is_32_bit(), !image.has(xloadflags::KERNEL_64));
     prop_assert!(image.protocol() >= (2, 10));
     prop_assert!(file.starts_with(image.file) && image.file.len() + image.behind == file.len());

@@ -75,12 +75,40 @@ impl Format {
 }
 
 /// Bytes of a kernel file that go into memory together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Load<'a> {
     /// Where they go, bytes from where the kernel is placed.
     pub offset: u64,
-    /// What goes there.
-    pub bytes: &'a [u8],
+    /// What goes there: bytes of the file, or what the loader made of them.
+    pub bytes: Cow<'a, [u8]>,
+}
+
+/// Which place a kernel needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Geometry {
+    /// Memory that it takes to start, bytes.
+    pub size: u64,
+    /// Its place is a multiple of this, bytes: a power of two.
+    pub align: u64,
+    /// The lowest address. Loaded lower, it would move itself up, into memory that may be
+    /// in use.
+    pub floor: u64,
+    /// It runs at `floor` and nowhere else.
+    pub fixed: bool,
+}
+
+/// What only the boot protocol of x86 asks about.
+#[derive(Debug, Clone, Copy)]
+pub struct X86 {
+    /// The mode in which the kernel is entered.
+    pub entry_mode: EntryMode,
+    /// The boot protocol: the high byte is the major number.
+    pub protocol: u16,
+    /// Bits of [`xloadflags`].
+    pub flags: u16,
+    /// The file's own setup header, fields beyond its own length zeroed; a vmlinux has
+    /// none.
+    pub header: Option<SetupHeader>,
 }
 
 /// A kernel that was checked: its numbers can be relied on.
@@ -96,16 +124,19 @@ pub struct LinuxKernel<'a> {
     /// Bytes behind the kernel and its signature that belong to neither: a file
     /// read from a raw partition has them.
     pub behind: usize,
-    /// The setup header: the file's own, fields beyond its own length zeroed, or
-    /// one that says of a vmlinux what a bzImage's would.
-    pub header: SetupHeader,
     /// `uname -r` and the build's words after it.
     pub version: Option<&'a str>,
     /// What is loaded, by offset: each on a page of its own, none overlapping,
-    /// all within the header's `init_size`, the first at 0.
+    /// all within the geometry's size, the first at 0.
     pub loads: Vec<Load<'a>>,
-    /// The mode in which it is entered.
-    pub entry_mode: EntryMode,
+    /// Which place it needs.
+    pub geometry: Geometry,
+    /// Longest command line, bytes without the NUL.
+    pub cmdline_limit: usize,
+    /// First address that an initrd may not reach, where the kernel stays below 4 GiB.
+    pub initrd_end: u64,
+    /// What only x86 asks about.
+    pub x86: X86,
     /// The entry point, bytes from where the kernel is placed.
     pub entry: u64,
     /// The kernel itself, an ELF file, compressed or not; empty when the file
@@ -120,35 +151,25 @@ impl<'a> LinuxKernel<'a> {
     /// Boot protocol as (major, minor).
     #[must_use]
     pub fn protocol(&self) -> (u16, u16) {
-        (
-            self.header.version.get() >> 8,
-            self.header.version.get() & 0xff,
-        )
+        (self.x86.protocol >> 8, self.x86.protocol & 0xff)
     }
 
     /// Whether all of `flags` are set in xloadflags.
     #[must_use]
     pub fn has(&self, flags: u16) -> bool {
-        self.header.xloadflags.get() & flags == flags
+        self.x86.flags & flags == flags
     }
 
     /// Whether it is entered in 32-bit mode.
     #[must_use]
     pub fn is_32_bit(&self) -> bool {
-        self.entry_mode == EntryMode::Protected
+        self.x86.entry_mode == EntryMode::Protected
     }
 
     /// Whether kernel, boot_params, command line and initrd may lie above 4 GiB.
     #[must_use]
     pub fn reaches_above_4g(&self) -> bool {
         !self.is_32_bit() && self.has(xloadflags::CAN_BE_LOADED_ABOVE_4G)
-    }
-
-    /// Longest command line, bytes without the NUL.
-    #[must_use]
-    pub fn cmdline_limit(&self) -> usize {
-        // A u32 always fits a usize here: x86_64 is what loads these kernels.
-        usize::try_from(self.header.cmdline_size.get()).unwrap_or(usize::MAX)
     }
 
     /// The first word of the version: `uname -r`.

@@ -57,7 +57,7 @@ impl<'a> Image<'a> {
     #[must_use]
     pub fn memory_size(&self) -> u64 {
         match self {
-            Self::Linux(kernel) => u64::from(kernel.header.init_size.get()),
+            Self::Linux(kernel) => kernel.geometry.size,
             Self::Multiboot(kernel) => kernel.span.size(),
         }
     }

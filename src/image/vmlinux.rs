@@ -8,17 +8,17 @@
 //!
 //! What a bzImage's setup header says, the ELF headers and the banner say here.
 
+use std::borrow::Cow;
+
 use goblin::container::{Container, Ctx, Endian};
 use goblin::elf::Elf;
 use goblin::elf::header::{EM_X86_64, ET_DYN, ET_EXEC, Header};
 use goblin::elf::program_header::{PT_LOAD, ProgramHeader};
 use memchr::memmem;
-use zerocopy::FromZeros;
 
 use super::ImageError;
 use super::ikconfig;
-use super::linux::{EntryMode, Format, LinuxKernel, Load, xloadflags};
-use crate::abi::x86::boot_params::{SETUP_HEADER_MAGIC, SetupHeader};
+use super::linux::{EntryMode, Format, Geometry, LinuxKernel, Load, X86, xloadflags};
 use crate::abi::x86::setup_data::SETUP_INDIRECT;
 use crate::base::PAGE_SIZE;
 
@@ -26,20 +26,16 @@ use crate::base::PAGE_SIZE;
 /// arch/x86/include/asm/page_64_types.h): its link address less its physical one.
 const START_KERNEL_MAP: u64 = 0xffff_ffff_8000_0000;
 /// The kernel's place is a multiple of this, bytes (PMD_SIZE).
-const ALIGNMENT: u32 = 2 << 20;
-/// log2 of it, for the header.
-const MIN_ALIGNMENT: u8 = 21;
+const ALIGNMENT: u64 = 2 << 20;
 /// First address beyond physical memory.
 const PHYSICAL_LIMIT: u64 = 1 << 52;
 /// Most PT_LOADs. Linux has four or five; kexec_load takes 16 segments.
 const MAX_LOADS: usize = 8;
 /// Longest command line that x86_64 takes, bytes without the NUL
 /// (COMMAND_LINE_SIZE less one).
-const CMDLINE_SIZE: u32 = 2047;
+const CMDLINE_LIMIT: usize = 2047;
 /// What a bzImage says when initrds may lie anywhere.
-const INITRD_ADDR_MAX: u32 = 0x7fff_ffff;
-/// NORMAL_VGA of arch/x86/boot/boot.h: no mode is asked for.
-const NORMAL_VGA: u16 = 0xffff;
+const INITRD_END: u64 = 0x8000_0000;
 /// How the banner begins (`linux_banner` in init/version-timestamp.c).
 const BANNER: &[u8] = b"Linux version ";
 /// How often its words are looked at: a kernel has them a few times.
@@ -89,7 +85,7 @@ pub fn parse(file: &[u8]) -> Result<Option<LinuxKernel<'_>>, ImageError> {
     let loads = parts.iter().filter(|part| !part.bytes.is_empty());
     let loads = loads.map(|part| Load {
         offset: part.header.p_paddr - base,
-        bytes: part.bytes,
+        bytes: Cow::Borrowed(part.bytes),
     });
     let series = series(version);
     Ok(Some(LinuxKernel {
@@ -97,8 +93,15 @@ pub fn parse(file: &[u8]) -> Result<Option<LinuxKernel<'_>>, ImageError> {
         around: Vec::new(),
         file,
         behind: 0,
-        entry_mode: EntryMode::Long,
-        header: setup_header(base, span, series, five_level(file, series)),
+        geometry: Geometry {
+            size: span,
+            align: ALIGNMENT,
+            floor: base,
+            fixed: false,
+        },
+        cmdline_limit: CMDLINE_LIMIT,
+        initrd_end: INITRD_END,
+        x86: x86(series, five_level(file, series)),
         version: Some(version),
         loads: loads.collect(),
         entry: header.e_entry - base,
@@ -190,13 +193,13 @@ fn series(release: &str) -> Option<(u32, u32)> {
 }
 
 /// What placing relies on. Gives the bytes of memory that the kernel takes.
-fn check_geometry(parts: &[Part<'_>], entry: u64) -> Result<u32, ImageError> {
+fn check_geometry(parts: &[Part<'_>], entry: u64) -> Result<u64, ImageError> {
     let malformed = |what: String| Err(self::malformed(what));
     if parts.len() > MAX_LOADS {
         return malformed(format!("{} PT_LOADs, more than {MAX_LOADS}", parts.len()));
     }
     let base = parts.first().map_or(0, |part| part.header.p_paddr);
-    if !base.is_multiple_of(ALIGNMENT.into()) || base == 0 {
+    if !base.is_multiple_of(ALIGNMENT) || base == 0 {
         return malformed(format!(
             "it is linked for {base:#x}, which is no multiple of {ALIGNMENT:#x}"
         ));
@@ -247,8 +250,11 @@ fn check_geometry(parts: &[Part<'_>], entry: u64) -> Result<u32, ImageError> {
     if !in_code || parts.first().is_some_and(|part| part.bytes.is_empty()) {
         return malformed(format!("no PT_LOAD has the entry point {entry:#x}"));
     }
-    u32::try_from(end - base)
-        .map_err(|_| self::malformed(format!("it takes {:#x} bytes of memory", end - base)))
+    match end - base {
+        // What a bzImage's header can say.
+        size if size <= u32::MAX.into() => Ok(size),
+        size => malformed(format!("it takes {size:#x} bytes of memory")),
+    }
 }
 
 /// Whether the kernel can be entered with 5-level paging on. It cannot be
@@ -262,27 +268,8 @@ fn five_level(file: &[u8], series: Option<(u32, u32)>) -> bool {
         })
 }
 
-/// The setup header of a bzImage of the same kernel, with the fields that matter here.
-fn setup_header(base: u64, span: u32, series: Option<(u32, u32)>, five_level: bool) -> SetupHeader {
-    let mut header = SetupHeader::new_zeroed();
-    // The root file system is mounted read-only at first, unless the command line
-    // says otherwise, and the video mode is the one that is there: what a bzImage is
-    // built with (arch/x86/boot/header.S).
-    header.root_flags = 1.into();
-    header.vid_mode = NORMAL_VGA.into();
-    header.boot_flag = 0xaa55.into();
-    header.header = SETUP_HEADER_MAGIC.into();
-    // boot.rst, "Details of Header Fields": the protocol by series.
-    header.version = match series {
-        series if series >= Some((5, 5)) => 0x020f,
-        series if series >= Some((3, 14)) => 0x020d,
-        _ => 0x020c,
-    }
-    .into();
-    header.initrd_addr_max = INITRD_ADDR_MAX.into();
-    header.kernel_alignment = ALIGNMENT.into();
-    header.relocatable_kernel = 1;
-    header.min_alignment = MIN_ALIGNMENT;
+/// The boot protocol and its flags, as a bzImage of the same kernel has them.
+fn x86(series: Option<(u32, u32)>, five_level: bool) -> X86 {
     let mut flags = xloadflags::KERNEL_64 | xloadflags::CAN_BE_LOADED_ABOVE_4G;
     if series >= Some((3, 14)) {
         // Set even for a kernel without EFI: it ignores EFI data.
@@ -291,11 +278,17 @@ fn setup_header(base: u64, span: u32, series: Option<(u32, u32)>, five_level: bo
     if five_level {
         flags |= xloadflags::FIVE_LEVEL | xloadflags::FIVE_LEVEL_ENABLED;
     }
-    header.xloadflags = flags.into();
-    header.cmdline_size = CMDLINE_SIZE.into();
-    header.pref_address = base.into();
-    header.init_size = span.into();
-    header
+    X86 {
+        entry_mode: EntryMode::Long,
+        // boot.rst, "Details of Header Fields": the protocol by series.
+        protocol: match series {
+            series if series >= Some((5, 5)) => 0x020f,
+            series if series >= Some((3, 14)) => 0x020d,
+            _ => 0x020c,
+        },
+        flags,
+        header: None,
+    }
 }
 
 /// The highest setup_data type that kernels of a series know (enum setup_type in

@@ -68,14 +68,13 @@ fn a_good_image() {
     assert_eq!(image.compression(), "none");
     assert_eq!(image.unpacked().unwrap(), file);
     assert_eq!(image.protocol(), (2, 15));
-    assert_eq!(image.cmdline_limit(), 2047);
+    assert_eq!(image.cmdline_limit, 2047);
     assert_eq!(image.setup_type_max, Some(0x8000_0009));
-    assert_eq!(image.header.pref_address.get(), 0x100_0000);
-    assert_eq!(image.header.kernel_alignment.get(), 0x20_0000);
-    assert_eq!(image.header.init_size.get(), 0x25_5000);
+    assert_eq!(image.geometry.floor, 0x100_0000);
+    assert_eq!(image.geometry.align, 0x20_0000);
+    assert_eq!(image.geometry.size, 0x25_5000);
     // Without these the root file system would be mounted read-write.
-    assert_eq!(image.header.root_flags.get(), 1);
-    assert_eq!(image.header.vid_mode.get(), 0xffff);
+    assert!(!image.geometry.fixed && image.x86.header.is_none());
     assert!(
         image.has(
             xloadflags::KERNEL_64 | xloadflags::CAN_BE_LOADED_ABOVE_4G | xloadflags::EFI_KEXEC
@@ -237,7 +236,7 @@ fn check(file: &[u8]) -> Result<(), TestCaseError> {
     let Ok(Some(image)) = parse(file) else {
         return Ok(());
     };
-    let span = u64::from(image.header.init_size.get());
+    let span = image.geometry.size;
     prop_assert!(!image.loads.is_empty() && image.loads.len() <= MAX_LOADS);
     prop_assert_eq!(image.loads[0].offset, 0);
     let mut end = 0;
@@ -251,13 +250,7 @@ fn check(file: &[u8]) -> Result<(), TestCaseError> {
         image.loads.iter().any(|load| image.entry >= load.offset
             && image.entry < load.offset + load.bytes.len() as u64)
     );
-    prop_assert!(
-        image
-            .header
-            .pref_address
-            .get()
-            .is_multiple_of(ALIGNMENT.into())
-    );
+    prop_assert!(image.geometry.floor.is_multiple_of(ALIGNMENT));
     prop_assert!(
         image
             .release()

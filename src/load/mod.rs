@@ -14,7 +14,8 @@ use crate::host::Host;
 use crate::image::Image;
 use crate::image::signature::is_signed;
 use crate::image::uki;
-use crate::plan::{self, INITRD_PAD, Plan};
+use crate::layout::INITRD_PAD;
+use crate::plan::{Checked, Plan};
 use crate::refusal::{Attempt, SysError};
 use crate::sys::kexec::{self, WhenBusy};
 use crate::sys::{Changed, KexecSegment, MappedFile, memfd};
@@ -119,13 +120,13 @@ impl Files {
 /// When the call must fail by the facts, when it fails, or when a file changed
 /// meanwhile; the image is unloaded then, for its digest may be wrong.
 pub fn load(
-    plan: &Plan<'_>,
+    plan: &Checked<Plan<'_>>,
     host: &Host,
     image: &Image<'_>,
     initrds: &[&[u8]],
     files: &Files,
 ) -> Result<(), LoadError> {
-    let empty = [plan::EMPTY_INITRD];
+    let empty = [crate::boot::EMPTY_INITRD];
     let initrds = match plan.empty_initrd {
         Some(_) => &empty[..],
         None => initrds,
@@ -140,10 +141,10 @@ pub fn load(
         .unchanged()
         .map_err(|what| changed(what, After::NotLoaded))?;
     let when_busy = WhenBusy::within(&host.security, attempt.target);
-    let called = match (plan.syscall.name, plan.entry) {
+    let called = match (plan.syscall(), plan.entry()) {
         (Syscall::KexecLoad, entry) => {
             let segments: Vec<KexecSegment<'_>> = plan
-                .segments
+                .segments()
                 .iter()
                 .map(|segment| KexecSegment {
                     buf: &segment.buf,
@@ -213,7 +214,7 @@ fn file_load(
         initrd.or(single.map(MappedFile::fd)),
         &cmdline,
         attempt.target,
-        plan.file_flags,
+        plan.file_flags(),
         when_busy,
     )
     .map_err(|errno| SysError::failed(attempt, errno).into())
@@ -245,16 +246,16 @@ fn attempt<'a>(
     image: &Image<'_>,
     initrds: &[&[u8]],
 ) -> Attempt<'a> {
-    let joined = plan::stream_size(initrds);
-    let sizes = plan.segments.iter().map(|segment| segment.mem.size());
-    let (bytes, largest) = match plan.syscall.name {
+    let joined = crate::layout::stream_size(initrds);
+    let sizes = plan.segments().iter().map(|segment| segment.mem.size());
+    let (bytes, largest) = match plan.syscall() {
         Syscall::KexecLoad => (plan.total_size(), sizes.max().unwrap_or(0)),
         Syscall::KexecFileLoad => {
             let (kernel, initrd) = (image.memory_size(), joined);
             (kernel + initrd, kernel.max(initrd))
         }
     };
-    let signed = match plan.syscall.name {
+    let signed = match plan.syscall() {
         Syscall::KexecLoad => None,
         Syscall::KexecFileLoad => is_signed(image.file()),
     };
@@ -262,8 +263,8 @@ fn attempt<'a>(
         signed,
         efi_secure_boot: host.secure_boot(),
         cmdline_size: plan.cmdline.as_bstr().len() as u64 + 1,
-        cmdline_limit: image.linux().map(|linux| linux.cmdline_limit() as u64),
-        segments: plan.segments.len(),
+        cmdline_limit: image.linux().map(|linux| linux.cmdline_limit as u64),
+        segments: plan.segments().len(),
         bytes,
         largest,
         largest_file: (image.file().len() as u64).max(joined),
@@ -273,11 +274,6 @@ fn attempt<'a>(
         total_ram: host.total_ram,
         available_ram: host.available_ram,
         hotplug: plan.crash.as_ref().and_then(|c| Some(c.hotplug?.0)),
-        ..Attempt::new(
-            plan.syscall.name,
-            plan.target(),
-            &host.security,
-            &host.loaded,
-        )
+        ..Attempt::new(plan.syscall(), plan.target(), &host.security, &host.loaded)
     }
 }

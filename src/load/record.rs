@@ -21,7 +21,8 @@ use crate::host::loaded::Loaded;
 use crate::host::security::Security;
 use crate::host::{Host, HostError, Root};
 use crate::image::{Image, Wish};
-use crate::plan::{Blobs, Plan};
+use crate::layout::Blobs;
+use crate::plan::Plan;
 use crate::request::{LoadRequest, SyscallChoice};
 use crate::sys::FileFlags;
 
@@ -221,7 +222,7 @@ impl LoadRecord {
             rkexec: env!("CARGO_PKG_VERSION").to_owned(),
             loaded_at: job.request.time,
             target: job.request.target,
-            syscall: plan.syscall.name,
+            syscall: plan.syscall(),
             kernel: real(&job.kernel),
             release: image.release().map(str::to_owned),
             initrds: job.initrds.iter().map(|path| real(path)).collect(),
@@ -243,7 +244,7 @@ impl LoadRecord {
             mem_max: job.request.mem_max,
             init_size: image.memory_size(),
             kexec_load_refused: host.security.kexec_load_refused,
-            file_flags: plan.file_flags,
+            file_flags: plan.file_flags(),
             fit: plan.crash.as_ref().map(|crash| {
                 let target = crash.reservation.target;
                 Fit::new(target, &crash.dump, plan.is_kept_up(host), host)

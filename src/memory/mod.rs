@@ -6,6 +6,6 @@ mod layer;
 mod reconcile;
 
 pub use holes::{Direction, Holes, NoHole, Want};
-pub use kernels::kernel_map;
+pub use kernels::{UNKNOWN_KERNEL_MAP, kernel_map};
 pub use layer::Layer;
 pub use reconcile::{MapPolicy, MemoryKind, MemoryMap, Placement, Region, Sources, boot_e820};

@@ -2,40 +2,26 @@
 
 use bstr::{BStr, ByteSlice as _};
 
-use super::{CrashPlan, Plan, PlanError};
+use super::{CrashPlan, Inputs, PlanError};
 use crate::base::{Syscall, Target};
 use crate::cmdline::{self, CmdlineBase};
 use crate::crash::sizing::{self, Sizing};
 use crate::host::Host;
 use crate::host::crash::DM_CRYPT_KEYS;
-use crate::image::LinuxKernel;
-use crate::memory::{MapPolicy, MemoryKind};
+use crate::memory::{MapPolicy, MemoryKind, MemoryMap};
 use crate::request::{LoadRequest, SyscallChoice};
 
 /// Turns "no place" for a crash kernel into an error that names the reservation it needs.
 /// Other errors are passed on unchanged.
-pub(super) fn of_crash(
-    error: PlanError,
-    request: &LoadRequest,
-    host: &Host,
-    plan: &Plan<'_>,
-    image: &LinuxKernel<'_>,
-    initrds: &[&[u8]],
-) -> PlanError {
-    let Some(crash) = &plan.crash else {
-        return error;
-    };
+pub(super) fn of_crash(error: PlanError, inputs: Inputs<'_, '_>, crash: &CrashPlan) -> PlanError {
+    let Inputs { request, host, .. } = inputs;
     error.of_crash(|hole| {
         if request.mem_min.is_some() || request.mem_max.is_some() {
             return "--mem-min and --mem-max bound the place in the reservation: leave them out"
                 .to_owned();
         }
         let reservation = &crash.reservation;
-        let sizing = Sizing::of(
-            reservation,
-            u64::from(image.header.init_size.get()),
-            initrds,
-        );
+        let sizing = Sizing::of(reservation, inputs.boot.memory_size(), inputs.initrds);
         let needed = sizing.map_or(0, |sizing| sizing.needed());
         // Suggest at least as much more as the failed search lacked.
         let largest = hole.largest.first().map_or(0, |range| range.size());
@@ -95,45 +81,30 @@ pub(super) fn general_warnings(request: &LoadRequest, host: &Host) -> Vec<String
     warnings
 }
 
-/// Warnings about the memory map that `plan` hands over.
-pub(super) fn map_warnings(request: &LoadRequest, plan: &Plan<'_>) -> Vec<String> {
-    let mut warnings = Vec::new();
-    let withheld: u64 = plan
-        .memory_map
-        .regions()
-        .iter()
-        .filter(|region| region.kind == MemoryKind::Withheld && region.told.is_none())
-        .map(|region| region.range.size())
-        .sum();
-    // kexec_file_load hands them over, which has its own warning. A crash kernel gets
-    // only its own RAM.
-    if withheld > 0
-        && plan.syscall.name == Syscall::KexecLoad
-        && request.target == Target::Normal
-        && request.memory_map == MapPolicy::FixedUp
-    {
-        warnings.push(format!(
+/// A warning about RAM in `map` that is not handed over. With kexec_file_load the running
+/// kernel hands it over, which has its own warning. A crash kernel gets only its own RAM.
+pub(super) fn withheld(request: &LoadRequest, map: &MemoryMap) -> Option<String> {
+    let rows = map.regions().iter();
+    let rows = rows.filter(|region| region.kind == MemoryKind::Withheld && region.told.is_none());
+    let withheld: u64 = rows.map(|region| region.range.size()).sum();
+    let is_told = request.target == Target::Normal && request.memory_map == MapPolicy::FixedUp;
+    (withheld > 0 && is_told).then(|| {
+        format!(
             "{withheld:#x} bytes are RAM by the firmware and not used by the running kernel (mem=?): they are \
              withheld; --memory-map firmware hands them over"
-        ));
-    }
-    if !plan.told.is_empty()
-        && !plan
-            .told
-            .iter()
-            .any(|(range, kind)| kind.is_ram() && range.start() < 0xa_0000)
-    {
-        warnings.push(
-            "no RAM below 640 KiB: the next kernel cannot start other CPUs or switch paging levels"
-                .to_owned(),
-        );
-    }
-    warnings
+        )
+    })
 }
 
-pub(super) fn crash_warnings(host: &Host, crash: &CrashPlan, plan: &Plan<'_>) -> Vec<String> {
+/// Warnings about a crash kernel with the command line `line`, loaded by `syscall`.
+pub(super) fn crash_warnings(
+    host: &Host,
+    crash: &CrashPlan,
+    syscall: Syscall,
+    line: &BStr,
+) -> Vec<String> {
     let mut warnings = Vec::new();
-    let by_kernel = plan.syscall.name == Syscall::KexecFileLoad;
+    let by_kernel = syscall == Syscall::KexecFileLoad;
     let keys = host.crash.dm_crypt_keys.len();
     if keys > 0 && !by_kernel {
         warnings.push(format!(
@@ -141,14 +112,14 @@ pub(super) fn crash_warnings(host: &Host, crash: &CrashPlan, plan: &Plan<'_>) ->
              open the encrypted disk that the dump is for: only kexec_file_load passes them on"
         ));
     }
-    if !cmdline::has(plan.cmdline.as_bstr(), "reset_devices") {
+    if !cmdline::has(line, "reset_devices") {
         warnings.push(
             "the command line has no reset_devices: drivers of the capture kernel may trust devices in a state \
              that a panic left (Documentation/admin-guide/kdump/kdump.rst)"
                 .to_owned(),
         );
     }
-    warnings.extend(unfit_for_crash(plan.cmdline.as_bstr()));
+    warnings.extend(unfit_for_crash(line));
     let present = host.crash.cpus.len() as u64;
     let possible = host.crash.possible_cpus.unwrap_or(present);
     let updates = match by_kernel {

@@ -2,16 +2,14 @@
 
 use bstr::{BStr, ByteSlice as _};
 
-use super::{Cmdline, PlanError};
-use crate::abi::x86::boot_params::E820_MAX_ENTRIES_ZEROPAGE;
+use super::PlanError;
 use crate::base::{PAGE_SIZE, PhysRange, Syscall, Target, Told};
+use crate::boot::{FileRefusal, Protocol};
 use crate::carry::Handover;
-use crate::cmdline;
+use crate::cmdline::{self, Cmdline};
 use crate::crash::{self, HotplugChoice};
 use crate::host::Host;
 use crate::host::crash::DM_CRYPT_KEYS;
-use crate::image::LinuxKernel;
-use crate::image::linux::{Format, xloadflags};
 use crate::memory::{MapPolicy, MemoryKind, MemoryMap, Region, kernel_map};
 use crate::request::{LoadRequest, SyscallChoice};
 
@@ -32,20 +30,20 @@ pub struct Decision {
 pub(super) fn decide(
     request: &LoadRequest,
     host: &Host,
-    image: &LinuxKernel<'_>,
+    boot: Protocol<'_, '_>,
     map: &MemoryMap,
     handover: &Handover,
     line: &Cmdline,
 ) -> Result<Decision, PlanError> {
     let decision = |name, reason: String| Ok(Decision { name, reason });
     let needs_load = needs_kexec_load(request, handover);
-    let refuses = file_load_refuses(host, image);
+    let refuses = boot.file_refusal(host);
     let asked_for = "asked for with --syscall".to_owned();
     match request.syscall {
         SyscallChoice::Only(Syscall::KexecLoad) => decision(Syscall::KexecLoad, asked_for),
         SyscallChoice::Only(Syscall::KexecFileLoad) => match (needs_load, refuses) {
             (Some((option, reason)), _) => Err(PlanError::NotWithFileLoad { option, reason }),
-            (None, Some(reason)) => Err(PlanError::FileLoadRefuses { reason }),
+            (None, Some(FileRefusal { reason, .. })) => Err(PlanError::FileLoadRefuses { reason }),
             (None, None) => decision(Syscall::KexecFileLoad, asked_for),
         },
         SyscallChoice::Auto => {
@@ -53,19 +51,19 @@ pub(super) fn decide(
                 let is_able = refuses.is_none()
                     && needs_load.is_none()
                     && host.security.config.kexec_file != Some(false)
-                    && !harm(request.target, host, map, &kernel_map(host), line)
+                    && !harm(request.target, host, boot, map, &kernel_map(host), line)
                         .iter()
                         .any(|harm| harm.severe);
                 if let Some(because) = favours_file_load(request, host).filter(|_| is_able) {
                     return decision(Syscall::KexecFileLoad, because);
                 }
-                let because = needs_load.map_or_else(
-                    || {
-                        "the fixed-up memory map, placement by this plan, and a digest that names what is damaged"
-                            .to_owned()
-                    },
-                    |(option, reason)| format!("{option} needs it: {reason}"),
-                );
+                let decides = refuses.and_then(|refusal| refusal.decides);
+                let because = match (decides, needs_load) {
+                    (Some(because), _) => because.to_owned(),
+                    (None, Some((option, reason))) => format!("{option} needs it: {reason}"),
+                    (None, None) => "the fixed-up memory map, placement by this plan, and a digest that names what is damaged"
+                        .to_owned(),
+                };
                 return decision(Syscall::KexecLoad, because);
             };
             let neither = |harm: String, way_out: Option<String>| PlanError::NoSyscall {
@@ -73,9 +71,11 @@ pub(super) fn decide(
                 harm,
                 way_out,
             };
-            if let Some(reason) = refuses {
-                let way_out = (image.format == Format::Vmlinux)
-                    .then(|| "take the bzImage of the same kernel".to_owned());
+            if let Some(FileRefusal {
+                reason, way_out, ..
+            }) = refuses
+            {
+                let way_out = way_out.map(str::to_owned);
                 return Err(neither(format!("refuses this image: {reason}"), way_out));
             }
             if let Some((option, reason)) = needs_load {
@@ -86,7 +86,7 @@ pub(super) fn decide(
                 return Err(neither(format!("cannot do {option} ({reason})"), way_out));
             }
             let kernels = kernel_map(host);
-            let mut harm = harm(request.target, host, map, &kernels, line).into_iter();
+            let mut harm = harm(request.target, host, boot, map, &kernels, line).into_iter();
             match harm.find(|harm| harm.severe) {
                 Some(harm) => Err(neither(
                     harm.what,
@@ -116,49 +116,6 @@ fn favours_file_load(request: &LoadRequest, host: &Host) -> Option<String> {
     ))
 }
 
-/// Decides for a kernel other than Linux.
-///
-/// # Errors
-/// When kexec_load is forbidden, or the other call was asked for.
-pub(super) fn for_multiboot(request: &LoadRequest, host: &Host) -> Result<Decision, PlanError> {
-    let reason = "it is a multiboot kernel, and the running kernel loads Linux only";
-    let decision = |reason: &str| {
-        Ok(Decision {
-            name: Syscall::KexecLoad,
-            reason: reason.to_owned(),
-        })
-    };
-    match request.syscall {
-        SyscallChoice::Only(Syscall::KexecLoad) => decision("asked for with --syscall"),
-        SyscallChoice::Only(Syscall::KexecFileLoad) => Err(PlanError::FileLoadRefuses { reason }),
-        SyscallChoice::Auto => match forbids_kexec_load(request, host) {
-            Some(forbidden) => Err(PlanError::NoSyscall {
-                forbidden,
-                harm: format!("refuses this image: {reason}"),
-                way_out: None,
-            }),
-            None => decision("kexec_file_load does not take a multiboot kernel"),
-        },
-    }
-}
-
-/// Why kexec_file_load answers ENOEXEC to an image that kexec_load can start
-/// (`bzImage64_probe` of arch/x86/kernel/kexec-bzimage64.c).
-fn file_load_refuses(host: &Host, image: &LinuxKernel<'_>) -> Option<&'static str> {
-    let efi32 = host.efi_bits() == Some(32);
-    if image.format == Format::Vmlinux {
-        Some("it is a vmlinux, and on x86 kexec_file_load takes bzImages only")
-    } else if image.is_32_bit() {
-        Some("it has no 64-bit entry (XLF_KERNEL_64)")
-    } else if !image.has(xloadflags::CAN_BE_LOADED_ABOVE_4G) {
-        Some("it cannot be loaded above 4 GiB (XLF_CAN_BE_LOADED_ABOVE_4G)")
-    } else if efi32 {
-        Some("this machine's EFI is a 32-bit one")
-    } else {
-        None
-    }
-}
-
 /// The option that only kexec_load can fulfil, and why.
 fn needs_kexec_load(
     request: &LoadRequest,
@@ -166,7 +123,7 @@ fn needs_kexec_load(
 ) -> Option<(&'static str, &'static str)> {
     let placing = "the running kernel places the segments itself";
     let mapping = "the running kernel hands over its own map";
-    let telling = "the running kernel takes no device tree and no setup_data from a loader";
+    let telling = "the running kernel takes no device tree and no pools from a loader";
     [
         (handover.has_pools(), "a pool", telling),
         (request.handover.dtb.is_some(), "--dtb", telling),
@@ -220,7 +177,7 @@ fn forbids_kexec_load(request: &LoadRequest, host: &Host) -> Option<String> {
 /// What goes wrong when the next kernel is given the running kernel's own map.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Harm {
-    /// What kexec_file_load does, for instance `drops 12 of 140 e820 entries`.
+    /// What kexec_file_load does, for instance `drops 12 of the 140 entries of the memory map`.
     pub what: String,
     /// Bad enough that the call is used only when the operator asks for it.
     pub severe: bool,
@@ -231,14 +188,18 @@ pub(super) struct Harm {
 pub(super) fn harm(
     target: Target,
     host: &Host,
+    boot: Protocol<'_, '_>,
     map: &MemoryMap,
     kernels: &[(PhysRange, Told)],
     line: &Cmdline,
 ) -> Vec<Harm> {
     let mut harm = Vec::new();
-    let dropped = kernels.len().saturating_sub(E820_MAX_ENTRIES_ZEROPAGE);
+    let dropped = kernels.len().saturating_sub(boot.file_map_entries());
     if dropped > 0 {
-        let what = format!("drops {dropped} of {} e820 entries", kernels.len());
+        let what = format!(
+            "drops {dropped} of the {} entries of the memory map",
+            kernels.len()
+        );
         harm.push(Harm { what, severe: true });
     }
     // A crash kernel is told that only its reservation is RAM.

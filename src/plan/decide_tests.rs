@@ -34,10 +34,16 @@ fn decided_for(
 ) -> Result<(Syscall, String), PlanError> {
     let map = MemoryMap::reconcile(host, request.memory_map, &request.include_driver_managed);
     let image = crate::image::probe(kernel).unwrap();
-    let image = image.linux().unwrap();
     let line = Cmdline::make(&request.cmdline, &host.cmdline, 2047)?;
-    decide(request, host, image, &map, &Handover::default(), &line)
-        .map(|decision| (decision.name, decision.reason))
+    decide(
+        request,
+        host,
+        Protocol::of(&image),
+        &map,
+        &Handover::default(),
+        &line,
+    )
+    .map(|decision| (decision.name, decision.reason))
 }
 
 fn forced(syscall: Syscall) -> LoadRequest {
@@ -169,9 +175,7 @@ fn neither_where_one_is_forbidden_and_the_other_does_harm() {
                     40000000-7fffffff (persistent_memory_legacy)";
         assert_eq!(
             decided(&LoadRequest::default(), &host),
-            Err(format!(
-                "neither system call will do: {reason}; and kexec_file_load {harm}"
-            ))
+            Err(format!("cannot load: {reason}, and kexec_file_load {harm}"))
         );
         // Whoever asks for it gets it, and is told.
         assert_eq!(
@@ -277,7 +281,7 @@ fn wishes_that_only_kexec_load_fulfils() {
         assert_eq!(
             decided(&wish, &locked),
             Err(format!(
-                "neither system call will do: kernel lockdown forbids kexec_load; \
+                "cannot load: kernel lockdown forbids kexec_load, \
                  and kexec_file_load cannot do {option} ({reason})"
             ))
         );
@@ -364,7 +368,7 @@ fn images_that_kexec_file_load_refuses() {
                 .unwrap_err()
                 .to_string(),
             format!(
-                "neither system call will do: kernel lockdown forbids kexec_load; \
+                "cannot load: kernel lockdown forbids kexec_load, \
                  and kexec_file_load refuses this image: {reason}"
             )
         );
@@ -384,7 +388,10 @@ fn harms_with(host: &Host, line: &str) -> Vec<String> {
         ..CmdlineRequest::default()
     };
     let line = Cmdline::make(&request, "", 2047).unwrap();
-    harm(Target::Normal, host, &map, &kernel_map(host), &line)
+    let file = TinyBzImage::new(0x1000).build();
+    let image = crate::image::probe(&file).unwrap();
+    let (boot, kernels) = (Protocol::of(&image), kernel_map(host));
+    harm(Target::Normal, host, boot, &map, &kernels, &line)
         .into_iter()
         .map(|harm| format!("{}{}", if harm.severe { "!" } else { "" }, harm.what))
         .collect()
@@ -411,16 +418,17 @@ fn e820_entries_that_are_dropped() {
         .collect();
     let host = host("00001000-000fefff : System RAM\n").boot_e820(entries);
     assert_eq!(kernel_map(&host).len(), 140);
-    assert_eq!(harms(&host)[0], "!drops 12 of 140 e820 entries");
+    assert_eq!(
+        harms(&host)[0],
+        "!drops 12 of the 140 entries of the memory map"
+    );
     let mut locked = host;
     locked.security.lockdown = Some(Lockdown::Integrity);
     assert_eq!(
         decided(&LoadRequest::default(), &locked),
-        Err(
-            "neither system call will do: kernel lockdown forbids kexec_load; \
-             and kexec_file_load drops 12 of 140 e820 entries"
-                .to_owned()
-        )
+        Err("cannot load: kernel lockdown forbids kexec_load, \
+             and kexec_file_load drops 12 of the 140 entries of the memory map"
+            .to_owned())
     );
 }
 

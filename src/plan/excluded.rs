@@ -1,32 +1,38 @@
 //! Memory that segments must not use.
 
-use super::taken::{Taken, taken};
-use super::{Excluded, Plan};
-use crate::base::{PhysRange, Told};
+use bstr::BStr;
+
+use crate::base::{PhysRange, Target, Told};
+use crate::boot::{Protocol, Taken};
 use crate::host::Host;
-use crate::memory::{MemoryKind, Placement};
+use crate::layout::Excluded;
+use crate::memory::{MemoryKind, MemoryMap, Placement};
 
 /// Most words that a message names.
 const MAX_WORDS: usize = 4;
 /// Why memory that the command line takes away is kept free.
 const BY_LINE: &str = "the new command line takes it from the next kernel";
 
-/// The RAM that the new command line of a plan for Linux takes away from the next
-/// kernel.
-pub(super) fn by_line(plan: &Plan<'_>) -> Vec<Taken> {
-    let mut taken = taken(plan.cmdline.as_bstr(), Told::RAM);
-    // A reused line may name the reservation in `crashkernel=`. The capture kernel itself
+/// The RAM that the new command line `line` takes away from the next kernel.
+pub(super) fn by_line(boot: Protocol<'_, '_>, line: &BStr, target: Target) -> Vec<Taken> {
+    let mut taken = boot.taken(line, Told::RAM);
+    // A reused line may name the reservation in `crashkernel=`. The crash kernel itself
     // occupies that memory, so it cannot set it aside.
-    if plan.crash.is_some() {
+    if target == Target::Crash {
         taken.retain(|taken| taken.parameter != "crashkernel");
     }
     taken
 }
 
-/// Memory that segments must not use, with the reasons. `taken` is what the new
-/// command line takes away.
-pub(super) fn excluded(host: &Host, plan: &Plan<'_>, taken: &[Taken]) -> Vec<Excluded> {
-    let regions = plan.memory_map.regions().iter().filter_map(|region| {
+/// Memory of `map` that segments must not use, with the reasons. `own` is the reservation
+/// that the plan is for; `taken` is what the new command line takes away.
+pub(super) fn excluded(
+    host: &Host,
+    map: &MemoryMap,
+    own: Option<PhysRange>,
+    taken: &[Taken],
+) -> Vec<Excluded> {
+    let regions = map.regions().iter().filter_map(|region| {
         let was_ram = region.sources.firmware.is_some_and(Told::is_ram);
         let is_memory = match region.kind {
             MemoryKind::Ram | MemoryKind::HotAddedRam => false,
@@ -54,23 +60,22 @@ pub(super) fn excluded(host: &Host, plan: &Plan<'_>, taken: &[Taken]) -> Vec<Exc
             reason: region.reason,
         })
     });
-    let target = plan.crash.as_ref().map(|crash| crash.reservation.target);
     let reserved = host.iomem.crash_kernel().into_iter();
-    let reserved = reserved.filter(|range| Some(*range) != target);
+    let reserved = reserved.filter(|range| Some(*range) != own);
     let crash = reserved.map(|range| Excluded {
         range,
         name: "Crash kernel".to_owned(),
         reason: "reserved for the crash kernel",
     });
-    let taken = taken.iter().flat_map(|taken| of_taken(plan, taken));
+    let taken = taken.iter().flat_map(|taken| of_taken(map, taken));
     let mut all: Vec<Excluded> = regions.chain(crash).chain(taken).collect();
     all.sort_by_key(|excluded| excluded.range);
     all
 }
 
 /// The part of `taken` that segments could use if its word were not on the line.
-fn of_taken(plan: &Plan<'_>, taken: &Taken) -> Vec<Excluded> {
-    let regions = plan.memory_map.regions();
+fn of_taken(map: &MemoryMap, taken: &Taken) -> Vec<Excluded> {
+    let regions = map.regions();
     let first = regions.partition_point(|region| region.range.end() <= taken.range.start());
     let mut ranges: Vec<PhysRange> = Vec::new();
     let touched = regions
@@ -96,8 +101,8 @@ fn of_taken(plan: &Plan<'_>, taken: &Taken) -> Vec<Excluded> {
 
 /// The words of the command line that keep segments off memory, and the first range
 /// of that memory; `None` where there are none.
-pub(super) fn words(plan: &Plan<'_>) -> Option<(String, PhysRange)> {
-    let of_line = || plan.excluded.iter().filter(|it| it.reason == BY_LINE);
+pub(super) fn words(excluded: &[Excluded]) -> Option<(String, PhysRange)> {
+    let of_line = || excluded.iter().filter(|it| it.reason == BY_LINE);
     let first = of_line().next()?.range;
     let mut words: Vec<&str> = Vec::new();
     for excluded in of_line() {
@@ -116,20 +121,20 @@ pub(super) fn words(plan: &Plan<'_>) -> Option<(String, PhysRange)> {
 }
 
 /// The exclusions, without those due to the command line.
-pub(super) fn without_line(plan: &Plan<'_>) -> Vec<Excluded> {
-    let others = plan.excluded.iter().filter(|it| it.reason != BY_LINE);
+pub(super) fn without_line(excluded: &[Excluded]) -> Vec<Excluded> {
+    let others = excluded.iter().filter(|it| it.reason != BY_LINE);
     others.cloned().collect()
 }
 
-/// Warns that the running kernel places segments without regard to the new line.
-pub(super) fn warn_of_file_load(plan: &mut Plan<'_>) {
-    if let Some((words, first)) = words(plan) {
-        plan.warnings.push(format!(
+/// A warning that the running kernel places segments without regard to the new line.
+pub(super) fn file_load_warning(excluded: &[Excluded]) -> Option<String> {
+    words(excluded).map(|(words, first)| {
+        format!(
             "with kexec_file_load the running kernel places the segments, and it may use memory that the new \
              command line takes from the next kernel ({words}; first {first}): if it does, the next kernel \
              does not come up"
-        ));
-    }
+        )
+    })
 }
 
 #[cfg(test)]

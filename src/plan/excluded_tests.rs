@@ -6,6 +6,7 @@ use crate::carry::{Capability, Pool, Protection};
 use crate::cmdline::{CmdlineBase, CmdlineRequest};
 use crate::host::security::Lockdown;
 use crate::image::probe;
+use crate::layout::PlaceError;
 use crate::plan::{PlanError, plan as make};
 use crate::request::{LoadRequest, SyscallChoice};
 use crate::testing::bzimage::TinyBzImage;
@@ -60,9 +61,9 @@ fn planned(request: &LoadRequest, host: &Host) -> Result<Made, PlanError> {
     };
     let plan = make(request, host, &image, &[&initrd], target)?;
     Ok(Made {
-        segments: plan.segments.iter().map(|segment| segment.mem).collect(),
-        excluded: plan.excluded,
-        warnings: plan.warnings,
+        segments: plan.segments().iter().map(|segment| segment.mem).collect(),
+        excluded: plan.excluded.clone(),
+        warnings: plan.warnings.clone(),
     })
 }
 
@@ -127,7 +128,10 @@ fn what_does_not_fit_for_a_word_is_refused_by_that_word() {
     let mut request = line("memmap=1G$7G");
     request.mem_min = Some(9 * GIB);
     let error = planned(&request, &machine()).unwrap_err();
-    assert!(matches!(error, PlanError::NoHole(_)), "{error}");
+    assert!(
+        matches!(error, PlanError::Place(PlaceError::NoHole(_))),
+        "{error}"
+    );
 }
 
 #[test]

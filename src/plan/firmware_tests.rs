@@ -1,14 +1,14 @@
+//! What the next kernel learns of the firmware, by whole plans.
+
 use super::*;
 use crate::abi::efi::EfiDescriptor;
 use crate::abi::x86::boot_params::{
     BootParams, EFI32_LOADER_SIGNATURE, EFI64_LOADER_SIGNATURE, join,
 };
-use crate::base::Target;
-use crate::carry::Capability;
-use crate::cmdline::CmdlineBase;
+use crate::boot::{BootError, FirmwareError};
 use crate::host::efi::Efi;
 use crate::image::probe;
-use crate::plan::{Plan, PlanError, Role};
+use crate::layout::Role;
 use crate::request::SyscallChoice;
 use crate::testing::bzimage::TinyBzImage;
 use crate::testing::host::{Says as _, host};
@@ -84,7 +84,7 @@ fn planned<T>(
 
 /// The initrd that the zero page tells of, and that the plan has: address and bytes.
 fn initrd(plan: &Plan<'_>) -> ((u64, u64), Option<(u64, Vec<u8>)>) {
-    let mut segments = plan.segments.iter();
+    let mut segments = plan.segments().iter();
     let zero_page = segments.clone().find(|s| s.role == Role::BootParams);
     let zero_page = BootParams::from_bytes(&zero_page.unwrap().buf[..4096]).unwrap();
     let header = &zero_page.hdr;
@@ -113,7 +113,7 @@ fn with_efi_and_no_initrd_goes_an_empty_one() {
                     .unwrap()
                     .contains("LINUX_EFI_INITRD_MEDIA")
             );
-            let mut segments = plan.segments.iter();
+            let mut segments = plan.segments().iter();
             let segment = segments.find(|s| s.role == Role::Initrd).unwrap();
             assert!(segment.rule.contains("an empty initrd"), "{}", segment.rule);
         })
@@ -171,7 +171,7 @@ fn without_efi_no_initrd_is_made_up() {
 /// Why there is no plan.
 fn refused(request: &LoadRequest, host: &Host) -> FirmwareError {
     match planned(request, host, &[], |_| ()) {
-        Err(PlanError::Firmware(error)) => error,
+        Err(PlanError::Boot(BootError::Firmware(error))) => error,
         other => panic!("{other:?}"),
     }
 }
@@ -279,16 +279,16 @@ fn no_segment_lies_over_a_table_of_efi() {
     let load = request(Syscall::KexecLoad, "x");
     let table = descriptor(0x3fff_e000, 1).range().unwrap();
     planned(&load, &efi(), &[&[7; 9]], |plan| {
-        for segment in &plan.segments {
+        for segment in plan.segments() {
             assert!(!segment.mem.overlaps(table), "{segment:?}");
         }
         // The highest place is taken, beside the table.
         assert!(
-            plan.segments
+            plan.segments()
                 .iter()
                 .any(|s| s.mem.end() > table.start() - 0x10_0000)
         );
-        assert!(plan.told.contains(&(table, crate::base::Told::RESERVED)));
+        assert!(plan.told.contains(&(table, Told::RESERVED)));
         let kept = plan.excluded.iter().find(|kept| kept.range == table);
         assert_eq!(kept.unwrap().name, "EFI runtime map");
     })

@@ -1,138 +1,77 @@
 //! The plan: everything a load does, decided before any of it is done.
 //!
 //! [`plan`] is pure: it reads no file, no clock, no environment, and takes its
-//! randomness from the request. A [`Plan`] is the only road to a system call.
+//! randomness from the request. A [`Checked`] plan is the only road to a system call.
+//!
+//! The frame here is the same for every boot protocol. What differs between them it asks
+//! of `boot::Protocol`.
 
 mod advice;
-mod chain;
 mod decide;
 mod error;
 mod excluded;
 mod file_flags;
-mod firmware;
-mod initrd;
-mod multiboot;
 mod place;
 mod pools;
-mod protected;
-pub mod taken;
+mod predict;
 mod validate;
 
-use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use bstr::{BString, ByteSlice as _};
 
 pub use decide::Decision;
 pub use error::PlanError;
-pub use firmware::{EMPTY_INITRD, FirmwareError};
-pub use initrd::{INITRD_PAD, stream_size};
-pub use validate::Violation;
+pub use validate::{Checked, Violation};
 
-use crate::abi::x86::boot_params::E820_MAX_ENTRIES_ZEROPAGE;
 use crate::base::{PhysRange, Syscall, Target, Told};
-use crate::carry::record::Blob;
-use crate::carry::{Capability, Handover, Pool, Protection};
+use crate::boot::{EMPTY_INITRD, Firmware, Protocol, TableSummary, Taken};
+use crate::carry::{Capability, Handover, PlannedPool};
 use crate::cmdline::{self, Cmdline, CmdlineBase};
 use crate::crash::{self, Reservation};
+use crate::fdt::DeviceTree;
 use crate::host::Host;
-use crate::image::linux::{Format, xloadflags};
-use crate::image::{Image, LinuxKernel};
-use crate::memory::{MemoryMap, kernel_map};
-use crate::purgatory::{self, Digest};
+use crate::image::Image;
+use crate::layout::{Blobs, Excluded, Segment, stream_size};
+use crate::memory::MemoryMap;
 use crate::request::LoadRequest;
 use crate::sys::{FileFlags, Hotplug};
 
-/// What a segment is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Role {
-    /// The protected-mode part of the image.
-    Kernel,
-    /// The initrds, one behind the other; several parts when pages are shared.
-    Initrd,
-    /// The zero page and the command line, or the multiboot information.
-    BootParams,
-    /// The setup_data chain and the EFI memory map.
-    SetupData,
-    /// The code that verifies the digest and enters the kernel.
-    Purgatory,
-    /// The ELF header of the dump.
-    Elfcorehdr,
-    /// A multiboot kernel's module.
-    Module,
-}
-
-impl Role {
-    /// The role's name, as in JSON.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Kernel => "kernel",
-            Self::Initrd => "initrd",
-            Self::BootParams => "boot_params",
-            Self::SetupData => "setup_data",
-            Self::Purgatory => "purgatory",
-            Self::Elfcorehdr => "elfcorehdr",
-            Self::Module => "module",
-        }
-    }
-}
-
-/// One entry given to kexec_load.
+/// How the kernel is loaded.
 #[derive(Debug, Clone)]
-pub struct Segment<'a> {
-    /// What it is for.
-    pub role: Role,
-    /// Its bytes; the rest of `mem` is zeroed.
-    pub buf: Cow<'a, [u8]>,
-    /// Where it goes, in whole pages.
-    pub mem: PhysRange,
-    /// The rule that put it there.
-    pub rule: String,
-}
-
-/// A range that is kept from segments, or from the next kernel, by a rule.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Excluded {
-    /// The addresses.
-    pub range: PhysRange,
-    /// What it is called where it was found.
-    pub name: String,
-    /// Why it is kept out.
-    pub reason: &'static str,
-}
-
-/// One node of the setup_data chain, for people.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct SetupDataSummary {
-    /// SETUP_* name without the prefix.
-    #[serde(rename = "type")]
-    pub kind: &'static str,
-    /// Payload in bytes.
-    pub size: usize,
+pub enum Method<'a> {
+    /// kexec_load: this program places everything.
+    Segments {
+        /// Where the running kernel jumps to: purgatory.
+        entry: u64,
+        /// The segments, in address order.
+        segments: Vec<Segment<'a>>,
+        /// What the first table leads to, for people.
+        tables: Vec<TableSummary>,
+    },
+    /// kexec_file_load: the running kernel places everything.
+    File {
+        /// Flags that were asked for and that the kernel takes.
+        flags: FileFlags,
+    },
 }
 
 /// Everything a load does.
 #[derive(Debug, Clone)]
 pub struct Plan<'a> {
-    /// Which system call, and why.
-    pub syscall: Decision,
+    /// How the kernel is loaded.
+    pub method: Method<'a>,
+    /// Why so.
+    pub reason: String,
     /// The command line.
     pub cmdline: Cmdline,
-    /// Where the running kernel jumps to: purgatory; `None` when the running
-    /// kernel places everything itself (kexec_file_load).
-    pub entry: Option<u64>,
-    /// The segments, in address order; empty with kexec_file_load.
-    pub segments: Vec<Segment<'a>>,
     /// The reconciled map.
     pub memory_map: MemoryMap,
-    /// What the next kernel will find in its e820.
+    /// What the next kernel is told of memory. With kexec_file_load, what the running
+    /// kernel is expected to tell it.
     pub told: Vec<(PhysRange, Told)>,
     /// What is kept out, and why.
     pub excluded: Vec<Excluded>,
-    /// The chain; empty with kexec_file_load.
-    pub setup_data: Vec<SetupDataSummary>,
     /// The pools.
     pub pools: Vec<PlannedPool>,
     /// The crash kernel's part; `None` for a kernel for `exec`.
@@ -140,25 +79,10 @@ pub struct Plan<'a> {
     /// Digests of what is loaded from files; `None` without `--panic` when
     /// nothing uses them (kexec_file_load, `--no-digest`).
     pub blobs: Option<Blobs>,
-    /// Flags for kexec_file_load that were asked for and that the kernel takes.
-    pub file_flags: FileFlags,
     /// Why [`EMPTY_INITRD`] is handed over; `None` when it is not.
     pub empty_initrd: Option<&'static str>,
     /// What the operator should know.
     pub warnings: Vec<String>,
-}
-
-/// A pool as it is handed over.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PlannedPool {
-    /// The pool.
-    pub pool: Pool,
-    /// Where it is known from.
-    pub origin: &'static str,
-    /// How the next kernel is kept off it.
-    pub protection: Protection,
-    /// Why it is protected so.
-    pub reason: String,
 }
 
 /// The part of a plan that only a crash kernel has.
@@ -175,83 +99,58 @@ pub struct CrashPlan {
     pub asked_cmdline: BString,
 }
 
-/// What is loaded from files, by its digests.
-#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Blobs {
-    /// The kernel: a bzImage's protected-mode part, or the PT_LOADs of a vmlinux.
-    pub kernel: Option<Blob>,
-    /// The initrds as one stream, part by part.
-    pub initrd: Vec<Blob>,
-}
-
-impl Blobs {
-    /// Those of `segments`, whose digests are `digests`; `None` when there are none.
-    fn of(segments: &[Segment<'_>], digests: &[(PhysRange, Digest)]) -> Option<Self> {
-        let of = |role| {
-            let pairs = segments.iter().zip(digests);
-            pairs
-                .filter(move |(segment, _)| segment.role == role)
-                .map(|(segment, (_, digest))| (&*segment.buf, *digest))
-        };
-        (!digests.is_empty()).then(|| Self {
-            kernel: joined(of(Role::Kernel)),
-            initrd: of(Role::Initrd)
-                .map(|(bytes, digest)| Blob::new(bytes, &digest))
-                .collect(),
-        })
-    }
-
-    /// The same for files that no segment holds.
-    fn of_files(image: &LinuxKernel<'_>, initrds: &[&[u8]]) -> Self {
-        let blob = |bytes: &[u8]| Blob::new(bytes, &purgatory::digest(bytes));
-        let loads = image.loads.iter().map(|load| load.bytes);
-        let parts = initrd::parts(initrds, usize::MAX);
-        Self {
-            kernel: joined(loads.map(|bytes| (bytes, purgatory::digest(bytes)))),
-            initrd: parts.iter().map(|part| blob(part)).collect(),
+impl<'a> Plan<'a> {
+    /// Which system call.
+    #[must_use]
+    pub const fn syscall(&self) -> Syscall {
+        match self.method {
+            Method::Segments { .. } => Syscall::KexecLoad,
+            Method::File { .. } => Syscall::KexecFileLoad,
         }
     }
-}
 
-/// Several parts as one: their digest is that of their digests.
-fn joined<'a>(parts: impl Iterator<Item = (&'a [u8], Digest)>) -> Option<Blob> {
-    let parts: Vec<(&[u8], Digest)> = parts.collect();
-    match parts.as_slice() {
-        [] => None,
-        [(bytes, digest)] => Some(Blob::new(bytes, digest)),
-        parts => {
-            let digests: Vec<Digest> = parts.iter().map(|(_, digest)| *digest).collect();
-            Some(Blob {
-                size: parts.iter().map(|(bytes, _)| bytes.len()).sum(),
-                ..Blob::new(&[], &purgatory::digest(&digests.concat()))
-            })
+    /// Which system call, and why.
+    #[must_use]
+    pub fn decision(&self) -> Decision {
+        Decision {
+            name: self.syscall(),
+            reason: self.reason.clone(),
         }
     }
-}
 
-impl Plan<'_> {
-    /// A plan of which nothing is placed yet.
-    fn new(
-        syscall: Decision,
-        cmdline: Cmdline,
-        memory_map: MemoryMap,
-        warnings: Vec<String>,
-    ) -> Self {
-        Self {
-            syscall,
-            cmdline,
-            entry: None,
-            segments: Vec::new(),
-            memory_map,
-            told: Vec::new(),
-            excluded: Vec::new(),
-            setup_data: Vec::new(),
-            pools: Vec::new(),
-            crash: None,
-            blobs: None,
-            file_flags: FileFlags::default(),
-            empty_initrd: None,
-            warnings,
+    /// The segments, in address order; none with kexec_file_load.
+    #[must_use]
+    pub fn segments(&self) -> &[Segment<'a>] {
+        match &self.method {
+            Method::Segments { segments, .. } => segments,
+            Method::File { .. } => &[],
+        }
+    }
+
+    /// Where the running kernel jumps to; `None` with kexec_file_load.
+    #[must_use]
+    pub const fn entry(&self) -> Option<u64> {
+        match self.method {
+            Method::Segments { entry, .. } => Some(entry),
+            Method::File { .. } => None,
+        }
+    }
+
+    /// What the first table of the boot protocol leads to; nothing with kexec_file_load.
+    #[must_use]
+    pub fn tables(&self) -> &[TableSummary] {
+        match &self.method {
+            Method::Segments { tables, .. } => tables,
+            Method::File { .. } => &[],
+        }
+    }
+
+    /// Flags for kexec_file_load.
+    #[must_use]
+    pub fn file_flags(&self) -> FileFlags {
+        match self.method {
+            Method::Segments { .. } => FileFlags::default(),
+            Method::File { flags } => flags,
         }
     }
 
@@ -274,17 +173,115 @@ impl Plan<'_> {
     /// choice or as this plan lets it.
     #[must_use]
     pub fn is_kept_up(&self, host: &Host) -> bool {
-        match self.syscall.name {
-            Syscall::KexecLoad => self.kernel_updates(),
+        match self.method {
+            Method::Segments { .. } => self.kernel_updates(),
             // After kexec_file_load the kernel updates the image if it can.
-            Syscall::KexecFileLoad => host.loaded.crash_elfcorehdr_size.is_some(),
+            Method::File { .. } => host.loaded.crash_elfcorehdr_size.is_some(),
         }
     }
 
     /// Sum of the segments' sizes in memory, bytes.
     #[must_use]
     pub fn total_size(&self) -> u64 {
-        self.segments.iter().map(|segment| segment.mem.size()).sum()
+        let sizes = self.segments().iter().map(|segment| segment.mem.size());
+        sizes.sum()
+    }
+}
+
+/// What every step of planning reads.
+#[derive(Debug, Clone, Copy)]
+struct Inputs<'i, 'a> {
+    request: &'i LoadRequest,
+    host: &'i Host,
+    boot: Protocol<'i, 'a>,
+    /// The initrds, with the empty one where it is handed over.
+    initrds: &'i [&'a [u8]],
+}
+
+/// What is settled before anything is placed.
+#[derive(Debug)]
+struct Ground {
+    cmdline: Cmdline,
+    memory_map: MemoryMap,
+    crash: Option<CrashPlan>,
+    tree: Option<DeviceTree>,
+    pools: Vec<PlannedPool>,
+    firmware: Firmware,
+    empty_initrd: Option<&'static str>,
+    excluded: Vec<Excluded>,
+    /// Why the system call was taken.
+    reason: String,
+    warnings: Vec<String>,
+}
+
+impl Ground {
+    /// Settles what a crash kernel needs, the pools, and the memory that is kept free.
+    /// Gives what the command line takes away from the next kernel.
+    fn settle(
+        &mut self,
+        inputs: Inputs<'_, '_>,
+        syscall: Syscall,
+        handover: Handover,
+        target: impl FnOnce() -> Capability,
+    ) -> Result<Vec<Taken>, PlanError> {
+        let Inputs {
+            request,
+            host,
+            boot,
+            ..
+        } = inputs;
+        if request.target == Target::Crash {
+            let asked = self.cmdline.as_bstr().to_owned();
+            if !cmdline::has(&asked, cmdline::NO_MEMHOTPLUG) {
+                self.cmdline = self.cmdline.with(cmdline::NO_MEMHOTPLUG)?;
+            }
+            let crash = crash_plan(request, host, &mut self.memory_map, asked, syscall)?;
+            self.crash = Some(crash);
+        }
+        let (line, crash) = (self.cmdline.as_bstr(), self.crash.as_ref());
+        let dumped = crash.map_or(&[][..], |crash| &crash.dump);
+        let of_kernel = boot.warnings(request, host, &handover, line, dumped);
+        let of_crash = crash.map(|crash| advice::crash_warnings(host, crash, syscall, line));
+        self.warnings.extend(of_kernel);
+        self.warnings.extend(of_crash.into_iter().flatten());
+        self.warnings.append(&mut self.firmware.warnings);
+        if syscall == Syscall::KexecLoad && request.target == Target::Normal {
+            let pools = pools::protect(inputs, &handover, target, &self.cmdline)?;
+            for planned in &pools.planned {
+                let (pool, (told, why)) = (&planned.pool, pools::told(planned.protection));
+                self.memory_map
+                    .set_pool(pool.range(), pool.name(), told, why);
+            }
+            (self.pools, self.cmdline) = (pools.planned, pools.cmdline);
+            self.warnings.extend(pools.warning);
+        }
+        self.tree = handover.tree;
+        let taken = excluded::by_line(boot, self.cmdline.as_bstr(), request.target);
+        let own = self.crash.as_ref().map(|crash| crash.reservation.target);
+        self.excluded = excluded::excluded(host, &self.memory_map, own, &taken);
+        Ok(taken)
+    }
+
+    /// The plan that loads by `method`, which tells the next kernel `told`.
+    fn plan(
+        self,
+        method: Method<'_>,
+        told: Vec<(PhysRange, Told)>,
+        blobs: Option<Blobs>,
+    ) -> Plan<'_> {
+        Plan {
+            method,
+            reason: self.reason,
+            cmdline: self.cmdline,
+            memory_map: self.memory_map,
+            told,
+            excluded: self.excluded,
+            pools: self.pools,
+            crash: self.crash,
+            blobs,
+            empty_initrd: self.empty_initrd,
+            warnings: self.warnings,
+        }
     }
 }
 
@@ -299,18 +296,16 @@ pub fn plan<'a>(
     image: &Image<'a>,
     initrds: &[&'a [u8]],
     target: impl FnOnce() -> Capability,
-) -> Result<Plan<'a>, PlanError> {
+) -> Result<Checked<Plan<'a>>, PlanError> {
     if let Some(refusal) = host.security.environment.refuses() {
         return Err(PlanError::Environment(refusal));
     }
-    let image = match image {
-        Image::Linux(image) => image,
-        Image::Multiboot(image) => return multiboot::plan(request, host, image, initrds),
-    };
+    let boot = Protocol::of(image);
+    boot.check(request, host, initrds)?;
     check_drivers(&request.include_driver_managed)?;
-    let limit = image.cmdline_limit();
-    let mut cmdline = command_line(request, host, limit)?;
-    let mut memory_map =
+    let asked = command_line(request, host, boot.cmdline_limit())?;
+    let cmdline = boot.cmdline(&asked)?;
+    let memory_map =
         MemoryMap::reconcile(host, request.memory_map, &request.include_driver_managed);
     // A crash kernel only reads the dead kernel's memory. It takes over no state.
     let handover = match request.target {
@@ -318,123 +313,48 @@ pub fn plan<'a>(
         Target::Crash => Handover::default(),
     };
     handover.check_places(&memory_map, &host.iomem.crash_kernel())?;
-
+    let Decision { name, mut reason } =
+        decide::decide(request, host, boot, &memory_map, &handover, &cmdline)?;
+    let (flags, idle) = file_flags::taken(request.file_flags, name, host);
+    for flag in flags.names() {
+        reason += ", with ";
+        reason += flag;
+    }
     let mut warnings = advice::general_warnings(request, host);
-    warnings.extend(advice::empty_line(request, cmdline.as_bstr()));
-    if image.format == Format::Vmlinux {
-        warnings.push(
-            "no KASLR: a vmlinux always starts at a fixed address. The bzImage (vmlinuz) of the same kernel has KASLR"
-                .to_owned(),
-        );
-    }
-    let syscall = decide::decide(request, host, image, &memory_map, &handover, &cmdline)?;
-    let crash = match request.target {
-        Target::Normal => None,
-        Target::Crash => {
-            let asked = cmdline.as_bstr().to_owned();
-            if !cmdline::has(&asked, cmdline::NO_MEMHOTPLUG) {
-                cmdline = cmdline.with(cmdline::NO_MEMHOTPLUG)?;
-            }
-            Some(crash_plan(
-                request,
-                host,
-                &mut memory_map,
-                asked,
-                syscall.name,
-            )?)
-        }
-    };
-    // A 32-bit entry is reached without paging.
-    let enters_paging = !image.is_32_bit();
-    if enters_paging && host.cpu.la57 && !image.has(xloadflags::FIVE_LEVEL) {
-        return Err(PlanError::FiveLevel);
-    }
-    let mut plan = Plan {
-        crash,
-        ..Plan::new(syscall, cmdline, memory_map, warnings)
-    };
-    plan.take_file_flags(request, host);
-    if let Some(crash) = &plan.crash {
-        plan.warnings
-            .extend(advice::crash_warnings(host, crash, &plan));
-        plan.warnings.extend(protected::crash_warning(image, crash));
-    }
-    let told = firmware::told(request, host, image, &plan)?;
-    plan.warnings.extend(told.warning);
-    if initrd::stream_size(initrds) == 0 {
-        plan.empty_initrd = told.empty_initrd;
-    }
+    warnings.extend(advice::empty_line(request, asked.as_bstr()));
+    warnings.extend(idle);
+
     let empty = [EMPTY_INITRD];
-    let initrds = match plan.empty_initrd {
-        Some(_) => &empty[..],
-        None => initrds,
+    let firmware = boot.firmware(request, host, name, cmdline.as_bstr())?;
+    let no_initrd = stream_size(initrds) == 0;
+    let empty_initrd = firmware.empty_initrd.filter(|_| no_initrd);
+    let inputs = Inputs {
+        request,
+        host,
+        boot,
+        initrds: match empty_initrd {
+            Some(_) => &empty[..],
+            None => initrds,
+        },
     };
-    match plan.syscall.name {
-        Syscall::KexecLoad => {
-            if handover.has_pools() {
-                pools::protect(request, &handover, &target(), &mut plan)?;
-            } else if request.target == Target::Crash {
-                // A crash kernel may use only its reservation.
-            } else if !request.handover.no_carry {
-                handover.check_cmdline(plan.cmdline.as_bstr())?;
-            } else if cmdline::has(plan.cmdline.as_bstr(), "pmpool") {
-                plan.warnings.push(
-                    "pmpool= on the command line names no pool that is handed over: what lies there is lost"
-                        .to_owned(),
-                );
-            }
-            plan.told = plan.memory_map.told();
-            plan.excluded = excluded::excluded(host, &plan, &excluded::by_line(&plan));
-            let efi = told.efi.as_ref();
-            place::place(request, host, image, initrds, &handover, efi, &mut plan)
-                .map_err(|error| place::explain(error, request, host, image, initrds, &plan))?;
-        }
-        Syscall::KexecFileLoad => {
-            plan.excluded = excluded::excluded(host, &plan, &excluded::by_line(&plan));
-            excluded::warn_of_file_load(&mut plan);
-            let fits = place::fits(request, host, image, initrds, &plan)
-                .map_err(|error| place::explain(error, request, host, image, initrds, &plan));
-            if plan.crash.is_some() {
-                plan.told = plan.memory_map.told();
-                fits?;
-                plan.blobs = Some(Blobs::of_files(image, initrds));
-            } else {
-                // For other reasons the running kernel's own answer says more.
-                if let Err(error @ PlanError::TakenAway { .. }) = fits {
-                    return Err(error);
-                }
-                plan.told = kernel_map(host);
-                if plan.told.is_empty() {
-                    plan.warnings.push(
-                        "the memory map that the running kernel hands over is not known: neither \
-                         /sys/kernel/boot_params nor /sys/firmware/memmap is there"
-                            .to_owned(),
-                    );
-                }
-            }
-            let line = &plan.cmdline;
-            let harm = decide::harm(request.target, host, &plan.memory_map, &plan.told, line);
-            let harm = harm
-                .into_iter()
-                .map(|harm| format!("kexec_file_load {}", harm.what));
-            plan.warnings.extend(harm);
-            plan.told.truncate(E820_MAX_ENTRIES_ZEROPAGE);
-            let keeps_tree = request.handover.uki_dtb.is_none() && plan.keeps_the_running_tree();
-            if handover.tree.is_some() && !keeps_tree {
-                let whose = match request.handover.uki_dtb {
-                    Some(_) => "the UKI",
-                    None => "the running kernel",
-                };
-                plan.warnings.push(format!(
-                    "kexec_file_load leaves the device tree of {whose} behind"
-                ));
-            }
-        }
-    }
-    let about_map = advice::map_warnings(request, &plan);
-    plan.warnings.extend(about_map);
-    validate::validate(&plan, host, &excluded::by_line(&plan))?;
-    Ok(plan)
+    let mut ground = Ground {
+        cmdline,
+        memory_map,
+        crash: None,
+        pools: Vec::new(),
+        tree: None,
+        firmware,
+        empty_initrd,
+        excluded: Vec::new(),
+        reason,
+        warnings,
+    };
+    let taken = ground.settle(inputs, name, handover, target)?;
+    let plan = match name {
+        Syscall::KexecLoad => place::by_segments(inputs, ground),
+        Syscall::KexecFileLoad => predict::by_file(inputs, ground, flags),
+    }?;
+    validate::validate(plan, host, &taken)
 }
 
 /// What a crash kernel needs besides a kernel.
@@ -482,3 +402,8 @@ fn check_drivers(drivers: &BTreeSet<String>) -> Result<(), PlanError> {
         None => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod firmware_tests;
+#[cfg(test)]
+mod multiboot_tests;

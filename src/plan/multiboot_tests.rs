@@ -1,11 +1,15 @@
+//! Plans of multiboot kernels.
+
 use super::*;
-use crate::base::Syscall;
-use crate::carry::{Capability, Pool};
-use crate::cmdline::CmdlineError;
+use crate::boot::BootError;
+use crate::carry::{Pool, Protection};
+use crate::cmdline::{CmdlineError, CmdlineRequest};
 use crate::host::security::Lockdown;
-use crate::image::{Image, multiboot, probe};
+use crate::image::{multiboot, probe};
+use crate::layout::{PlaceError, Role};
 use crate::plan::plan as make;
 use crate::request::SyscallChoice;
+use crate::sys::SEGMENT_MAX;
 use crate::testing::host::{Says as _, host, range};
 use crate::testing::multiboot::{TinyElf, header_v1, header_v2, tag};
 
@@ -69,16 +73,16 @@ fn planned(
     }
     let plan = make(request, host, &image, &[], Capability::unknown)?;
     Ok(Owned {
-        entry: plan.entry.unwrap(),
+        entry: plan.entry().unwrap(),
         cmdline: plan.cmdline.to_string(),
         segments: plan
-            .segments
+            .segments()
             .iter()
             .map(|s| (s.role, s.mem, s.buf.to_vec(), s.rule.clone()))
             .collect(),
         told: plan.told.clone(),
         warnings: plan.warnings.clone(),
-        reason: plan.syscall.reason,
+        reason: plan.reason.clone(),
         pools: plan.pools.clone(),
     })
 }
@@ -89,7 +93,7 @@ struct Owned {
     entry: u64,
     cmdline: String,
     segments: Vec<(Role, PhysRange, Vec<u8>, String)>,
-    told: Vec<(PhysRange, crate::base::Told)>,
+    told: Vec<(PhysRange, Told)>,
     warnings: Vec<String>,
     reason: String,
     pools: Vec<PlannedPool>,
@@ -189,7 +193,10 @@ fn a_fixed_kernel_lies_where_it_is_linked_and_all_else_above_it() {
 fn the_reason_is_told_when_a_fixed_kernel_finds_no_place() {
     let told = |at: u64, request: &LoadRequest| {
         let error = planned(request, &machine(), &v1_at(at), &[]).unwrap_err();
-        assert!(matches!(error, PlanError::Occupied { .. }), "{error}");
+        assert!(
+            matches!(error, PlanError::Boot(BootError::Occupied { .. })),
+            "{error}"
+        );
         assert!(error.hint().is_some() && !error.is_usage());
         error.to_string()
     };
@@ -243,7 +250,10 @@ fn a_relocatable_kernel_lies_where_it_would_rather_be() {
     // Its own bounds leave nothing.
     let tags = [tag(10, 0, &[0x8000_0000, 0x9000_0000, 4096, 0])];
     let error = planned(&line("x"), &machine(), &v2(&tags), &[]).unwrap_err();
-    assert!(matches!(error, PlanError::NoHole(_)), "{error}");
+    assert!(
+        matches!(error, PlanError::Place(PlaceError::NoHole(_))),
+        "{error}"
+    );
     // Linked inside of a page, and moved to the start of one.
     let mut elf = TinyElf::new(
         2 * MIB + 0x123,
@@ -411,7 +421,7 @@ fn pools_are_reserved() {
         request.handover.protect = protect;
         let plan = planned(&request, &machine(), &v1_at(MIB), &[3]).unwrap();
         assert_eq!(plan.pools[0].protection, Protection::Reserved);
-        assert!(plan.told.contains(&(pool, crate::base::Told::RESERVED)));
+        assert!(plan.told.contains(&(pool, Told::RESERVED)));
     }
     let error = planned(&request, &machine(), &v1_at(65 * MIB), &[]).unwrap_err();
     assert!(
@@ -434,7 +444,7 @@ fn only_kexec_load_will_do() {
     let error = planned(&line("x"), &locked, &v1_at(MIB), &[]).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "neither system call will do: kernel lockdown forbids kexec_load; and kexec_file_load refuses this \
+        "cannot load: kernel lockdown forbids kexec_load, and kexec_file_load refuses this \
          image: it is a multiboot kernel, and the running kernel loads Linux only"
     );
     request.syscall = SyscallChoice::Only(Syscall::KexecLoad);

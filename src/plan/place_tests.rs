@@ -5,6 +5,7 @@ use crate::base::{PhysRange, Syscall};
 use crate::carry::Capability;
 use crate::image::probe;
 use crate::plan::plan;
+use crate::request::{LoadRequest, SyscallChoice};
 use crate::testing::bzimage::TinyBzImage;
 use crate::testing::host::{Says as _, host, range};
 
@@ -31,12 +32,12 @@ fn places(host: &Host) -> BTreeMap<&'static str, PhysRange> {
     let image = probe(&file).unwrap();
     let initrd = vec![7; 8 << 20];
     let request = LoadRequest {
-        syscall: crate::request::SyscallChoice::Only(Syscall::KexecLoad),
+        syscall: SyscallChoice::Only(Syscall::KexecLoad),
         ..LoadRequest::default()
     };
     let plan = plan(&request, host, &image, &[&initrd], Capability::unknown).unwrap();
     let place = |segment: &Segment<'_>| (segment.role.name(), segment.mem);
-    plan.segments.iter().map(place).collect()
+    plan.segments().iter().map(place).collect()
 }
 
 #[test]
@@ -81,9 +82,6 @@ fn what_fits_nowhere_else_goes_where_the_running_kernels_initrd_was() {
 #[test]
 fn an_initrd_above_four_gibibytes_is_known_by_both_halves_of_its_address() {
     let ramdisk = PhysRange::new(5 * GIB + 0x1000, 5 * GIB).unwrap();
-    assert_eq!(running_ramdisk(&machine(ramdisk)), Some(ramdisk));
-    assert_eq!(
-        running_ramdisk(&host("00100000-3fffffff : System RAM\n")),
-        None
-    );
+    assert_eq!(machine(ramdisk).initrd(), Some(ramdisk));
+    assert_eq!(host("00100000-3fffffff : System RAM\n").initrd(), None);
 }

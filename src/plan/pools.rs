@@ -1,49 +1,79 @@
 //! Pools in the plan: how they are protected, and what the command line says.
 
-use super::{Plan, PlanError, PlannedPool, taken};
+use super::{Inputs, PlanError};
 use crate::base::Told;
-use crate::carry::{Capability, Handover, HandoverError, Protection, pool, protect};
-use crate::cmdline;
-use crate::request::LoadRequest;
+use crate::carry::{Capability, Handover, HandoverError, PlannedPool, Protection, pool, protect};
+use crate::cmdline::{self, Cmdline};
 
-/// Chooses the protection and writes it into map and command line.
+/// The pools as they are handed over.
+#[derive(Debug)]
+pub(super) struct Pools {
+    /// Each with its protection.
+    pub planned: Vec<PlannedPool>,
+    /// The command line with what the protection adds.
+    pub cmdline: Cmdline,
+    /// What the operator should know.
+    pub warning: Option<String>,
+}
+
+/// Chooses the protection of the pools in `handover`.
 pub(super) fn protect(
-    request: &LoadRequest,
+    inputs: Inputs<'_, '_>,
     handover: &Handover,
-    target: &Capability,
-    plan: &mut Plan<'_>,
-) -> Result<(), PlanError> {
-    let wish = &request.handover;
-    let (chosen, reason) = protect::choose(wish.protect, wish.assume_pmpool, target)?;
-    let named = handover.check_cmdline(plan.cmdline.as_bstr())?;
+    target: impl FnOnce() -> Capability,
+    cmdline: &Cmdline,
+) -> Result<Pools, PlanError> {
+    if let Some(why) = inputs.boot.reserves_pools() {
+        let planned = handover.pools.iter().map(|carried| PlannedPool {
+            pool: carried.pool.clone(),
+            origin: carried.origin,
+            protection: Protection::Reserved,
+            reason: why.to_owned(),
+        });
+        return Ok(Pools {
+            planned: planned.collect(),
+            cmdline: cmdline.clone(),
+            warning: None,
+        });
+    }
+    if !handover.has_pools() {
+        return without_pools(inputs, handover, cmdline);
+    }
+    let (wish, target) = (&inputs.request.handover, target());
+    let (chosen, reason) = protect::choose(wish.protect, wish.assume_pmpool, &target)?;
+    let named = handover.check_cmdline(cmdline.as_bstr())?;
+    let (mut cmdline, mut warning) = (cmdline.clone(), None);
     if chosen == Protection::Kernel {
         handover.check_alignment()?;
-        add_parameters(handover, target, named, plan)?;
+        (cmdline, warning) = add_parameters(handover, &target, named, cmdline)?;
     }
-    for carried in &handover.pools {
+    let planned = handover.pools.iter().map(|carried| {
         let pool = &carried.pool;
         let (protection, reason) = match chosen {
-            Protection::Kernel if pool.name() != pool::DEFAULT_NAME => others(target),
+            Protection::Kernel if pool.name() != pool::DEFAULT_NAME => others(&target),
             chosen => (chosen, reason.clone()),
         };
-        let (told, why) = told(protection);
-        plan.memory_map
-            .set_pool(pool.range(), pool.name(), told, why);
-        plan.pools.push(PlannedPool {
+        PlannedPool {
             pool: pool.clone(),
             origin: carried.origin,
             protection,
             reason,
-        });
-    }
-    check_line(plan)
+        }
+    });
+    let pools = Pools {
+        planned: planned.collect(),
+        cmdline,
+        warning,
+    };
+    check_line(inputs, &pools)?;
+    Ok(pools)
 }
 
 /// Checks that no word of the command line takes memory of a pool away.
-fn check_line(plan: &Plan<'_>) -> Result<(), PlanError> {
-    for planned in &plan.pools {
+fn check_line(inputs: Inputs<'_, '_>, pools: &Pools) -> Result<(), PlanError> {
+    for planned in &pools.planned {
         let (pool, (told, _)) = (&planned.pool, told(planned.protection));
-        let taken = taken::taken(plan.cmdline.as_bstr(), told);
+        let taken = inputs.boot.taken(pools.cmdline.as_bstr(), told);
         let mut others = taken.into_iter().filter(|it| it.parameter != "pmpool");
         if let Some(taken) = others.find(|it| it.range.overlaps(pool.range())) {
             return Err(HandoverError::TakenAway {
@@ -57,6 +87,29 @@ fn check_line(plan: &Plan<'_>) -> Result<(), PlanError> {
     Ok(())
 }
 
+/// Checks a command line that no pools are passed with.
+fn without_pools(
+    inputs: Inputs<'_, '_>,
+    handover: &Handover,
+    cmdline: &Cmdline,
+) -> Result<Pools, PlanError> {
+    let line = cmdline.as_bstr();
+    let mut warning = None;
+    if !inputs.request.handover.no_carry {
+        handover.check_cmdline(line)?;
+    } else if cmdline::has(line, "pmpool") {
+        warning = Some(
+            "pmpool= on the command line names no pool that is handed over: what lies there is lost"
+                .to_owned(),
+        );
+    }
+    Ok(Pools {
+        planned: Vec::new(),
+        cmdline: cmdline.clone(),
+        warning,
+    })
+}
+
 /// Protection for the pools besides the one that `pmpool=` names. Without it they
 /// would be free memory until the next kernel reads the tree.
 fn others(target: &Capability) -> (Protection, String) {
@@ -68,29 +121,26 @@ fn others(target: &Capability) -> (Protection, String) {
     }
 }
 
-/// Adds the parameters that protection `kernel` needs.
+/// The command line with the parameters that protection `kernel` needs, and a warning.
 fn add_parameters(
     handover: &Handover,
     target: &Capability,
     named: bool,
-    plan: &mut Plan<'_>,
-) -> Result<(), PlanError> {
+    mut cmdline: Cmdline,
+) -> Result<(Cmdline, Option<String>), PlanError> {
     if let (Some(pool), false) = (handover.default_pool(), named) {
         let parameter = format!("pmpool={}", pool.cmdline_value());
-        plan.cmdline = plan.cmdline.with(&parameter)?;
+        cmdline = cmdline.with(&parameter)?;
     }
-    if !target.surely_stays_put() && !cmdline::has(plan.cmdline.as_bstr(), "nokaslr") {
-        plan.cmdline = plan.cmdline.with("nokaslr")?;
-        plan.warnings.push(
-            "nokaslr was added: KASLR chooses the next kernel's place before anybody reads the \
-             device tree, and could choose a pool"
-                .to_owned(),
-        );
+    if target.surely_stays_put() || cmdline::has(cmdline.as_bstr(), "nokaslr") {
+        return Ok((cmdline, None));
     }
-    Ok(())
+    let warning = "nokaslr was added: KASLR chooses the next kernel's place before anybody reads the \
+                   device tree, and could choose a pool";
+    Ok((cmdline.with("nokaslr")?, Some(warning.to_owned())))
 }
 
-/// The e820 type of a pool in the next kernel's map, and why.
+/// What the next kernel's map says of a pool, and why.
 pub(super) fn told(protection: Protection) -> (Told, &'static str) {
     match protection {
         Protection::Kernel => (

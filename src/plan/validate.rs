@@ -1,12 +1,16 @@
 //! Rules that every plan must keep, checked against the facts and not against
 //! the planner's intentions.
 
-use super::taken::Taken;
-use super::{Plan, PlanError, Role};
-use crate::base::{PAGE_SIZE, PhysRange, Syscall};
+use std::ops::Deref;
+
+use super::{Method, Plan, PlanError};
+use crate::base::{PAGE_SIZE, PhysRange};
+use crate::boot::Taken;
 use crate::host::Host;
 use crate::host::efi::Efi;
+use crate::layout::Role;
 use crate::memory::{Holes, Placement};
+use crate::refusal::exceeds_half_of_ram;
 use crate::sys::SEGMENT_MAX;
 
 /// A rule that a plan breaks.
@@ -60,19 +64,43 @@ pub enum Violation {
     Entry(u64),
 }
 
-/// Checks the plan. `taken` is what its command line takes away.
-pub(super) fn validate(plan: &Plan<'_>, host: &Host, taken: &[Taken]) -> Result<(), PlanError> {
-    if plan.syscall.name == Syscall::KexecFileLoad {
-        return Ok(()); // the running kernel places and checks
+/// What was checked: only [`super::plan`] makes one.
+#[derive(Debug, Clone)]
+pub struct Checked<T>(T);
+
+impl<T> Deref for Checked<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
     }
-    rules(plan)?;
-    off_efi(plan, host)?;
-    next_kernel(plan, taken)?;
-    half_of_ram(plan.total_size(), host)
 }
 
-fn rules(plan: &Plan<'_>) -> Result<(), Violation> {
-    let count = plan.segments.len();
+impl Checked<Plan<'_>> {
+    /// Adds what the operator should know, from others than the planner.
+    pub fn warn(&mut self, warnings: impl IntoIterator<Item = String>) {
+        self.0.warnings.extend(warnings);
+    }
+}
+
+/// Checks the plan. `taken` is what its command line takes away.
+pub(super) fn validate<'a>(
+    plan: Plan<'a>,
+    host: &Host,
+    taken: &[Taken],
+) -> Result<Checked<Plan<'a>>, PlanError> {
+    // With kexec_file_load the running kernel places and checks.
+    if let Method::Segments { entry, .. } = plan.method {
+        rules(&plan, entry)?;
+        off_efi(&plan, host)?;
+        next_kernel(&plan, taken)?;
+        half_of_ram(plan.total_size(), host)?;
+    }
+    Ok(Checked(plan))
+}
+
+fn rules(plan: &Plan<'_>, entry: u64) -> Result<(), Violation> {
+    let count = plan.segments().len();
     if count > SEGMENT_MAX {
         return Err(Violation::TooManySegments { count });
     }
@@ -82,7 +110,7 @@ fn rules(plan: &Plan<'_>) -> Result<(), Violation> {
             .chain(map.ranges(Placement::LastChoice)),
     );
     let mut end = 0;
-    for segment in &plan.segments {
+    for segment in plan.segments() {
         let (role, range) = (segment.role.name(), segment.mem);
         if range.start() % PAGE_SIZE != 0 || range.end() % PAGE_SIZE != 0 {
             return Err(Violation::NotOnPages { role, range });
@@ -110,21 +138,17 @@ fn rules(plan: &Plan<'_>) -> Result<(), Violation> {
             });
         }
     }
-    let inside = |entry| {
-        plan.segments
-            .iter()
-            .any(|s| s.role == Role::Purgatory && s.mem.contains(entry))
-    };
-    match plan.entry {
-        Some(entry) if inside(entry) => Ok(()),
-        entry => Err(Violation::Entry(entry.unwrap_or(0))),
+    let mut purgatory = plan.segments().iter();
+    if !purgatory.any(|s| s.role == Role::Purgatory && s.mem.contains(entry)) {
+        return Err(Violation::Entry(entry));
     }
+    Ok(())
 }
 
 /// No segment lies in memory that EFI needs kept.
 fn off_efi(plan: &Plan<'_>, host: &Host) -> Result<(), Violation> {
     for kept in host.efi.iter().flat_map(Efi::kept) {
-        let mut segments = plan.segments.iter();
+        let mut segments = plan.segments().iter();
         if let Some(segment) = segments.find(|segment| segment.mem.overlaps(kept.range)) {
             return Err(Violation::InExcluded {
                 role: segment.role.name(),
@@ -141,7 +165,7 @@ fn next_kernel(plan: &Plan<'_>, taken: &[Taken]) -> Result<(), Violation> {
     // Two entries of the table may touch, and a segment lie in both.
     let told = plan.told.iter().filter(|(_, kind)| kind.is_ram());
     let told = Holes::new(told.map(|(range, _)| *range));
-    for segment in &plan.segments {
+    for segment in plan.segments() {
         let (role, range) = (segment.role.name(), segment.mem);
         // The capture kernel reads elfcorehdr as it reads the dump.
         let is_told = || told.free().iter().any(|ram| ram.covers(range));
@@ -160,7 +184,7 @@ fn next_kernel(plan: &Plan<'_>, taken: &[Taken]) -> Result<(), Violation> {
 /// (`totalram_pages`).
 pub(super) fn half_of_ram(size: u64, host: &Host) -> Result<(), PlanError> {
     let limit = host.total_ram / 2;
-    if host.total_ram != 0 && size > limit {
+    if exceeds_half_of_ram(size, host.total_ram) {
         return Err(PlanError::TooLarge { size, limit });
     }
     Ok(())

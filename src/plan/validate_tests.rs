@@ -4,12 +4,14 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::base::{Target, Told};
+use crate::base::{Syscall, Target, Told};
+use crate::boot::Protocol;
 use crate::carry::Capability;
 use crate::cmdline::{CmdlineBase, CmdlineRequest};
 use crate::image::probe;
+use crate::layout::{Excluded, Segment};
 use crate::plan::excluded::by_line;
-use crate::plan::{Excluded, plan};
+use crate::plan::plan;
 use crate::request::{LoadRequest, SyscallChoice};
 use crate::testing::bzimage::TinyBzImage;
 use crate::testing::host::{Says as _, host, range, tell_for_a_dump};
@@ -46,9 +48,10 @@ fn broken(target: Target, line: &str, edit: impl FnOnce(&mut Plan<'_>)) -> Resul
         ..LoadRequest::default()
     };
     let initrd = [7; 5000];
-    let mut plan = plan(&request, &host, &image, &[&initrd], Capability::unknown).unwrap();
+    let Checked(mut plan) = plan(&request, &host, &image, &[&initrd], Capability::unknown).unwrap();
     edit(&mut plan);
-    validate(&plan, &host, &by_line(&plan))
+    let taken = by_line(Protocol::of(&image), plan.cmdline.as_bstr(), target);
+    validate(plan, &host, &taken).map(drop)
 }
 
 fn violation(edit: impl FnOnce(&mut Plan<'_>)) -> Violation {
@@ -58,16 +61,30 @@ fn violation(edit: impl FnOnce(&mut Plan<'_>)) -> Violation {
     }
 }
 
+fn segments<'p, 'a>(plan: &'p mut Plan<'a>) -> &'p mut Vec<Segment<'a>> {
+    match &mut plan.method {
+        Method::Segments { segments, .. } => segments,
+        Method::File { .. } => panic!("no segments"),
+    }
+}
+
+fn enter(plan: &mut Plan<'_>, at: u64) {
+    match &mut plan.method {
+        Method::Segments { entry, .. } => *entry = at,
+        Method::File { .. } => panic!("no entry"),
+    }
+}
+
 fn at(plan: &mut Plan<'_>, role: Role) -> usize {
-    let mut roles = plan.segments.iter().map(|segment| segment.role);
+    let mut roles = plan.segments().iter().map(|segment| segment.role);
     roles.position(|other| other == role).unwrap()
 }
 
 /// Makes `edit` of the place of the segment `role`.
 fn moved(plan: &mut Plan<'_>, role: Role, to: PhysRange) {
     let at = at(plan, role);
-    plan.segments[at].mem = to;
-    plan.segments.sort_by_key(|segment| segment.mem);
+    segments(plan)[at].mem = to;
+    segments(plan).sort_by_key(|segment| segment.mem);
 }
 
 #[test]
@@ -82,17 +99,17 @@ fn every_rule_is_seen_to_fail() {
     let place = range(0x2000_0000, 0x2000_0fff);
     let violations = [
         violation(|plan| {
-            let first = plan.segments[0].clone();
-            plan.segments.resize(SEGMENT_MAX + 1, first);
+            let first = plan.segments()[0].clone();
+            segments(plan).resize(SEGMENT_MAX + 1, first);
         }),
         violation(|plan| moved(plan, Role::Purgatory, range(0x2000_0800, 0x2000_8fff))),
         violation(|plan| {
             let at = at(plan, Role::Initrd);
-            plan.segments[at].buf = vec![0; 0x2001].into();
+            segments(plan)[at].buf = vec![0; 0x2001].into();
         }),
         violation(|plan| {
             let kernel = at(plan, Role::Kernel);
-            let start = plan.segments[kernel].mem.start();
+            let start = plan.segments()[kernel].mem.start();
             moved(plan, Role::SetupData, range(start, start + 0xfff));
         }),
         // Beyond the RAM, and where the first kernel's BIOS is.
@@ -109,7 +126,7 @@ fn every_rule_is_seen_to_fail() {
         // The map says RAM, and the table that is handed over does not.
         violation(|plan| {
             let at = at(plan, Role::Purgatory);
-            let purgatory = plan.segments[at].mem;
+            let purgatory = plan.segments()[at].mem;
             let ram = plan.told.pop().unwrap().0;
             let below = range(ram.start(), purgatory.start() + 0xfff);
             plan.told.push((below, Told::RAM));
@@ -118,8 +135,8 @@ fn every_rule_is_seen_to_fail() {
             plan.excluded.clear();
             moved(plan, Role::SetupData, range(0x3000_0000, 0x3000_0fff));
         }),
-        violation(|plan| plan.entry = None),
-        violation(|plan| plan.entry = Some(0x2000_0000)),
+        violation(|plan| enter(plan, 0)),
+        violation(|plan| enter(plan, 0x2000_0000)),
     ];
     let seen: BTreeSet<usize> = violations.iter().map(number).collect();
     assert_eq!(seen, (0..RULES).collect(), "{violations:#?}");
@@ -150,7 +167,7 @@ fn number(violation: &Violation) -> usize {
 fn entries_that_touch_are_one_place() {
     broken(Target::Normal, "quiet", |plan| {
         let kernel = at(plan, Role::Kernel);
-        let middle = plan.segments[kernel].mem.start() + 0x1000;
+        let middle = plan.segments()[kernel].mem.start() + 0x1000;
         let ram = plan.told.pop().unwrap().0;
         for part in [(ram.start(), middle), (middle, ram.end())] {
             let part = PhysRange::from_bounds(part.0, part.1).unwrap();
@@ -165,7 +182,7 @@ fn a_crash_kernels_segments_lie_in_its_own_ram_but_for_the_header_of_the_dump() 
     let nothing_told = |role| {
         broken(Target::Crash, "quiet", |plan| {
             let at = at(plan, role);
-            let mem = plan.segments[at].mem;
+            let mem = plan.segments()[at].mem;
             let split = |(range, kind): (PhysRange, Told)| {
                 let part = |start, end| PhysRange::from_bounds(start, end).ok();
                 let below = part(range.start(), range.end().min(mem.start()));

@@ -15,14 +15,12 @@ mod tests;
 
 use std::fmt;
 
-use crate::base::{Syscall, Target};
+use crate::base::{PAGE_SIZE, Syscall, Target};
 use crate::host::loaded::Loaded;
 use crate::host::security::{Lockdown, Security};
 use crate::sys::errno::{ENOTSUPP, Errno};
 use crate::sys::kexec::{Hotplug, SEGMENT_MAX};
 
-/// Page size of the kernel's half-of-memory rule, bytes.
-const PAGE: u64 = 4096;
 /// What kexec_file_load keeps free at the end of every command line on x86 for
 /// `elfcorehdr=`: MAX_ELFCOREHDR_STR_LEN of arch/x86/kernel/kexec-bzimage64.c.
 const ELFCOREHDR_ROOM: u64 = 30;
@@ -117,10 +115,18 @@ impl<'a> Attempt<'a> {
             .is_none()
     }
 
-    /// Whether `bytes` exceed half of the memory, the kernel's limit. Tables are not counted.
+    /// Whether `bytes` are more than the kernel loads. Tables are not counted.
     fn too_large(&self, bytes: u64) -> bool {
-        self.total_ram != 0 && bytes.div_ceil(PAGE) > self.total_ram / PAGE / 2
+        exceeds_half_of_ram(bytes, self.total_ram)
     }
+}
+
+/// Whether `bytes` of one segment, or of all together, exceed half of the RAM, which is
+/// the kernel's limit (`sanity_check_segment_list` of kexec_core.c). `total` is 0 where
+/// the amount of RAM is not known.
+#[must_use]
+pub const fn exceeds_half_of_ram(bytes: u64, total: u64) -> bool {
+    total != 0 && bytes.div_ceil(PAGE_SIZE) > total / PAGE_SIZE / 2
 }
 
 /// Why a call failed or must fail, and what the operator can do about it.

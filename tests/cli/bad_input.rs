@@ -248,7 +248,7 @@ fn no_hole_for_the_kernel() {
     assert_eq!(
         lab.fails(1, &["plan", "--root", "m", "vmlinuz", "--mem-max", "8M"]),
         "rkexec: planning failed: no place for the kernel: it must lie at or above 0x1000000 and below 0x800000\n\
-         hint: these bounds come from --mem-min, --mem-max and the image (pref_address, xloadflags, initrd_addr_max)\n"
+         hint: these bounds come from --mem-min, --mem-max and the kernel (rkexec inspect shows what it needs)\n"
     );
 }
 
@@ -345,7 +345,7 @@ fn neither_system_call() {
     );
     assert_eq!(
         lab.fails(1, &["plan", "--root", "m", "vmlinuz", "--no-digest"]),
-        "rkexec: planning failed: neither system call will do: kernel lockdown forbids kexec_load; \
+        "rkexec: planning failed: cannot load: kernel lockdown forbids kexec_load, \
          and kexec_file_load cannot do --no-digest (the running kernel's purgatory always verifies)\n\
          hint: leave --no-digest out: only kexec_load can do it\n"
     );

@@ -64,17 +64,20 @@ fn options_that_contradict_each_other() {
         (
             &["--syscall", "kexec_file_load", "--mem-min", "16M"],
             "rkexec: planning failed: --mem-min does not work with kexec_file_load: \
-             the running kernel places the segments itself\n",
+             the running kernel places the segments itself\n\
+             hint: leave --mem-min or --syscall kexec_file_load out: only kexec_load can do it\n",
         ),
         (
             &["--syscall", "kexec_file_load", "--memory-map", "firmware"],
             "rkexec: planning failed: --memory-map firmware does not work with kexec_file_load: \
-             the running kernel hands over its own map\n",
+             the running kernel hands over its own map\n\
+             hint: leave --memory-map firmware or --syscall kexec_file_load out: only kexec_load can do it\n",
         ),
         (
             &["--syscall", "kexec_file_load", "--no-digest"],
             "rkexec: planning failed: --no-digest does not work with kexec_file_load: \
-             the running kernel's purgatory always verifies\n",
+             the running kernel's purgatory always verifies\n\
+             hint: leave --no-digest or --syscall kexec_file_load out: only kexec_load can do it\n",
         ),
         (
             &["--include-driver-managed", "virtio_mem"],

@@ -31,8 +31,9 @@ use rkexec::carry::Capability;
 use rkexec::cmdline::{CmdlineBase, CmdlineRequest};
 use rkexec::image::linux::Format;
 use rkexec::image::{Image, probe};
+use rkexec::layout::Role;
 use rkexec::memory::MapPolicy;
-use rkexec::plan::{Plan, PlanError, Role, plan};
+use rkexec::plan::{Plan, PlanError, plan};
 use rkexec::request::{LoadRequest, SyscallChoice};
 
 use common::bzimage::{TinyBzImage, field};
@@ -58,7 +59,7 @@ impl fmt::Debug for Wish {
         let sizes: Vec<usize> = self.initrds.iter().map(Vec::len).collect();
         writeln!(f, "\ninitrds {sizes:?}\n{:#?}", self.request)?;
         match probe(&self.image) {
-            Ok(Image::Linux(image)) => writeln!(f, "{:?}", image.header),
+            Ok(Image::Linux(image)) => writeln!(f, "{:?} {:?}", image.geometry, image.x86),
             other => writeln!(f, "{other:?}"),
         }
     }
@@ -198,10 +199,7 @@ fn of_any_machine<W: fmt::Debug>(
 /// What may be wrong with a request on a machine, and nothing else.
 fn refused(error: &PlanError) -> Result<bool, TestCaseError> {
     match error {
-        PlanError::NoHole(_)
-        | PlanError::EmptyBounds { .. }
-        | PlanError::Unreachable { .. }
-        | PlanError::TooLarge { .. } => Ok(false),
+        PlanError::Place(_) | PlanError::TooLarge { .. } => Ok(false),
         error => Err(TestCaseError::fail(error.to_string())),
     }
 }
@@ -240,8 +238,8 @@ fn check(
     let usable = machine.usable(firmware);
 
     // The segments lie where they may.
-    prop_assert!(plan.segments.len() <= 16);
-    for pair in plan.segments.windows(2) {
+    prop_assert!(plan.segments().len() <= 16);
+    for pair in plan.segments().windows(2) {
         prop_assert!(pair[0].mem.end() <= pair[1].mem.start());
     }
     let (min, max) = (
@@ -249,7 +247,7 @@ fn check(
         request.mem_max.unwrap_or(u64::MAX),
     );
     let above_4g = image.reaches_above_4g();
-    for segment in &plan.segments {
+    for segment in plan.segments() {
         let mem = segment.mem;
         prop_assert_eq!((mem.start() % 4096, mem.end() % 4096), (0, 0));
         prop_assert!(segment.buf.len() as u64 <= mem.size());
@@ -263,7 +261,7 @@ fn check(
             prop_assert!(mem.end() <= 0x3800_0000, "{:?}", mem);
         }
         if segment.role == Role::Initrd && !above_4g {
-            prop_assert!(mem.last() <= u64::from(image.header.initrd_addr_max.get()));
+            prop_assert!(mem.end() <= image.initrd_end);
         }
         prop_assert!(
             usable.iter().any(|ram| ram.covers(mem)),
@@ -281,23 +279,23 @@ fn check(
         );
     }
     let place = |role| {
-        let found = plan.segments.iter().filter(move |s| s.role == role);
+        let found = plan.segments().iter().filter(move |s| s.role == role);
         found.map(|s| s.mem)
     };
 
     // The kernel runs where it wants.
-    let header = &image.header;
+    let geometry = &image.geometry;
     let parts: Vec<PhysRange> = place(Role::Kernel).collect();
     prop_assert_eq!(parts.len(), image.loads.len());
     for pair in parts.windows(2) {
         prop_assert_eq!(pair[0].end(), pair[1].start());
     }
     let kernel = PhysRange::from_bounds(parts[0].start(), parts[parts.len() - 1].end()).unwrap();
-    prop_assert!(kernel.start() >= header.pref_address.get());
-    prop_assert_eq!(kernel.start() % u64::from(header.kernel_alignment.get()), 0);
-    prop_assert!(kernel.size() >= u64::from(header.init_size.get()));
-    if header.relocatable_kernel == 0 {
-        prop_assert_eq!(kernel.start(), header.pref_address.get());
+    prop_assert!(kernel.start() >= geometry.floor);
+    prop_assert_eq!(kernel.start() % geometry.align, 0);
+    prop_assert!(kernel.size() >= geometry.size);
+    if geometry.fixed {
+        prop_assert_eq!(kernel.start(), geometry.floor);
     }
 
     // And finds everything by the addresses it is given.
@@ -319,7 +317,7 @@ fn check(
     prop_assert_eq!(&next.cmdline[..], plan.cmdline.as_bstr());
     prop_assert_eq!(&next.initrd, &stream(&wish.initrds));
     prop_assert_eq!(next.seed, request.seed);
-    let kinds: Vec<&str> = plan.setup_data.iter().map(|node| node.kind).collect();
+    let kinds: Vec<&str> = plan.tables().iter().map(|node| node.kind).collect();
     let mut expected = Vec::new();
     if plan.told.len() > 128 {
         expected.push("E820_EXT");
@@ -333,7 +331,7 @@ fn check(
     // Everything but purgatory is digested, unless that is not wanted.
     let digested: Vec<PhysRange> = next.digested.iter().map(|(range, _)| *range).collect();
     let others: Vec<PhysRange> = plan
-        .segments
+        .segments()
         .iter()
         .filter(|segment| segment.role != Role::Purgatory && !request.no_digest)
         .map(|s| PhysRange::new(s.mem.start(), s.buf.len() as u64).unwrap())
@@ -352,7 +350,7 @@ fn check(
 
     // The last choice is taken only when it is, and then it is said.
     let in_last_choice = plan
-        .segments
+        .segments()
         .iter()
         .any(|s| machine.hot_added().any(|ram| ram.overlaps(s.mem)));
     let said = plan
@@ -379,15 +377,15 @@ fn next_header(image: &[u8]) -> Vec<u8> {
 }
 
 fn same(a: &Plan<'_>, b: &Plan<'_>) -> Result<(), TestCaseError> {
-    prop_assert_eq!(&a.syscall, &b.syscall);
-    prop_assert_eq!(a.entry, b.entry);
+    prop_assert_eq!(a.decision(), b.decision());
+    prop_assert_eq!(a.entry(), b.entry());
     prop_assert_eq!(&a.memory_map, &b.memory_map);
     prop_assert_eq!(&a.told, &b.told);
     prop_assert_eq!(&a.excluded, &b.excluded);
-    prop_assert_eq!(&a.setup_data, &b.setup_data);
+    prop_assert_eq!(a.tables(), b.tables());
     prop_assert_eq!(&a.warnings, &b.warnings);
-    prop_assert_eq!(a.segments.len(), b.segments.len());
-    for (a, b) in a.segments.iter().zip(&b.segments) {
+    prop_assert_eq!(a.segments().len(), b.segments().len());
+    for (a, b) in a.segments().iter().zip(b.segments()) {
         prop_assert_eq!((a.role, a.mem, &a.rule), (b.role, b.mem, &b.rule));
         prop_assert!(a.buf == b.buf);
     }
@@ -410,16 +408,16 @@ fn the_seed_moves_nothing() {
     };
     let (a, b) = (with(1), with(2));
     let places = |plan: &Plan<'_>| -> Vec<_> {
-        plan.segments
+        plan.segments()
             .iter()
             .map(|s| (s.role, s.mem, s.buf.len()))
             .collect()
     };
     assert_eq!(places(&a), places(&b));
     let differ: Vec<Role> = a
-        .segments
+        .segments()
         .iter()
-        .zip(&b.segments)
+        .zip(b.segments())
         .filter(|(a, b)| a.buf != b.buf)
         .map(|(a, _)| a.role)
         .collect();

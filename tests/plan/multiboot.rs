@@ -7,11 +7,13 @@ use multiboot2::{BootInformation, MemoryAreaType};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use rkexec::base::{PhysRange, Told};
+use rkexec::boot::BootError;
 use rkexec::carry::Capability;
 use rkexec::cmdline::{CmdlineBase, CmdlineRequest};
 use rkexec::image::multiboot::Module;
 use rkexec::image::{Image, probe};
-use rkexec::plan::{Plan, PlanError, Role, plan};
+use rkexec::layout::Role;
+use rkexec::plan::{Plan, PlanError, plan};
 use rkexec::request::LoadRequest;
 
 use super::common::multiboot::{Segment, TinyElf, header_v1, header_v2, tag};
@@ -148,7 +150,7 @@ fn every_multiboot_plan_keeps_the_rules() {
                 Ok(true)
             }
             // A kernel may be linked to a place that is taken.
-            Err(PlanError::Occupied { .. }) => Ok(false),
+            Err(PlanError::Boot(BootError::Occupied { .. })) => Ok(false),
             Err(error) => refused(&error),
         }
     });
@@ -167,7 +169,7 @@ fn check(
 
     // Purgatory's way into the kernel.
     let memory = Memory::new(plan);
-    let purgatory = plan.segments.iter().find(|s| s.role == Role::Purgatory);
+    let purgatory = plan.segments().iter().find(|s| s.role == Role::Purgatory);
     let at = purgatory.unwrap().mem.start();
     let number = |offset, size| memory.number(at + offset, size);
     let (flags, entry, ebx, eax) = (number(12, 4), number(16, 8), number(24, 8), number(40, 4));
@@ -233,7 +235,7 @@ fn check(
         })
         .collect();
     let others = plan
-        .segments
+        .segments()
         .iter()
         .filter(|s| s.role != Role::Purgatory && !s.buf.is_empty() && !request.no_digest);
     let mut expected = 0;
@@ -253,13 +255,13 @@ fn check_places(
     request: &LoadRequest,
 ) -> Result<(), TestCaseError> {
     let usable = machine.usable(false);
-    prop_assert!(plan.segments.len() <= 16);
-    for pair in plan.segments.windows(2) {
+    prop_assert!(plan.segments().len() <= 16);
+    for pair in plan.segments().windows(2) {
         prop_assert!(pair[0].mem.end() <= pair[1].mem.start());
     }
     let min = request.mem_min.unwrap_or(0).max(MIB);
     let max = request.mem_max.unwrap_or(u64::MAX).min(FOUR_GIB);
-    for segment in &plan.segments {
+    for segment in plan.segments() {
         let mem = segment.mem;
         prop_assert_eq!((mem.start() % 4096, mem.end() % 4096), (0, 0));
         prop_assert!(segment.buf.len() as u64 <= mem.size());
@@ -269,7 +271,7 @@ fn check_places(
     }
     let last_choice = machine
         .hot_added()
-        .any(|ram| plan.segments.iter().any(|s| ram.overlaps(s.mem)));
+        .any(|ram| plan.segments().iter().any(|s| ram.overlaps(s.mem)));
     let said = plan.warnings.iter().any(|w| w.contains("added since boot"));
     prop_assert_eq!(last_choice, said);
     Ok(())

@@ -11,7 +11,7 @@ pub(crate) struct Memory(Vec<(PhysRange, Vec<u8>)>);
 
 impl Memory {
     pub(crate) fn new(plan: &Plan<'_>) -> Self {
-        let segments = plan.segments.iter();
+        let segments = plan.segments().iter();
         Self(segments.map(|s| (s.mem, s.buf.to_vec())).collect())
     }
 
@@ -63,9 +63,9 @@ impl NextKernel {
     /// Follows the way of the CPU from the plan's entry point on.
     pub(crate) fn boot(plan: &Plan<'_>) -> Self {
         let memory = Memory::new(plan);
-        let entry = plan.entry.unwrap();
+        let entry = plan.entry().unwrap();
         let purgatory = plan
-            .segments
+            .segments()
             .iter()
             .find(|s| s.mem.contains(entry))
             .unwrap()

@@ -11,7 +11,8 @@ use rkexec::host::crash::{KernelMapping, Note};
 use rkexec::host::firmware_memmap::FirmwareRegion;
 use rkexec::host::iomem::Resource;
 use rkexec::image::probe;
-use rkexec::plan::{Plan, PlanError, Role, plan};
+use rkexec::layout::Role;
+use rkexec::plan::{Plan, PlanError, plan};
 use rkexec::request::{LoadRequest, SyscallChoice};
 
 use super::common::bzimage::{TinyBzImage, field};
@@ -314,7 +315,7 @@ fn why(error: &PlanError, pools: &[Pool], line: &Line) -> Result<bool, TestCaseE
 
 fn check(plan: &Plan<'_>, machine: &Machine, line: &Line) -> Result<(), TestCaseError> {
     let usable = machine.usable(false);
-    for segment in &plan.segments {
+    for segment in plan.segments() {
         let (role, mem) = (segment.role.name(), segment.mem);
         prop_assert!(
             !line.takes(mem),
@@ -352,7 +353,7 @@ fn check_crash(
 ) -> Result<(), TestCaseError> {
     let own = machine.host.iomem.crash_kernel();
     let mut header = None;
-    for segment in &plan.segments {
+    for segment in plan.segments() {
         prop_assert!(reservation.covers(segment.mem), "{:?}", segment.mem);
         if segment.role == Role::Elfcorehdr {
             header = Some(segment.mem);
@@ -379,7 +380,7 @@ fn check_pools(plan: &Plan<'_>, pools: &[Pool], line: &Line) -> Result<(), TestC
     prop_assert_eq!(plan.pools.len(), pools.len());
     for planned in &plan.pools {
         let range = planned.pool.range();
-        prop_assert!(plan.segments.iter().all(|it| !it.mem.overlaps(range)));
+        prop_assert!(plan.segments().iter().all(|it| !it.mem.overlaps(range)));
         let is_ram = planned.protection != Protection::Reserved;
         prop_assert_eq!(told_ram(plan, range), is_ram);
         prop_assert!(!is_ram || !line.takes(range), "{range:?}: {}", line.text);

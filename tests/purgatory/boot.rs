@@ -240,7 +240,7 @@ impl Machine {
         Self {
             request: Request {
                 entry: PAYLOAD,
-                boot_params: BOOT_PARAMS,
+                argument: BOOT_PARAMS,
                 serial_port: Some(0x3f8),
                 ..super::REQUEST
             },
@@ -368,7 +368,7 @@ fn the_next_kernel_gets_the_promised_state() {
 fn a_multiboot_kernel_gets_protected_mode() {
     let mut machine = Machine::new();
     machine.request.mode = Mode::Multiboot { eax: 0x36d7_6289 };
-    machine.request.boot_params = 0xfedc_ba98;
+    machine.request.argument = 0xfedc_ba98;
     let bytes = machine.registers();
     let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
     assert_eq!((word(0), word(4)), (0x36d7_6289, 0xfedc_ba98), "eax, ebx");
@@ -381,7 +381,7 @@ fn a_multiboot_kernel_gets_protected_mode() {
 fn a_32_bit_linux_gets_boot_params_in_esi() {
     let mut machine = Machine::new();
     machine.request.mode = Mode::Protected;
-    machine.request.boot_params = 0xfedc_ba98;
+    machine.request.argument = 0xfedc_ba98;
     let bytes = machine.registers();
     let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
     assert_eq!(bytes[..16], [0; 16], "eax, ebx, ecx, edx");

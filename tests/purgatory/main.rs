@@ -12,7 +12,7 @@ use rkexec::sys::digest::has_sha_ni;
 
 const REQUEST: Request = Request {
     entry: 0,
-    boot_params: 0,
+    argument: 0,
     mode: Mode::Long,
     serial_port: None,
     sha_ni: false,

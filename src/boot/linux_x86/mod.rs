@@ -1,3 +1,270 @@
-//! The Linux boot protocol of x86: the zero page.
+//! The Linux boot protocol of x86: the zero page, the setup_data chain, and the 64-bit
+//! or 32-bit entry.
+//!
+//! The largest and most demanding segments are placed first, all top-down: boot_params,
+//! setup_data and purgatory end up side by side, so that the decompressor's few page
+//! tables reach them all.
+//!
+//! Source: Documentation/arch/x86/boot.rst.
 
+pub(super) mod by_file;
+mod chain;
+pub(super) mod firmware;
+pub(super) mod protected;
+pub mod taken;
 pub mod zero_page;
+
+use std::borrow::Cow;
+
+use super::x86::{BELOW_FLOOR, FLOOR, FOUR_GIB};
+use super::{BootError, Facts, TableSummary, Tables};
+use crate::abi::x86::setup_data;
+use crate::base::{PAGE_SIZE, PhysRange};
+use crate::host::Host;
+use crate::image::LinuxKernel;
+use crate::image::linux::{Format, Load, xloadflags};
+use crate::layout::{
+    self, Layout, Limits, PlaceError, PlacedFile, Places, Rest, Role, Segment, stream_size,
+};
+use crate::memory::Direction;
+use crate::sys::SEGMENT_MAX;
+use zero_page::Addresses;
+
+/// Segments besides those of kernel and initrd: boot_params, setup_data,
+/// purgatory, elfcorehdr.
+const OTHER_SEGMENTS: usize = 4;
+/// Entries of the memory map that a kernel with CONFIG_NODES_SHIFT=10 keeps:
+/// 128 + 3 * 1024 (E820_MAX_ENTRIES in arch/x86/include/asm/e820/types.h).
+const E820_MAX_ENTRIES: usize = 3200;
+/// First address that 4-level paging does not reach: 64 TiB.
+const FOUR_LEVEL_LIMIT: u64 = 1 << 46;
+/// First address that 5-level paging does not reach: 4 PiB.
+const FIVE_LEVEL_LIMIT: u64 = 1 << 52;
+
+/// Checks that the kernel can be entered in the paging mode of the running one. A 32-bit
+/// entry is reached without paging.
+pub(super) fn check(image: &LinuxKernel<'_>, host: &Host) -> Result<(), BootError> {
+    let enters_paging = !image.is_32_bit();
+    if enters_paging && host.cpu.la57 && !image.has(xloadflags::FIVE_LEVEL) {
+        return Err(BootError::FiveLevel);
+    }
+    Ok(())
+}
+
+/// What the operator should know of the kernel. `dumped` is the RAM that the dump holds.
+pub(super) fn warnings(image: &LinuxKernel<'_>, dumped: &[PhysRange]) -> Vec<String> {
+    let fixed = (image.format == Format::Vmlinux).then(|| {
+        "no KASLR: a vmlinux always starts at a fixed address. The bzImage (vmlinuz) of the same kernel has KASLR"
+            .to_owned()
+    });
+    fixed
+        .into_iter()
+        .chain(protected::crash_warning(image, dumped))
+        .collect()
+}
+
+/// Which addresses the kernel reaches when it is entered.
+pub(super) fn limits(image: &LinuxKernel<'_>, host: &Host) -> Limits {
+    let five_level = host.cpu.la57 && image.has(xloadflags::FIVE_LEVEL_ENABLED);
+    let paging = if five_level {
+        FIVE_LEVEL_LIMIT
+    } else {
+        FOUR_LEVEL_LIMIT
+    };
+    let reach = if image.is_32_bit() {
+        protected::REACH
+    } else if image.reaches_above_4g() {
+        paging - PAGE_SIZE
+    } else {
+        FOUR_GIB
+    };
+    Limits {
+        floor: FLOOR,
+        below: BELOW_FLOOR,
+        reach,
+        low_first: if image.is_32_bit() {
+            protected::LOW_MEMORY
+        } else {
+            u64::MAX
+        },
+    }
+}
+
+/// Takes a place for the smallest boot_params.
+pub(super) fn reserve_tables(places: &mut Places<'_>) -> Result<(), BootError> {
+    let size = zero_page::segment_size(0);
+    places.small(Rest::Highest, "boot_params", size)?;
+    Ok(())
+}
+
+/// Places kernel and initrds.
+pub(super) fn lay_out<'a>(
+    image: &LinuxKernel<'a>,
+    places: &mut Places<'_>,
+    initrds: &[&'a [u8]],
+    empty: Option<&'static str>,
+) -> Result<Layout<'a>, BootError> {
+    let kernel = place_kernel(image, places)?;
+    let initrd = match stream_size(initrds) {
+        0 => None,
+        size => Some(PlacedFile {
+            start: place_initrd(image, places, size)?.start(),
+            size,
+        }),
+    };
+    let mut segments = kernel_segments(image, kernel);
+    if let Some(initrd) = initrd {
+        let left = SEGMENT_MAX - OTHER_SEGMENTS - segments.len();
+        segments.extend(initrd_segments(initrds, initrd.start, left, empty));
+    }
+    Ok(Layout {
+        segments,
+        kernel,
+        entry: kernel.start() + image.entry,
+        files: initrd.into_iter().collect(),
+        rest: Rest::Highest,
+    })
+}
+
+fn place_kernel(image: &LinuxKernel<'_>, places: &mut Places<'_>) -> Result<PhysRange, PlaceError> {
+    let what = "the kernel";
+    let geometry = &image.geometry;
+    let (size, align) = (geometry.size, geometry.align.max(PAGE_SIZE));
+    let top = if geometry.fixed {
+        let end = size.next_multiple_of(PAGE_SIZE);
+        geometry.floor.saturating_add(end)
+    } else {
+        u64::MAX
+    };
+    if image.is_32_bit() {
+        let bounds = (geometry.floor, top.min(protected::kernel_top(image)));
+        return places.first(Direction::BottomUp, what, size, align, bounds);
+    }
+    places.highest(what, size, align, (geometry.floor, top))
+}
+
+fn place_initrd(
+    image: &LinuxKernel<'_>,
+    places: &mut Places<'_>,
+    size: u64,
+) -> Result<PhysRange, PlaceError> {
+    let top = if image.reaches_above_4g() {
+        u64::MAX
+    } else {
+        image.initrd_end
+    };
+    places.highest("the initrd", size, PAGE_SIZE, (0, top))
+}
+
+/// The kernel's place cut into its loads, each up to the next one: the running
+/// kernel keeps what it needs for the jump off all of it.
+fn kernel_segments<'a>(image: &LinuxKernel<'a>, place: PhysRange) -> Vec<Segment<'a>> {
+    let rule = format!(
+        "{} place at or above pref_address {:#x}, aligned to kernel_alignment {:#x}, \
+         of init_size bytes",
+        if image.is_32_bit() {
+            "entered in 32-bit mode: lowest"
+        } else {
+            "highest"
+        },
+        image.geometry.floor,
+        image.geometry.align
+    );
+    let start = |load: &Load<'_>| place.start() + load.offset;
+    let ends = image.loads.iter().skip(1).map(start).chain([place.end()]);
+    let cut = image.loads.iter().zip(ends).filter_map(|(load, end)| {
+        Some(Segment {
+            role: Role::Kernel,
+            buf: load.bytes.clone(),
+            mem: PhysRange::from_bounds(start(load), end).ok()?,
+            rule: rule.clone(),
+        })
+    });
+    cut.collect()
+}
+
+/// The initrds from `start` on, cut into their parts, no more than `limit`; `empty` says
+/// why it is an empty one.
+fn initrd_segments<'a>(
+    initrds: &[&'a [u8]],
+    start: u64,
+    limit: usize,
+    empty: Option<&str>,
+) -> Vec<Segment<'a>> {
+    let mut rule = "highest place left by the kernel".to_owned();
+    if let Some(why) = empty {
+        rule = format!("{rule}; an empty initrd, because {why}");
+    }
+    let mut start = start;
+    let mut segments = Vec::new();
+    for part in layout::parts(initrds, limit) {
+        let size = (part.len() as u64).next_multiple_of(PAGE_SIZE);
+        if let Ok(mem) = PhysRange::new(start, size) {
+            segments.push(Segment {
+                role: Role::Initrd,
+                buf: part,
+                mem,
+                rule: rule.clone(),
+            });
+        }
+        start += size;
+    }
+    segments
+}
+
+/// Places and makes the zero page with the command line, and the setup_data chain.
+pub(super) fn tables<'a>(
+    image: &LinuxKernel<'a>,
+    places: &mut Places<'_>,
+    layout: &Layout<'a>,
+    facts: Facts<'_>,
+) -> Result<Tables<'a>, BootError> {
+    let (mut chain, warning) = chain::build(facts)?;
+    let record = chain::record(image, facts, &chain);
+    chain.push(setup_data::SETUP_NONE, record.payload());
+
+    let line = facts.cmdline.as_bstr();
+    let size = zero_page::segment_size(line.len() as u64);
+    let boot_params = places.small(layout.rest, "boot_params", size)?;
+    let chain_size = chain.size() as u64;
+    let setup_data = places.small(layout.rest, "setup_data", chain_size)?;
+    let initrd = layout.files.first();
+    let addresses = Addresses {
+        kernel: layout.kernel.start(),
+        cmdline: boot_params.start() + zero_page::CMDLINE_OFFSET,
+        initrd: initrd.map(|initrd| initrd.start),
+        initrd_size: initrd.map_or(0, |initrd| initrd.size),
+        setup_data: setup_data.start(),
+    };
+    let efi = facts.firmware.efi.as_ref();
+    let zero_page = zero_page::build(image, facts.host, efi, facts.told, &chain, &addresses);
+    let segments = vec![
+        Segment {
+            role: Role::BootParams,
+            buf: Cow::Owned(zero_page::segment_bytes(&zero_page, line)),
+            mem: boot_params,
+            rule:
+                "highest place; the command line begins on the second page, with the 2,048 bytes \
+                   that the decompressor maps"
+                    .to_owned(),
+        },
+        Segment {
+            role: Role::SetupData,
+            buf: Cow::Owned(chain.bytes_at(setup_data.start())),
+            mem: setup_data,
+            rule: "highest place; one segment, so that few page tables reach the whole chain"
+                .to_owned(),
+        },
+    ];
+    let nodes = chain.nodes().iter();
+    let summary = nodes.map(|node| TableSummary {
+        kind: setup_data::type_name(node.kind),
+        size: node.data.len(),
+    });
+    Ok(Tables {
+        segments,
+        pointer: boot_params.start(),
+        summary: summary.collect(),
+        warnings: warning.into_iter().collect(),
+    })
+}

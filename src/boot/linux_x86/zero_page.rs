@@ -1,10 +1,11 @@
 //! Filling boot_params for the next kernel: from zero, then the new image's
 //! header, then what must carry over from the running kernel.
 
-use zerocopy::IntoBytes;
+use zerocopy::{FromZeros as _, IntoBytes as _};
 
 use crate::abi::x86::boot_params::{
-    BootParams, E820_MAX_ENTRIES_ZEROPAGE, E820Entry, EFI64_LOADER_SIGNATURE, split,
+    BootParams, E820_MAX_ENTRIES_ZEROPAGE, E820Entry, EFI64_LOADER_SIGNATURE, SETUP_HEADER_MAGIC,
+    SetupHeader, split,
 };
 use crate::abi::x86::setup_data::SetupData;
 use crate::base::{PhysRange, Told};
@@ -16,6 +17,8 @@ use crate::image::linux::xloadflags;
 const LOADED_HIGH: u8 = 1 << 0;
 /// type_of_loader of kexec loaders (boot.rst: 0xD, version 0).
 const LOADER_KEXEC: u8 = 0xd0;
+/// NORMAL_VGA of arch/x86/boot/boot.h: no mode is asked for.
+const NORMAL_VGA: u16 = 0xffff;
 /// Bytes that the decompressor maps from the command line's address on
 /// (COMMAND_LINE_SIZE of x86), whatever its length.
 pub const COMMAND_LINE_SIZE: u64 = 2048;
@@ -126,7 +129,7 @@ pub fn build(
     at: &Addresses,
 ) -> Box<BootParams> {
     let mut params = BootParams::zeroed();
-    params.hdr = image.header;
+    params.hdr = image.x86.header.unwrap_or_else(|| header_of(image));
     params.hdr.type_of_loader = LOADER_KEXEC;
     params.hdr.loadflags = 0; // as the kernel's own loader: nothing here applies to a 64-bit entry
     if image.is_32_bit() {
@@ -182,6 +185,30 @@ pub fn build(
     params.e820_entries = u8::try_from(inline).unwrap_or(u8::MAX);
     set_fallback_sizes(&mut params, map);
     params
+}
+
+/// The setup header of a kernel whose file has none, a vmlinux: the fields that matter of
+/// that in a bzImage of the same kernel.
+fn header_of(image: &LinuxKernel<'_>) -> SetupHeader {
+    let word = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+    let mut header = SetupHeader::new_zeroed();
+    // The root file system is mounted read-only at first, unless the command line
+    // says otherwise, and the video mode is the one that is there: what a bzImage is
+    // built with (arch/x86/boot/header.S).
+    header.root_flags = 1.into();
+    header.vid_mode = NORMAL_VGA.into();
+    header.boot_flag = 0xaa55.into();
+    header.header = SETUP_HEADER_MAGIC.into();
+    header.version = image.x86.protocol.into();
+    header.xloadflags = image.x86.flags.into();
+    header.initrd_addr_max = word(image.initrd_end.saturating_sub(1)).into();
+    header.kernel_alignment = word(image.geometry.align).into();
+    header.min_alignment = u8::try_from(image.geometry.align.trailing_zeros()).unwrap_or(0);
+    header.relocatable_kernel = (!image.geometry.fixed).into();
+    header.cmdline_size = word(image.cmdline_limit as u64).into();
+    header.pref_address = image.geometry.floor.into();
+    header.init_size = word(image.geometry.size).into();
+    header
 }
 
 /// The keep-list: fields that describe the machine, not a single boot of it.

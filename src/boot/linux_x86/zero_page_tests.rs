@@ -5,6 +5,7 @@ use crate::abi::efi::EfiDescriptor;
 use crate::abi::x86::boot_params::join;
 use crate::host::efi::Efi;
 use crate::testing::bzimage::{TinyBzImage, field};
+use crate::testing::elf::TinyElf;
 use crate::testing::host::{Says as _, host, range};
 
 const SYSTEM_TABLE: u64 = 0x1_2345_6000;
@@ -281,4 +282,41 @@ fn fallback_sizes_for_a_kernel_without_e820() {
     let mut params = BootParams::zeroed();
     set_fallback_sizes(&mut params, &[(range(0x20_0000, 0x3fff_ffff), Told::RAM)]);
     assert_eq!(params.alt_mem_k.get(), 0);
+}
+
+/// A vmlinux has no setup header, and gets the one of a bzImage of the same kernel.
+#[test]
+fn a_vmlinux_gets_a_header() {
+    let file = TinyElf::vmlinux().build();
+    let image = crate::image::vmlinux::parse(&file).unwrap().unwrap();
+    let at = Addresses {
+        kernel: 0x140_0000,
+        cmdline: 0x1000,
+        initrd: None,
+        initrd_size: 0,
+        setup_data: 0x3000,
+    };
+    let chain = SetupData::default();
+    let header = build(&image, &efi_machine(), None, &[], &chain, &at).hdr;
+    assert_eq!(
+        (header.boot_flag.get(), header.version.get()),
+        (0xaa55, 0x020f)
+    );
+    assert_eq!(
+        (header.root_flags.get(), header.vid_mode.get()),
+        (1, 0xffff)
+    );
+    assert_eq!(header.xloadflags.get(), image.x86.flags);
+    assert_eq!(header.kernel_alignment.get(), 1 << header.min_alignment);
+    assert_eq!(
+        u64::from(header.kernel_alignment.get()),
+        image.geometry.align
+    );
+    assert_eq!(u64::from(header.init_size.get()), image.geometry.size);
+    assert_eq!(header.pref_address.get(), image.geometry.floor);
+    assert_eq!(header.initrd_addr_max.get(), 0x7fff_ffff);
+    assert_eq!(
+        (header.relocatable_kernel, header.cmdline_size.get()),
+        (1, 2047)
+    );
 }

@@ -1,5 +1,6 @@
-//! The boot information of a multiboot kernel: what EBX points to.
+//! Multiboot: the boot information, which EBX points to, and how the kernel is laid out.
 
+pub(super) mod protocol;
 mod screen;
 pub mod v1;
 pub mod v2;
@@ -9,12 +10,11 @@ pub use screen::{Bits, Pixels, Screen};
 use bstr::BStr;
 
 use crate::base::{PhysRange, Told};
+use crate::boot::x86::CONVENTIONAL_END;
 use crate::host::firmware_tables::{EntryPoint, Rsdp};
 
 /// The boot loader's name for the kernel.
 pub const LOADER_NAME: &str = concat!("rkexec ", env!("CARGO_PKG_VERSION"));
-/// First byte that is not conventional memory.
-const CONVENTIONAL_END: u64 = 640 << 10;
 const MIB: u64 = 1 << 20;
 /// Linux keeps the first page to itself, and says so in its map; the memory
 /// below 640 KiB begins there all the same.

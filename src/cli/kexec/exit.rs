@@ -2,6 +2,7 @@
 
 use super::request::{BadRequest, BadValue};
 use crate::base::Syscall;
+use crate::boot::BootError;
 use crate::cli::{NothingLoaded, Usage};
 use crate::cmdline::CmdlineError;
 use crate::image::ImageError;
@@ -83,11 +84,9 @@ fn plan(error: &PlanError, syscall: Option<Syscall>) -> u8 {
         }
         // With kexec_file_load, the kernel itself would fail to find a place.
         PlanError::NotInReservation { .. } if !segments_only => FAILED,
-        PlanError::NoHole(_)
+        PlanError::Place(_)
         | PlanError::NotInReservation { .. }
-        | PlanError::Occupied { .. }
-        | PlanError::Unreachable { .. }
-        | PlanError::EmptyBounds { .. }
+        | PlanError::Boot(BootError::Occupied { .. })
         | PlanError::NotWithFileLoad { .. }
         | PlanError::Crash(_) => DIED,
         _ => FAILED,
@@ -105,6 +104,7 @@ mod tests {
     use crate::base::Target;
     use crate::host::loaded::Loaded;
     use crate::host::security::Security;
+    use crate::layout::PlaceError;
     use crate::refusal::Attempt;
     use crate::sys::Errno;
     use anyhow::Context as _;
@@ -139,12 +139,12 @@ mod tests {
             limit: 2,
         };
         assert_eq!(codes(PlanError::from(too_long)), [255, 253, 255]);
-        let nowhere = PlanError::Unreachable {
+        let nowhere = PlaceError::Unreachable {
             what: "x",
             min: 0,
             max: 0,
         };
-        assert_eq!(codes(nowhere)[0], 1);
+        assert_eq!(codes(PlanError::from(nowhere))[0], 1);
         assert_eq!(codes(NothingLoaded::Known), [1, 1, 1]);
         assert_eq!(codes(Usage(String::new())), [1, 1, 1]);
         assert_eq!(codes(std::io::Error::other("x")), [255, 255, 255]);

@@ -15,7 +15,7 @@ pub(in crate::cli) fn image(image: &Image<'_>) -> String {
         Image::Linux(image) => image,
         Image::Multiboot(image) => return multiboot::text(image),
     };
-    let header = &image.header;
+    let geometry = &image.geometry;
     let (major, minor) = image.protocol();
     let mut out = String::new();
     let mut line = |name: &str, value: String| {
@@ -29,22 +29,14 @@ pub(in crate::cli) fn image(image: &Image<'_>) -> String {
     line("format:", format!("{} ({machine})", image.format_name()));
     line("version:", image.version.unwrap_or("unknown").to_owned());
     line("protocol:", format!("{major}.{minor:02}"));
-    line(
-        "alignment:",
-        human(u64::from(header.kernel_alignment.get())),
-    );
-    line("init_size:", human(u64::from(header.init_size.get())));
-    line("pref_address:", format!("{:#x}", header.pref_address));
+    line("alignment:", human(geometry.align));
+    line("init_size:", human(geometry.size));
+    line("pref_address:", format!("{:#x}", geometry.floor));
     line(
         "relocatable:",
-        if header.relocatable_kernel == 0 {
-            "no"
-        } else {
-            "yes"
-        }
-        .to_owned(),
+        if geometry.fixed { "no" } else { "yes" }.to_owned(),
     );
-    line("cmdline_size:", format!("{} bytes", header.cmdline_size));
+    line("cmdline_size:", format!("{} bytes", image.cmdline_limit));
     line("xloadflags:", xload_names(image).join(" "));
     line("kernel:", human(image.loaded_size()));
     if image.behind > 0 {

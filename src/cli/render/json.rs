@@ -14,8 +14,9 @@ use crate::base::{PhysRange, Told, bytes};
 use crate::carry::Capability;
 use crate::image::linux::xloadflags;
 use crate::image::{Image, LinuxKernel};
+use crate::layout::Excluded;
 use crate::memory::MemoryMap;
-use crate::plan::{CrashPlan, Excluded, Plan};
+use crate::plan::{CrashPlan, Plan};
 
 /// A plan.
 pub(in crate::cli) struct PlanJson<'a> {
@@ -47,7 +48,7 @@ impl Serialize for PlanJson<'_> {
         if let Some(fields) = image.as_object_mut() {
             insert(fields, "path", self.kernel.as_os_str().as_bytes());
         }
-        let segments = plan.segments.iter().map(|segment| {
+        let segments = plan.segments().iter().map(|segment| {
             json!({
                 "role": segment.role,
                 "mem": address(segment.mem.start()),
@@ -77,15 +78,15 @@ impl Serialize for PlanJson<'_> {
         fields.serialize_entry("crash", &crash)?;
         fields.serialize_entry("e820", &e820(&plan.told))?;
         fields.serialize_entry("empty_initrd", &plan.empty_initrd)?;
-        fields.serialize_entry("entry", &plan.entry.map(Address))?;
+        fields.serialize_entry("entry", &plan.entry().map(Address))?;
         fields.serialize_entry("excluded", &excluded(&plan.excluded))?;
         fields.serialize_entry("image", &image)?;
         fields.serialize_entry("memory_map", &memory_map(&plan.memory_map))?;
         fields.serialize_entry("pools", &List(pools))?;
         fields.serialize_entry("schema", &1)?;
         fields.serialize_entry("segments", &List(segments))?;
-        fields.serialize_entry("setup_data", &json!(plan.setup_data))?;
-        fields.serialize_entry("syscall", &plan.syscall)?;
+        fields.serialize_entry("setup_data", &json!(plan.tables()))?;
+        fields.serialize_entry("syscall", &plan.decision())?;
         fields.serialize_entry("target", &plan.target())?;
         if let Some(then) = self.then {
             fields.serialize_entry("then", then)?;
@@ -230,13 +231,13 @@ pub(in crate::cli) fn image(image: &Image<'_>) -> Value {
         "version": image.version,
         "release": image.release(),
         "protocol": format!("{major}.{minor:02}"),
-        "alignment": image.header.kernel_alignment.get(),
-        "init_size": image.header.init_size.get(),
-        "pref_address": address(image.header.pref_address.get()),
-        "relocatable": image.header.relocatable_kernel != 0,
-        "cmdline_size": image.header.cmdline_size.get(),
+        "alignment": image.geometry.align,
+        "init_size": image.geometry.size,
+        "pref_address": address(image.geometry.floor),
+        "relocatable": !image.geometry.fixed,
+        "cmdline_size": image.cmdline_limit,
         "xloadflags": xload_names(image),
-        "entry_mode": image.entry_mode.name(),
+        "entry_mode": image.x86.entry_mode.name(),
         "kernel_size": image.loaded_size(),
         "bytes_behind": image.behind,
         "payload_size": image.payload.len(),

@@ -74,7 +74,7 @@ pub(in crate::cli) fn plan(plan: &Plan<'_>, image: &Image<'_>, machine: Option<&
         "<text x=\"10\" y=\"{HEADS}\" font-weight=\"bold\">addresses</text>\n\
          <text x=\"{MAP_X}\" y=\"{HEADS}\" font-weight=\"bold\">what it is</text>\n\
          <text x=\"{SEGMENT_X}\" y=\"{HEADS}\" font-weight=\"bold\">loaded parts ({})</text>",
-        plan.syscall.name
+        plan.syscall()
     );
     let mut y = TOP;
     for (row, height) in rows.iter().zip(&heights) {
@@ -141,7 +141,7 @@ fn rows(plan: &Plan<'_>) -> Vec<Row> {
             }
         };
         for segment in plan
-            .segments
+            .segments()
             .iter()
             .filter(|segment| region.range.covers(segment.mem))
         {

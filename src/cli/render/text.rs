@@ -43,8 +43,8 @@ pub(in crate::cli) fn loaded(shown: Shown<'_>, verbose: bool) -> String {
             Target::Crash => "armed with",
         },
         inline(name(image)),
-        plan.syscall.name,
-        plan.syscall.reason
+        plan.syscall(),
+        plan.reason
     );
     out
 }
@@ -74,7 +74,7 @@ pub(in crate::cli) fn plan(shown: Shown<'_>, detail: Detail) -> String {
     out.push_str("\nmemory map of the next kernel:\n");
     out.push_str(&table::ranges(&told, all, EXPLAIN));
     // With kexec_file_load the running kernel decides.
-    if plan.entry.is_some() && !plan.excluded.is_empty() {
+    if plan.entry().is_some() && !plan.excluded.is_empty() {
         let excluded = plan.excluded.iter();
         let excluded: Vec<_> = excluded
             .map(|kept| {
@@ -107,7 +107,7 @@ fn summary(shown: Shown<'_>, detail: Detail) -> String {
             Target::Normal => "for exec",
             Target::Crash => "as the crash kernel",
         },
-        plan.syscall.name,
+        plan.syscall(),
         match plan.warnings.len() {
             0 => String::new(),
             1 => " (1 warning)".to_owned(),
@@ -146,15 +146,15 @@ fn summary(shown: Shown<'_>, detail: Detail) -> String {
     line("cmdline:", &plan.cmdline.to_string());
     let totals = Totals::of(&plan.memory_map, &plan.told);
     line("RAM:", &totals.to_string());
-    let reason = &plan.syscall.reason;
+    let reason = &plan.reason;
     line(
         "syscall:",
-        &format!("{}, because: {reason}", plan.syscall.name),
+        &format!("{}, because: {reason}", plan.syscall()),
     );
-    if let Some(entry) = plan.entry {
+    if let Some(entry) = plan.entry() {
         line("entry:", &format!("{} (purgatory)", address(entry)));
     }
-    let passed = plan.setup_data.iter();
+    let passed = plan.tables().iter();
     let passed: Vec<String> = passed
         .map(|node| match detail {
             Detail::Short => setup_data(node.kind).to_owned(),
@@ -206,16 +206,16 @@ pub(in crate::cli) fn setup_data(kind: &str) -> &str {
 
 /// What is loaded where; explained, also by which rule.
 fn segments(plan: &Plan<'_>, detail: Detail) -> String {
-    if plan.entry.is_none() {
+    if plan.entry().is_none() {
         return "\nsegments: placed by the running kernel\n".to_owned();
     }
     let mut table = Table::new([false, true, false]);
-    for segment in &plan.segments {
+    for segment in plan.segments() {
         let role = segment.role.name().to_owned();
         table.push([range(segment.mem), human(segment.mem.size()), role]);
     }
     let mut out = format!("\nsegments ({} of memory):\n", human(plan.total_size()));
-    for (line, segment) in table.lines().zip(&plan.segments) {
+    for (line, segment) in table.lines().zip(plan.segments()) {
         let _ = writeln!(out, "  {line}");
         if detail > Detail::Short {
             let bytes = segment.buf.len() as u64;
@@ -253,7 +253,7 @@ fn pools(plan: &Plan<'_>) -> String {
 fn crash(plan: &Plan<'_>, crash: &CrashPlan) -> String {
     let reserved = &crash.reservation;
     let dumped: u64 = crash.dump.iter().map(|range| range.size()).sum();
-    let update = match (plan.syscall.name, crash.hotplug) {
+    let update = match (plan.syscall(), crash.hotplug) {
         (Syscall::KexecLoad, Some((flag, _))) => format!(
             "the running kernel updates elfcorehdr when memory or CPUs change \
              ({flag}), so purgatory does not check it"

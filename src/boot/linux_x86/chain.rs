@@ -1,38 +1,27 @@
 //! The setup_data chain of a plan: who gets which node, and in which order.
 
-use super::{Plan, PlanError, PlannedPool};
+use super::{E820_MAX_ENTRIES, zero_page};
 use crate::abi::x86::setup_data::{SETUP_DTB, SetupData};
-use crate::boot::linux_x86::zero_page::{self, EfiHandover};
+use crate::boot::{BootError, Facts};
 use crate::carry::record::{Blob, MAX_E820, PoolRecord, Record};
-use crate::carry::{Handover, HandoverError, Protection, gather};
-use crate::host::Host;
+use crate::carry::{HandoverError, PlannedPool, Protection, gather};
 use crate::image::LinuxKernel;
 use crate::purgatory;
-use crate::request::LoadRequest;
 
 /// Most e820 entries in one SETUP_E820_EXT node: the kernel maps a node as a
 /// whole, and 64 pages at most (early_memremap).
 const MAX_E820_EXT: usize = 8192;
-/// Entries that a kernel with CONFIG_NODES_SHIFT=10 keeps: 128 + 3 * 1024
-/// (E820_MAX_ENTRIES in arch/x86/include/asm/e820/types.h).
-const E820_MAX_ENTRIES: usize = 3200;
 
-/// The chain without the record.
-pub(super) fn build(
-    request: &LoadRequest,
-    host: &Host,
-    handover: &Handover,
-    efi: Option<&EfiHandover>,
-    plan: &mut Plan<'_>,
-) -> Result<SetupData, PlanError> {
+/// The chain without the record, and what the operator should know of it.
+pub(super) fn build(facts: Facts<'_>) -> Result<(SetupData, Option<String>), BootError> {
     let mut chain = SetupData::default();
-    let (entries, inline) = zero_page::e820_entries(&plan.told);
-    if entries.len() > E820_MAX_ENTRIES {
-        plan.warnings.push(format!(
+    let (entries, inline) = zero_page::e820_entries(facts.told);
+    let warning = (entries.len() > E820_MAX_ENTRIES).then(|| {
+        format!(
             "the map has {} e820 entries: a distribution's kernel keeps {E820_MAX_ENTRIES} and drops the rest",
             entries.len()
-        ));
-    }
+        )
+    });
     for beyond in entries
         .get(inline..)
         .unwrap_or_default()
@@ -40,54 +29,48 @@ pub(super) fn build(
     {
         chain.push_e820_ext(beyond);
     }
-    if let Some(tree) = &handover.tree {
+    if let Some(tree) = facts.tree {
         let origin = gather::MERGED;
         let blob = tree
             .write()
             .map_err(|source| HandoverError::Tree { origin, source })?;
         chain.push(SETUP_DTB, blob);
     }
-    if let (Some(handover), Some(efi)) = (efi, &host.efi) {
+    if let (Some(handover), Some(efi)) = (&facts.firmware.efi, &facts.host.efi) {
         chain.push_efi(
             &efi.setup_data(),
             &efi.runtime_map,
             handover.descriptor_size,
         );
     }
-    if let Some(seed) = &request.seed {
+    if let Some(seed) = &facts.request.seed {
         chain.push_rng_seed(seed);
     }
-    for planned in plan
+    for planned in facts
         .pools
         .iter()
         .filter(|pool| pool.protection == Protection::Indirect)
     {
         chain.push_indirect(planned.pool.range());
     }
-    Ok(chain)
+    Ok((chain, warning))
 }
 
 /// What was planned, for the next kernel's report.
-pub(super) fn record(
-    time: u64,
-    host: &Host,
-    image: &LinuxKernel<'_>,
-    plan: &Plan<'_>,
-    chain: &SetupData,
-) -> Record {
-    let blobs = plan.blobs.clone().unwrap_or_default();
+pub(super) fn record(image: &LinuxKernel<'_>, facts: Facts<'_>, chain: &SetupData) -> Record {
+    let blobs = facts.blobs.cloned().unwrap_or_default();
     let tree = chain.nodes().iter().find(|node| node.kind == SETUP_DTB);
-    let e820 = plan.told.iter().take(MAX_E820);
+    let e820 = facts.told.iter().take(MAX_E820);
     Record {
         rkexec: env!("CARGO_PKG_VERSION").to_owned(),
-        loaded_at: time,
-        from: host.release.clone(),
+        loaded_at: facts.request.time,
+        from: facts.host.release.clone(),
         release: image.release().map(str::to_owned),
-        cmdline: plan.cmdline.as_bstr().to_owned(),
+        cmdline: facts.cmdline.as_bstr().to_owned(),
         e820: e820
             .map(|(range, kind)| (range.start(), range.size(), kind.0))
             .collect(),
-        e820_complete: plan.told.len() <= MAX_E820,
+        e820_complete: facts.told.len() <= MAX_E820,
         setup_data: chain
             .nodes()
             .iter()
@@ -96,7 +79,7 @@ pub(super) fn record(
         device_tree: tree.map(|node| Blob::new(&node.data, &purgatory::digest(&node.data))),
         kernel: blobs.kernel,
         initrd: blobs.initrd,
-        pools: plan.pools.iter().map(pool_record).collect(),
+        pools: facts.pools.iter().map(pool_record).collect(),
     }
 }
 

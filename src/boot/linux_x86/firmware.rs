@@ -3,9 +3,9 @@
 
 use bstr::BStr;
 
-use super::Plan;
+use super::zero_page;
 use crate::base::Syscall;
-use crate::boot::linux_x86::zero_page::{self, EfiHandover};
+use crate::boot::Firmware;
 use crate::cmdline;
 use crate::host::Host;
 use crate::image::LinuxKernel;
@@ -68,43 +68,33 @@ impl FirmwareError {
     }
 }
 
-/// What is handed over.
-#[derive(Debug, Default)]
-pub(super) struct Told {
-    /// EFI, where this plan hands it over.
-    pub efi: Option<EfiHandover>,
-    /// What the operator should know.
-    pub warning: Option<String>,
-    /// Why an empty initrd goes with it when none is given.
-    pub empty_initrd: Option<&'static str>,
-}
-
-/// Decides for a Linux kernel.
+/// Decides for a kernel that is loaded by `syscall` and has the command line `line`.
 ///
 /// # Errors
 /// When the machine was booted through EFI, and the next kernel would find neither
 /// that nor its ACPI tables.
-pub(super) fn told(
+pub(in crate::boot) fn told(
     request: &LoadRequest,
     host: &Host,
     image: &LinuxKernel<'_>,
-    plan: &Plan<'_>,
-) -> Result<Told, FirmwareError> {
-    let with_efi = |efi| Told {
+    syscall: Syscall,
+    line: &BStr,
+) -> Result<Firmware, FirmwareError> {
+    let with_efi = |efi| Firmware {
         efi,
-        warning: None,
+        warnings: Vec::new(),
         empty_initrd: Some(WHY_EMPTY),
     };
-    match (plan.syscall.name, host.is_efi()) {
+    match (syscall, host.is_efi()) {
         // With kexec_file_load the running kernel hands over EFI itself.
         (Syscall::KexecFileLoad, true) => Ok(with_efi(None)),
-        (Syscall::KexecFileLoad, false) => Ok(Told::default()),
-        (Syscall::KexecLoad, false) => Ok(Told {
-            warning: unknown(host),
-            ..Told::default()
+        (Syscall::KexecFileLoad, false) => Ok(Firmware::default()),
+        (Syscall::KexecLoad, false) => Ok(Firmware {
+            warnings: unknown(host).into_iter().collect(),
+            ..Firmware::default()
         }),
         (Syscall::KexecLoad, true) => {
-            let rsdp = rsdp(host, plan.cmdline.as_bstr());
+            let rsdp = rsdp(host, line);
             let (why, asked) = if request.no_efi {
                 ("--no-efi asks for that".to_owned(), true)
             } else if host.efi.is_none() {
@@ -122,9 +112,10 @@ pub(super) fn told(
                 Rsdp::HandedOver => "; ACPI is handed over all the same",
                 Rsdp::OnTheLine => "; ACPI is what its command line says of it",
             };
-            Ok(Told {
-                warning: (!asked).then(|| format!("the next kernel gets no EFI: {why}{acpi}")),
-                ..Told::default()
+            let warning = (!asked).then(|| format!("the next kernel gets no EFI: {why}{acpi}"));
+            Ok(Firmware {
+                warnings: warning.into_iter().collect(),
+                ..Firmware::default()
             })
         }
     }
@@ -159,7 +150,3 @@ fn unknown(host: &Host) -> Option<String> {
             .to_owned()
     })
 }
-
-#[cfg(test)]
-#[path = "firmware_tests.rs"]
-mod tests;

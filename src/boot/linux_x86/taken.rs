@@ -16,26 +16,14 @@
 //! `efi_fake_mem=` (it changes boot services' memory only, and after a kexec the
 //! EFI memory map has none).
 
+use super::E820_MAX_ENTRIES;
 use crate::base::{PhysRange, Told};
+use crate::boot::Taken;
 use crate::carry::Pool;
 use crate::cmdline;
 
-/// Entries that a kernel with CONFIG_NODES_SHIFT=10 keeps: 128 + 3 * 1024. It
-/// ignores what a line adds to them.
-const MAX_ENTRIES: usize = 3200;
 /// Endings of `crashkernel=` that name no address (`suffix_tbl`).
 const SUFFIXES: [&[u8]; 3] = [b",high", b",low", b",cma"];
-
-/// Memory that a word of the line takes away.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Taken {
-    /// The memory.
-    pub range: PhysRange,
-    /// The parameter's name.
-    pub parameter: &'static str,
-    /// The word, or that part of a comma list which counts; as text.
-    pub word: String,
-}
 
 /// The memory of type `told` that `line` takes away: the ranges whose type it changes,
 /// and those it sets aside at a fixed address. In address order; where several words
@@ -184,7 +172,7 @@ impl Map {
     }
 
     fn push(&mut self, range: PhysRange, kind: Told, word: &str) {
-        if self.entries.len() < MAX_ENTRIES {
+        if self.entries.len() < E820_MAX_ENTRIES {
             self.entries.push((range, kind, Some(word.to_owned())));
         }
     }
@@ -227,7 +215,7 @@ impl Map {
                 (Err(_), Err(_)) => false,
             }
         });
-        let room = MAX_ENTRIES.saturating_sub(self.entries.len());
+        let room = E820_MAX_ENTRIES.saturating_sub(self.entries.len());
         self.entries.extend(beyond.into_iter().take(room));
         parts
     }

@@ -9,9 +9,8 @@
 //! 896 MiB ("Destination address too large"). What else is loaded is looked at early
 //! and often, and lies there too if it fits: memory above is mapped page by page.
 
-use super::CrashPlan;
-use super::place::FOUR_GIB;
-use crate::base::PAGE_SIZE;
+use crate::base::{PAGE_SIZE, PhysRange};
+use crate::boot::x86::FOUR_GIB;
 use crate::image::LinuxKernel;
 use crate::purgatory::Mode;
 
@@ -26,12 +25,11 @@ const PAE_LIMIT: u64 = 1 << 36;
 
 /// First address that the kernel may not take.
 pub(super) fn kernel_top(image: &LinuxKernel<'_>) -> u64 {
-    let last = u64::from(image.header.initrd_addr_max.get());
-    LOW_MEMORY.min(last + 1)
+    LOW_MEMORY.min(image.initrd_end)
 }
 
 /// The mode that purgatory leaves the CPU in for `image`.
-pub(super) fn mode(image: &LinuxKernel<'_>) -> Mode {
+pub(in crate::boot) fn mode(image: &LinuxKernel<'_>) -> Mode {
     if image.is_32_bit() {
         Mode::Protected
     } else {
@@ -39,9 +37,9 @@ pub(super) fn mode(image: &LinuxKernel<'_>) -> Mode {
     }
 }
 
-/// A warning about memory that a 32-bit capture kernel cannot save.
-pub(super) fn crash_warning(image: &LinuxKernel<'_>, crash: &CrashPlan) -> Option<String> {
-    let end = crash.dump.iter().map(|range| range.end()).max()?;
+/// A warning about memory in `dumped` that a 32-bit crash kernel cannot save.
+pub(super) fn crash_warning(image: &LinuxKernel<'_>, dumped: &[PhysRange]) -> Option<String> {
+    let end = dumped.iter().map(|range| range.end()).max()?;
     let limit = match end {
         _ if !image.is_32_bit() => return None,
         end if end > PAE_LIMIT => "64 GiB, and one without PAE only that below 4 GiB",

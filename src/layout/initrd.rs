@@ -24,7 +24,7 @@ pub fn stream_size(files: &[&[u8]]) -> u64 {
 ///
 /// The parts lie one behind the other; only the last may end inside a page.
 #[must_use]
-pub(super) fn parts<'a>(files: &[&'a [u8]], limit: usize) -> Vec<Cow<'a, [u8]>> {
+pub fn parts<'a>(files: &[&'a [u8]], limit: usize) -> Vec<Cow<'a, [u8]>> {
     let page = usize::try_from(PAGE_SIZE).unwrap_or(4096);
     let mut parts: Vec<Cow<'a, [u8]>> = Vec::new();
     let mut shared: Vec<u8> = Vec::new();
