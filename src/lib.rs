@@ -13,6 +13,7 @@ pub mod crash;
 pub mod fdt;
 pub mod host;
 pub mod image;
+pub mod job;
 pub mod kconfig;
 pub mod layout;
 pub mod load;

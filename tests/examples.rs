@@ -106,8 +106,8 @@ fn shell_scripts_are_clean() {
 #[test]
 fn the_configuration_is_one() {
     let config = Config::read(&example("rkexec.toml")).unwrap();
-    assert_eq!(config.kernel("r"), Path::new("/boot/vmlinuz-r"));
-    assert_eq!(config.initrds("r"), [Path::new("/boot/initrd.img-r")]);
+    assert_eq!(config.rules("r").kernel, Path::new("/boot/vmlinuz-r"));
+    assert_eq!(config.rules("r").initrds, [Path::new("/boot/initrd.img-r")]);
 }
 
 /// The units as installed, but for the path of the program.
@@ -518,7 +518,7 @@ fn the_playbook_arms_and_collects() {
 
     // The configuration that it writes is one.
     let config = Config::read(&stage.path("rkexec.toml")).unwrap();
-    assert_eq!(config.kernel("r"), Path::new("/boot/vmlinuz-r"));
+    assert_eq!(config.rules("r").kernel, Path::new("/boot/vmlinuz-r"));
 
     // A machine that could not be armed is reported, too.
     let stage = Stage::new();

@@ -107,3 +107,49 @@ fn an_upward_import_is_seen() {
     assert_eq!(upward(&order, "plan", &imports), [""; 0]);
     assert_eq!(upward(&order, "base", &imports), ["plan"]);
 }
+
+/// Rooms that serve every architecture and boot protocol.
+const NEUTRAL: [&str; 6] = ["cmdline", "request", "job", "layout", "plan", "load"];
+/// Words of x86 and of its boot protocol, in lower case.
+const X86_WORDS: [&str; 9] = [
+    "e820",
+    "boot_params",
+    "zero page",
+    "zero_page",
+    "mixed mode",
+    "640 kib",
+    "la57",
+    "xloadflags",
+    "setup_header",
+];
+
+/// The words of x86 in `source`, but for the names of roles, which JSON has.
+fn x86_words(source: &str) -> Vec<String> {
+    let code = source.split("#[cfg(test)]\nmod tests {").next().unwrap();
+    let lines = code
+        .lines()
+        .filter(|line| !line.contains("=> \"boot_params\""));
+    let lower = lines.map(str::to_lowercase).collect::<Vec<_>>().join("\n");
+    let found = X86_WORDS.iter().filter(|word| lower.contains(**word));
+    found.map(|word| (*word).to_owned()).collect()
+}
+
+#[test]
+fn the_frame_knows_no_word_of_x86() {
+    let mut files = Vec::new();
+    sources(Path::new("src"), &mut files);
+    let mut wrong = Vec::new();
+    for path in files.iter().filter(|path| !is_test(path)) {
+        let is_neutral = room_of(path).is_some_and(|room| NEUTRAL.contains(&&*room));
+        let source = fs::read_to_string(path).unwrap();
+        if is_neutral {
+            let words = x86_words(&source).into_iter();
+            wrong.extend(words.map(|word| format!("{}: {word}", path.display())));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert_eq!(
+        x86_words("// The Zero Page\nlet e820 = 1;"),
+        ["e820", "zero page"]
+    );
+}

@@ -10,8 +10,8 @@ use toml::de::{DeTable, DeValue};
 
 use crate::base::{Syscall, parse_size};
 use crate::cmdline::UNFIT_FOR_CRASH;
-use crate::cmdline::{CmdlineBase, CmdlineRequest};
 use crate::crash::HotplugChoice;
+use crate::job::{ArmRules, Line};
 use crate::request::SyscallChoice;
 
 /// Default path of the configuration.
@@ -179,44 +179,28 @@ impl Config {
         }
     }
 
-    /// The kernel's path; `release` is the running kernel's.
+    /// What this says of the crash kernel on a machine that runs the kernel `release`.
     #[must_use]
-    pub fn kernel(&self, release: &str) -> PathBuf {
-        self.kernel.path(release)
-    }
-
-    /// The paths of the initrds.
-    #[must_use]
-    pub fn initrds(&self, release: &str) -> Vec<PathBuf> {
-        self.initrd.iter().map(|name| name.path(release)).collect()
-    }
-
-    /// The rules for the command line.
-    #[must_use]
-    pub fn cmdline(&self) -> CmdlineRequest {
-        let rules = &self.cmdline;
-        CmdlineRequest {
-            base: match (&rules.line, rules.base) {
-                (Some(line), _) => CmdlineBase::Given(line.get_ref().as_str().into()),
-                (None, None | Some(Base::Running)) => CmdlineBase::Running,
-                (None, Some(Base::Empty)) => CmdlineBase::Empty,
+    pub fn rules(&self, release: &str) -> ArmRules {
+        let cmdline = &self.cmdline;
+        let line = cmdline.line.as_ref();
+        let remove = cmdline.remove.iter().map(|word| word.as_str().into());
+        ArmRules {
+            kernel: self.kernel.path(release),
+            initrds: self.initrd.iter().map(|name| name.path(release)).collect(),
+            line: Line {
+                given: line.map(|line| line.get_ref().as_str().into()),
+                running: cmdline.base != Some(Base::Empty),
+                append: vec![cmdline.append.as_str().into()],
+                remove: remove.collect(),
             },
-            append: vec![rules.append.as_str().into()],
-            remove: rules
-                .remove
-                .iter()
-                .map(|word| word.as_str().into())
-                .collect(),
-        }
-    }
-
-    /// The system call.
-    #[must_use]
-    pub const fn syscall(&self) -> SyscallChoice {
-        match self.syscall {
-            SyscallName::Auto => SyscallChoice::Auto,
-            SyscallName::KexecLoad => SyscallChoice::Only(Syscall::KexecLoad),
-            SyscallName::KexecFileLoad => SyscallChoice::Only(Syscall::KexecFileLoad),
+            syscall: match self.syscall {
+                SyscallName::Auto => SyscallChoice::Auto,
+                SyscallName::KexecLoad => SyscallChoice::Only(Syscall::KexecLoad),
+                SyscallName::KexecFileLoad => SyscallChoice::Only(Syscall::KexecFileLoad),
+            },
+            hotplug: self.hotplug,
+            digest: self.digest,
         }
     }
 
@@ -377,6 +361,7 @@ fn resembles(written: &str, message: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cmdline::{CmdlineBase, CmdlineRequest};
     use serde_json::Value;
 
     const PAGE: &str = include_str!("../../man/rkexec.toml.5");
@@ -394,27 +379,58 @@ mod tests {
     #[test]
     fn one_key_is_enough() {
         let config = parse("kernel = \"/boot/vmlinuz-{release}\"\n");
-        assert_eq!(
-            config.kernel("6.12.1-x"),
-            Path::new("/boot/vmlinuz-6.12.1-x")
-        );
-        assert!(config.initrds("6.12.1-x").is_empty());
-        assert_eq!(config.syscall(), SyscallChoice::Auto);
+        let rules = config.rules("6.12.1-x");
+        assert_eq!(rules.kernel, Path::new("/boot/vmlinuz-6.12.1-x"));
+        assert!(rules.initrds.is_empty() && rules.digest);
+        assert_eq!(rules.syscall, SyscallChoice::Auto);
+        assert_eq!(rules.hotplug, HotplugChoice::Auto);
         assert_eq!(config.minimum_reservation(), 0);
-        assert!(config.digest && config.when_impossible == WhenImpossible::Fail);
-        let cmdline = config.cmdline();
-        assert_eq!(cmdline.base, CmdlineBase::Running);
-        assert_eq!(cmdline.append, ["nr_cpus=1 reset_devices"]);
-        assert!(cmdline.remove.contains(&"crashkernel".into()));
+        assert_eq!(config.when_impossible, WhenImpossible::Fail);
+        assert_eq!((rules.line.given, rules.line.running), (None, true));
+        assert_eq!(rules.line.append, ["nr_cpus=1 reset_devices"]);
+        assert!(rules.line.remove.contains(&"crashkernel".into()));
+    }
+
+    #[test]
+    fn what_is_said_of_the_crash_kernel() {
+        let config = parse(
+            "kernel = '/boot/vmlinuz-{release}'
+             initrd = ['/i-{release}', '/j']
+             syscall = 'kexec_load'
+             hotplug = 'off'
+             digest = false
+             [cmdline]
+             base = 'empty'
+             append = 'a b'
+             remove = ['c', 'd=e']",
+        );
+        let rules = ArmRules {
+            kernel: "/boot/vmlinuz-6.1".into(),
+            initrds: vec!["/i-6.1".into(), "/j".into()],
+            line: Line {
+                given: None,
+                running: false,
+                append: vec!["a b".into()],
+                remove: vec!["c".into(), "d=e".into()],
+            },
+            syscall: SyscallChoice::Only(Syscall::KexecLoad),
+            hotplug: HotplugChoice::Off,
+            digest: false,
+        };
+        assert_eq!(config.rules("6.1"), rules);
     }
 
     #[test]
     fn a_line_is_made_in_three_ways() {
-        let base = |rules: &str| parse(&format!("kernel = '/k'\n[cmdline]\n{rules}")).cmdline();
-        assert_eq!(base("base = 'running'").base, CmdlineBase::Running);
-        assert_eq!(base("base = 'empty'").base, CmdlineBase::Empty);
-        let given = base("line = 'root=/dev/sda'\nappend = ''\nremove = []");
-        assert_eq!(given.base, CmdlineBase::Given("root=/dev/sda".into()));
+        let line = |rules: &str| {
+            let config = parse(&format!("kernel = '/k'\n[cmdline]\n{rules}"));
+            config.rules("6.1").line
+        };
+        let base = |rules: &str| CmdlineRequest::from(line(rules)).base;
+        assert_eq!(base("base = 'running'"), CmdlineBase::Running);
+        assert_eq!(base("base = 'empty'"), CmdlineBase::Empty);
+        let given = line("line = 'root=/dev/sda'\nappend = ''\nremove = []");
+        assert_eq!(given.given, Some("root=/dev/sda".into()));
         assert_eq!(given.append, [""]);
         assert!(given.remove.is_empty());
     }

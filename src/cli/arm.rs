@@ -5,21 +5,22 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
+use bstr::BString;
 use clap::Args;
 use serde_json::json;
 
-use super::load::{Planned, alone, carry_out, now, random_seed, with_quick_plan};
+use super::load::session;
 use super::render::json::insert;
-use super::{Context, Output, Usage, render, write_text};
+use super::{Context, Output, Usage, render, sizing, write_text};
 use crate::arm::config::{Config, DEFAULT_PATH, WhenImpossible};
 use crate::arm::watch::{Kernel, Machine, State, watch};
-use crate::base::bytes::shown_name;
-use crate::base::{Target, printable};
-use crate::host::Host;
+use crate::base::bytes::{shown, shown_name};
+use crate::base::{Syscall, Target, printable};
 use crate::host::environment::Environment;
 use crate::host::loaded::Loaded;
-use crate::load::record::{Job, LoadRecord};
-use crate::request::LoadRequest;
+use crate::job::Fresh;
+use crate::load::record::LoadRecord;
+use crate::load::{Files, Prepared, Session, ThisKernel};
 
 /// `rkexec arm`.
 #[derive(Debug, Args)]
@@ -36,12 +37,25 @@ pub(super) struct ArmArgs {
     /// the next event. SIGTERM and SIGINT end it with exit code 0.
     #[arg(long)]
     watch: bool,
+    /// Only say what would be loaded, and why; load nothing.
+    ///
+    /// The configuration is read, and the load is planned. Exit code 0: the crash kernel is
+    /// loaded and fits, or it could be loaded. 1: the configuration is wrong, or it could
+    /// not be loaded. With --root, the load is planned for a captured machine; configuration,
+    /// kernel and initrds are still files of this machine.
+    #[arg(long, conflicts_with = "watch")]
+    check: bool,
 }
 
 /// Whatever went wrong. A wrong configuration exits with 1, not 2, which is for usage.
 #[derive(Debug, thiserror::Error)]
-#[error("arm failed")]
-struct ArmError(#[source] anyhow::Error);
+#[error("{doing} failed")]
+struct ArmError {
+    /// `arm` or `check`.
+    doing: &'static str,
+    #[source]
+    error: anyhow::Error,
+}
 
 /// The machine cannot be armed, whatever is loaded.
 #[derive(Debug, thiserror::Error)]
@@ -60,24 +74,37 @@ impl Impossible {
 }
 
 pub(super) fn run(context: &Context, args: &ArmArgs) -> anyhow::Result<()> {
-    context.on_this_machine("arm")?;
+    if !args.check {
+        context.on_this_machine("arm")?;
+    }
     if args.watch && context.global.output == Output::Json {
         let why = "arm failed: --watch says each decision in a line, and --output json does not go with that";
         return Err(Usage(why.to_owned()).into());
     }
-    arm(context, args).map_err(|error| ArmError(error).into())
+    let doing = if args.check { "check" } else { "arm" };
+    arm(context, args).map_err(|error| ArmError { doing, error }.into())
 }
 
 fn arm(context: &Context, args: &ArmArgs) -> anyhow::Result<()> {
-    let config = Config::read(&args.config)?;
-    let mut arming = Arming { context, config };
+    let kernel = ThisKernel::new(&context.root);
+    let mut arming = Arming {
+        config: Config::read(&args.config)?,
+        context,
+        session: session(context, &kernel),
+    };
+    if args.check {
+        return match arming.go(Act::Check) {
+            Ok(wanted) => context.print(|| wanted.would(), || wanted.would_json()),
+            Err(error) => arming.forgive(error),
+        };
+    }
     // What happens while it loads is found afterwards.
     let mut outside = if args.watch {
         Some(Kernel::listen().context("listening to the kernel failed")?)
     } else {
         None
     };
-    let armed = match arming.once() {
+    let armed = match arming.alone(Act::LoadIfNeeded) {
         Ok(armed) => armed,
         Err(error) => return arming.forgive(error),
     };
@@ -94,14 +121,32 @@ fn arm(context: &Context, args: &ArmArgs) -> anyhow::Result<()> {
     watch(&mut arming, outside, log)
 }
 
-/// What `arm` came to.
-struct Armed {
+/// What is to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Act {
+    /// Find out what would be loaded, and why.
+    Look,
+    /// The same for the operator, who is told the warnings of the plan, too.
+    Check,
+    /// Load it, if what is loaded differs.
+    LoadIfNeeded,
+    /// Load it in any case.
+    Load,
+}
+
+/// The crash kernel that the configuration asks for, on this machine.
+struct Wanted {
     kernel: PathBuf,
-    /// Why it was loaded now; `None` when it was loaded before.
+    syscall: Syscall,
+    cmdline: BString,
+    /// A crash kernel was loaded when this was found out.
+    was_armed: bool,
+    /// Why it must be loaded; `None` when it is what is loaded.
     because: Option<String>,
 }
 
-impl Armed {
+impl Wanted {
+    /// What was done.
     fn line(&self) -> String {
         let kernel = shown_name(&self.kernel);
         match &self.because {
@@ -110,13 +155,42 @@ impl Armed {
         }
     }
 
+    /// What would be done.
+    fn would(&self) -> String {
+        let kernel = shown_name(&self.kernel);
+        let what = match &self.because {
+            Some(why) => format!("would load {kernel} through {}: {why}", self.syscall),
+            None => format!("armed with {kernel} already: nothing would be loaded"),
+        };
+        let line = shown(&self.cmdline);
+        format!("{what}\ncommand line: {line}\n")
+    }
+
     fn to_json(&self) -> serde_json::Value {
-        let mut json = json!({
+        self.json(json!({
             "schema": 1,
             "armed": true,
             "loaded": self.because.is_some(),
             "reason": self.because,
-        });
+        }))
+    }
+
+    fn would_json(&self) -> serde_json::Value {
+        let mut json = self.json(json!({
+            "schema": 1,
+            "armed": self.was_armed,
+            "loaded": false,
+            "would_load": self.because.is_some(),
+            "reason": self.because,
+            "syscall": self.syscall,
+        }));
+        if let Some(fields) = json.as_object_mut() {
+            insert(fields, "cmdline", &self.cmdline);
+        }
+        json
+    }
+
+    fn json(&self, mut json: serde_json::Value) -> serde_json::Value {
         if let Some(fields) = json.as_object_mut() {
             insert(fields, "kernel", self.kernel.as_os_str().as_bytes());
         }
@@ -127,57 +201,53 @@ impl Armed {
 /// This machine and its configuration.
 struct Arming<'a> {
     context: &'a Context,
+    session: Session<'a>,
     config: Config,
 }
 
 impl Arming<'_> {
-    /// Plans what the configuration asks for, and finds out in what the loaded
-    /// crash kernel differs from it: `None` when it does not.
-    fn plan<T>(
-        &self,
-        then: impl FnOnce(&Planned<'_>, &LoadRecord, Option<String>) -> anyhow::Result<T>,
-    ) -> anyhow::Result<T> {
+    /// [`Arming::go`] while no other rkexec loads.
+    fn alone(&self, act: Act) -> anyhow::Result<Wanted> {
+        let _alone = self.session.alone()?;
+        self.go(act)
+    }
+
+    /// Plans what the configuration asks for, finds out in what the loaded crash kernel
+    /// differs from it, and does `act`.
+    fn go(&self, act: Act) -> anyhow::Result<Wanted> {
         let root = &self.context.root;
-        let _alone = alone(self.context)?;
-        let environment = Environment::read(root)?;
-        possible(&self.config, environment, &Loaded::read(root)?)?;
-        let mut host = Host::read_for_crash(root)?;
-        let job = job(&self.config, &host.release)?;
-        let record = LoadRecord::of_loaded(root, Target::Crash, &host.loaded)?;
-        if let Some(record) = &record {
-            record.teach(job.request.syscall, &mut host.security);
+        possible(&self.config, Environment::read(root)?, &Loaded::read(root)?)?;
+        let mut host = self.session.kernel.facts(Target::Crash)?;
+        let job = self.config.rules(&host.release).job(Fresh::draw()?);
+        let before = self.session.recorded(Target::Crash, &host)?;
+        if let Some(before) = &before {
+            before.teach(job.request.syscall, &mut host.security);
         }
-        with_quick_plan(self.context, &host, &job, |planned| {
-            let wanted = planned.record(root)?;
-            let differs = match &record {
-                Some(record) => record.differs(&wanted),
-                None if host.loaded.crash == Some(true) => {
-                    Some("which crash kernel was loaded before is not recorded".to_owned())
-                }
-                None => Some("no crash kernel was loaded".to_owned()),
-            };
-            then(planned, &wanted, differs)
-        })
-    }
-
-    /// Loads the crash kernel, if it must be.
-    fn once(&self) -> anyhow::Result<Armed> {
-        self.plan(|planned, wanted, differs| {
-            if differs.is_some() {
-                self.load(planned)?;
+        let files = Files::open(&job)?;
+        let contents = files.contents()?;
+        let prepared = Prepared::new(&job, &files, &contents)?;
+        let plan = prepared.plan(&host, root)?;
+        let record = prepared.record(root, &host, &plan)?;
+        let was_armed = host.loaded.crash == Some(true);
+        let because = because(before.as_ref(), was_armed, &record);
+        let wanted = Wanted {
+            kernel: record.job.kernel,
+            syscall: record.syscall,
+            cmdline: record.cmdline,
+            was_armed,
+            because,
+        };
+        let is_due = act == Act::Load || wanted.because.is_some();
+        if is_due && act != Act::Look {
+            let too_small = sizing::of_plan(&plan, &host, &prepared);
+            for warning in plan.warnings.iter().chain(&too_small) {
+                self.context.warn(warning);
             }
-            Ok(Armed {
-                kernel: wanted.kernel.clone(),
-                because: differs,
-            })
-        })
-    }
-
-    fn load(&self, planned: &Planned<'_>) -> anyhow::Result<()> {
-        for warning in planned.plan.warnings.iter().chain(&planned.too_small()) {
-            self.context.warn(warning);
         }
-        carry_out(self.context, planned, &|_| Ok(()))
+        if is_due && matches!(act, Act::LoadIfNeeded | Act::Load) {
+            self.session.load(&prepared, &host, plan)?;
+        }
+        Ok(wanted)
     }
 
     /// A machine that cannot be armed is a warning, where the configuration says so.
@@ -201,6 +271,18 @@ impl Arming<'_> {
     }
 }
 
+/// Why the crash kernel of the record `wanted` must be loaded, where the one of the record
+/// `before` was loaded; `None` when it is that one.
+fn because(before: Option<&LoadRecord>, was_armed: bool, wanted: &LoadRecord) -> Option<String> {
+    match before {
+        Some(before) => before.differs(wanted),
+        None if was_armed => {
+            Some("which crash kernel was loaded before is not recorded".to_owned())
+        }
+        None => Some("no crash kernel was loaded".to_owned()),
+    }
+}
+
 impl Machine for Arming<'_> {
     fn assess(&mut self) -> anyhow::Result<State> {
         let root = &self.context.root;
@@ -210,40 +292,16 @@ impl Machine for Arming<'_> {
                 "the kernel updates what is loaded itself".to_owned(),
             ));
         }
-        self.plan(|_, _, differs| {
-            let fits = || State::Fits("what is loaded fits the machine".to_owned());
-            Ok(differs.map_or_else(fits, State::Stale))
+        Ok(match self.alone(Act::Look)?.because {
+            Some(why) => State::Stale(why),
+            None => State::Fits("what is loaded fits the machine".to_owned()),
         })
     }
 
     fn arm(&mut self) -> anyhow::Result<String> {
-        self.plan(|planned, wanted, _| {
-            self.load(planned)?;
-            Ok(format!("armed with {}", shown_name(&wanted.kernel)))
-        })
+        let wanted = self.alone(Act::Load)?;
+        Ok(format!("armed with {}", shown_name(&wanted.kernel)))
     }
-}
-
-/// The load that `config` describes, on a machine that runs `release`.
-fn job(config: &Config, release: &str) -> anyhow::Result<Job> {
-    Ok(Job {
-        kernel: config.kernel(release),
-        initrds: config.initrds(release),
-        addons: Vec::new(),
-        profile: None,
-        wish: None,
-        modules: Vec::new(),
-        request: LoadRequest {
-            cmdline: config.cmdline(),
-            syscall: config.syscall(),
-            no_digest: !config.digest,
-            seed: Some(random_seed()?),
-            time: now(),
-            target: Target::Crash,
-            hotplug: config.hotplug,
-            ..LoadRequest::default()
-        },
-    })
 }
 
 /// Whether the machine can be armed at all.
@@ -329,22 +387,117 @@ mod tests {
         assert!(refused.way_out.contains("Xen's own command line"));
     }
 
+    use crate::load::fake::{FakeKernel, Told};
+
+    /// A machine with a reservation, its fake kernel, and a configuration.
+    struct Lab {
+        dir: tempfile::TempDir,
+        context: Context,
+        kernel: FakeKernel,
+        told: Told,
+    }
+
+    impl Lab {
+        fn new() -> Self {
+            use crate::testing::host::{host, tell_for_a_dump};
+            let dir = tempfile::tempdir().unwrap();
+            for (name, text) in [
+                ("proc/sys/kernel/osrelease", "6.12.0-tiny\n"),
+                ("proc/sys/kernel/random/boot_id", "this-boot\n"),
+                ("sys/kernel/kexec_crash_loaded", "0\n"),
+                ("sys/kernel/kexec_crash_size", "268435456\n"),
+            ] {
+                let path = dir.path().join(name);
+                std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+                std::fs::write(path, text).unwrap();
+            }
+            let iomem = "00001000-0009fbff : System RAM
+00100000-3fffffff : System RAM
+  10000000-1fffffff : Crash kernel
+";
+            let mut host = host(iomem);
+            tell_for_a_dump(&mut host);
+            host.total_ram = 1 << 30;
+            host.loaded.crash = Some(false);
+            let lab = Self {
+                context: Context {
+                    root: crate::host::Root::at(dir.path()),
+                    ..Context::plain()
+                },
+                kernel: FakeKernel::new(host),
+                told: Told::default(),
+                dir,
+            };
+            lab.write_kernel(0x1_0000);
+            lab
+        }
+
+        fn write_kernel(&self, size: usize) {
+            let kernel = crate::testing::bzimage::TinyBzImage::new(size).build();
+            std::fs::write(self.dir.path().join("vmlinuz-6.12.0-tiny"), kernel).unwrap();
+        }
+
+        /// Does `act` with a configuration that has `more`; why it is loaded, and the calls.
+        fn go(&self, act: Act, more: &str) -> (Option<String>, Vec<String>) {
+            let kernel = self.dir.path().join("vmlinuz-{release}");
+            let text = format!("kernel = '{}'\n{more}", kernel.display());
+            let arming = Arming {
+                context: &self.context,
+                session: Session {
+                    kernel: &self.kernel,
+                    root: &self.context.root,
+                    tell: &self.told,
+                },
+                config: Config::parse(&text, Path::new("f.toml")).unwrap(),
+            };
+            let wanted = arming.alone(act).unwrap();
+            (wanted.because, self.kernel.calls())
+        }
+    }
+
     #[test]
-    fn the_configuration_becomes_a_load() {
-        let config = config(
-            "initrd = ['/i-{release}', '/j']
-             syscall = 'kexec_load'
-             hotplug = 'off'
-             digest = false",
-        );
-        let job = job(&config, "6.1").unwrap();
-        assert_eq!(job.kernel, Path::new("/boot/vmlinuz-6.1"));
-        assert_eq!(job.initrds, [Path::new("/i-6.1"), Path::new("/j")]);
-        let request = job.request;
-        assert!(request.no_digest && request.seed.is_some() && request.time > 0);
-        assert_eq!(request.target, Target::Crash);
-        assert_eq!(request.hotplug, crate::crash::HotplugChoice::Off);
-        assert_eq!(request.cmdline, config.cmdline());
-        assert_eq!(request.syscall, config.syscall());
+    fn what_is_loaded_already_is_loaded_no_second_time() {
+        let lab = Lab::new();
+        let call = || vec!["kexec_load crash".to_owned()];
+        let because = |why: &str| Some(why.to_owned());
+        let none = because("no crash kernel was loaded");
+        for look in [Act::Look, Act::Check] {
+            assert_eq!(lab.go(look, ""), (none.clone(), vec![]));
+        }
+        assert_eq!(lab.go(Act::LoadIfNeeded, ""), (none, call()));
+        for act in [Act::Look, Act::Check, Act::LoadIfNeeded] {
+            assert_eq!(lab.go(act, ""), (None, vec![]));
+        }
+        assert_eq!(lab.go(Act::Load, ""), (None, call()));
+        // Each of these makes another load, and only one.
+        let line = "[cmdline]\nline = 'mine'";
+        for (size, more, why) in [
+            (
+                0x1_0000,
+                line,
+                "the command line has changed since the load",
+            ),
+            (0x2_0000, line, "the kernel has changed since the load"),
+            (
+                0x2_0000,
+                "digest = false",
+                "the command line has changed since the load",
+            ),
+            (
+                0x2_0000,
+                "syscall = 'kexec_file_load'",
+                "the system call has changed since the load",
+            ),
+        ] {
+            lab.write_kernel(size);
+            assert_eq!(lab.go(Act::Check, more), (because(why), vec![]));
+            let (said, calls) = lab.go(Act::LoadIfNeeded, more);
+            assert_eq!((said, calls.len()), (because(why), 1), "{more}");
+            assert_eq!(lab.go(Act::LoadIfNeeded, more), (None, vec![]));
+        }
+        // What another program loaded is not known.
+        std::fs::remove_file(lab.dir.path().join("run/rkexec/crash.json")).unwrap();
+        let why = "which crash kernel was loaded before is not recorded";
+        assert_eq!(lab.go(Act::Check, ""), (because(why), vec![]));
     }
 }

@@ -7,10 +7,11 @@ use anyhow::Context as _;
 use clap::Args;
 use serde_json::Value;
 
-use super::{Context, Output, hint, load, render, say, say_error, write_out, written};
+use super::{Context, Output, hint, render, say, say_error, write_out, written};
 use crate::base::bytes::shown_name;
 use crate::carry::Capability;
 use crate::image::{Found, ImageError};
+use crate::load::files;
 use crate::sys::MappedFile;
 
 /// `rkexec inspect`.
@@ -71,8 +72,8 @@ fn several(
 /// What a file is, for people and for programs.
 fn inspect(context: &Context, path: &Path) -> anyhow::Result<(String, Value)> {
     let file = MappedFile::open(path).context("opening the file failed")?;
-    let contents = load::contents(&file)?;
-    let (text, mut json) = match load::found(&file, &contents, None) {
+    let contents = files::contents(&file)?;
+    let (text, mut json) = match files::found(&file, &contents) {
         Ok(found) => described(context, path, &found),
         Err(error) => match error.downcast_ref() {
             Some(ImageError::Lanzaboote(stub)) => (

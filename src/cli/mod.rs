@@ -10,11 +10,9 @@ mod inspect;
 mod kexec;
 mod load;
 mod memmap;
-mod multiboot;
 mod options;
 mod render;
 mod report;
-mod rescue;
 mod sizing;
 mod status;
 mod unload;
@@ -33,8 +31,8 @@ use crate::base::bytes::shown_name;
 use crate::base::printable;
 use crate::host::capture::CaptureError;
 use crate::host::{HostError, Root};
-use crate::load::LoadError;
 use crate::load::lock::LockError;
+use crate::load::{LoadError, ModulesForLinux};
 use crate::plan::PlanError;
 use crate::refusal::SysError;
 use crate::vmcore::VmcoreError;
@@ -335,7 +333,10 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
     ExitCode::from(
         if error.is::<NothingLoaded>() || error.is::<status::NotArmed>() {
             NOTHING_LOADED
-        } else if error.is::<Usage>() || error.downcast_ref().is_some_and(PlanError::is_usage) {
+        } else if error.is::<Usage>()
+            || error.is::<ModulesForLinux>()
+            || error.downcast_ref().is_some_and(PlanError::is_usage)
+        {
             USAGE
         } else {
             FAILED

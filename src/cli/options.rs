@@ -9,10 +9,9 @@ use clap::{Args, ValueEnum};
 
 use crate::base::{Syscall, Target, parse_size};
 use crate::carry::{HandoverRequest, Pool, Protection};
-use crate::cmdline::{CmdlineBase, CmdlineRequest};
 use crate::crash::HotplugChoice;
-use crate::host::firmware_tables::FirmwareTables;
 use crate::image::Wish;
+use crate::job::{Line, Options};
 use crate::memory::MapPolicy;
 use crate::request::{LoadRequest, SyscallChoice};
 use crate::sys::FileFlags;
@@ -130,7 +129,7 @@ pub(super) struct LoadArgs {
 }
 
 /// The bytes of an argument, which need not be UTF-8.
-pub(super) fn bytes(argument: &OsString) -> BString {
+fn bytes(argument: &OsString) -> BString {
     argument.clone().into_vec().into()
 }
 
@@ -190,20 +189,28 @@ impl LoadArgs {
         }
     }
 
-    /// The request, with what is not on the command line: the bytes of `--dtb`, a
-    /// seed for the next kernel's random number generator, and the time.
-    pub(super) fn request(&self, dtb: Option<Vec<u8>>, seed: [u8; 32], time: u64) -> LoadRequest {
-        let base = match &self.cmdline {
-            Some(line) => CmdlineBase::Given(bytes(line)),
-            None if self.reuse_cmdline => CmdlineBase::Running,
-            None => CmdlineBase::Empty,
-        };
-        LoadRequest {
-            cmdline: CmdlineRequest {
-                base,
+    /// What the options say, with the bytes of `--dtb`.
+    pub(super) fn options(&self, dtb: Option<Vec<u8>>) -> Options {
+        Options {
+            kernel: self.kernel.clone(),
+            initrds: self.initrd.clone(),
+            profile: self.profile.clone(),
+            wish: self.wish,
+            addons: self.addon.clone(),
+            modules: self.module.iter().map(bytes).collect(),
+            line: Line {
+                given: self.cmdline.as_ref().map(bytes),
+                running: self.reuse_cmdline,
                 append: self.append.iter().map(bytes).collect(),
                 remove: self.remove.iter().map(bytes).collect(),
             },
+            rest: self.rest(dtb),
+        }
+    }
+
+    /// The options that are neither about files nor about the command line.
+    fn rest(&self, dtb: Option<Vec<u8>>) -> LoadRequest {
+        LoadRequest {
             syscall: match self.syscall {
                 SyscallArg::Auto => SyscallChoice::Auto,
                 SyscallArg::KexecLoad => SyscallChoice::Only(Syscall::KexecLoad),
@@ -219,7 +226,6 @@ impl LoadArgs {
             no_digest: self.no_digest,
             no_efi: self.no_efi,
             serial_port: self.serial_port,
-            seed: Some(seed),
             handover: HandoverRequest {
                 dtb,
                 uki_dtb: None,
@@ -232,9 +238,7 @@ impl LoadArgs {
                 no_carry: self.no_carry_pools,
                 assume_pmpool: self.assume_pmpool,
             },
-            time,
             file_flags: self.file_flags,
-            firmware_tables: FirmwareTables::default(),
             target: if self.panic {
                 Target::Crash
             } else {
@@ -245,6 +249,7 @@ impl LoadArgs {
                 HotplugArg::On => HotplugChoice::On,
                 HotplugArg::Off => HotplugChoice::Off,
             },
+            ..LoadRequest::default()
         }
     }
 }

@@ -5,6 +5,8 @@ use bstr::{BStr, ByteSlice as _};
 use super::render::human;
 use crate::crash::sizing::{Sizing, parameter};
 use crate::host::Host;
+use crate::load::Prepared;
+use crate::plan::Plan;
 
 /// A warning that the reservation may be too small; `None` when it is large enough.
 pub(super) fn too_small(sizing: &Sizing, running: &BStr) -> Option<String> {
@@ -30,14 +32,10 @@ pub(super) fn sum(sizing: &Sizing) -> String {
     )
 }
 
-/// The same warning for a plan.
-pub(super) fn of_plan(
-    plan: &crate::plan::Plan<'_>,
-    host: &Host,
-    memory_size: u64,
-    initrds: &[&[u8]],
-) -> Option<String> {
+/// The same warning for a plan that was made of `prepared` for `host`.
+pub(super) fn of_plan(plan: &Plan<'_>, host: &Host, prepared: &Prepared<'_>) -> Option<String> {
     let crash = plan.crash.as_ref()?;
-    let sizing = Sizing::of(&crash.reservation, memory_size, initrds)?;
+    let kernel = prepared.image().memory_size();
+    let sizing = Sizing::of(&crash.reservation, kernel, prepared.initrds())?;
     too_small(&sizing, host.cmdline.as_bstr())
 }

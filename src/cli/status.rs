@@ -3,7 +3,7 @@
 mod text;
 
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Context as _;
 use bstr::ByteSlice as _;
@@ -19,12 +19,11 @@ use crate::crash::{CrashError, Reservation};
 use crate::host::loaded::Loaded;
 use crate::host::security::Security;
 use crate::host::{Host, Root, efi};
-use crate::image::uki::Addon;
-use crate::image::{self, Contents, decompress, initramfs};
-use crate::load::parts::Parts;
+use crate::image::{decompress, initramfs};
+use crate::job::Fresh;
 use crate::load::record::LoadRecord;
-use crate::refusal::{Attempt, Cause, forbidden};
-use crate::request::LoadRequest;
+use crate::load::{Files, Prepared};
+use crate::refusal::{CallFacts, Cause, forbidden};
 use crate::sys::MappedFile;
 
 /// `rkexec status`.
@@ -130,15 +129,17 @@ impl Status {
             .into_iter()
             .flat_map(|syscall| [(syscall, Target::Normal), (syscall, Target::Crash)])
             .filter_map(|(syscall, target)| {
-                let attempt = Attempt {
+                let facts = CallFacts {
                     efi_secure_boot: secure_boot,
-                    ..Attempt::new(syscall, target, &security, &loaded)
+                    ..CallFacts::new(syscall, target, &security, &loaded)
                 };
-                Some((syscall, target, forbidden(&attempt)?))
+                Some((syscall, target, forbidden(&facts)?))
             })
             .collect();
         // Only root may read a record. Other users still get the rest.
-        let record = |target| match LoadRecord::of_loaded(root, target, &loaded) {
+        let record = |target| match LoadRecord::of_loaded(root, target, &loaded, &|warning| {
+            context.warn(warning)
+        }) {
             Err(error) if error.is_denied() => Ok(Err(Hidden)),
             record => record.map(Ok),
         };
@@ -223,26 +224,17 @@ fn sum_of(sizes: impl Iterator<Item = u64>) -> u64 {
 
 /// Bytes that the initrds take unpacked: those of the files, and of a UKI.
 fn unpacked(root: &Root, record: &LoadRecord) -> Option<u64> {
-    let open_one = |path: &Path| {
-        let file = root.open(path.to_str()?).ok()?;
-        MappedFile::of(file, path).ok()
+    let open = |path: &Path, _: &str| {
+        let name = path.to_str().context("not UTF-8")?;
+        Ok(MappedFile::of(root.open(name)?, path)?)
     };
-    let open = |paths: &[PathBuf]| -> Option<Vec<MappedFile>> {
-        paths.iter().map(|path| open_one(path)).collect()
-    };
-    let (initrds, addons) = (open(&record.initrds)?, open(&record.addons)?);
-    let kernel = open_one(&record.kernel)?;
-    let contents = Contents::of(kernel.bytes()).ok()?;
-    let found = image::open(&contents, record.profile.as_deref()).ok()?;
-    let addons = addons.iter().map(|file| Addon::parse(file.bytes()));
-    let addons = addons.collect::<Result<Vec<_>, _>>().ok()?;
-    let files: Vec<&[u8]> = initrds.iter().map(MappedFile::bytes).collect();
-    let parts = Parts::of(&LoadRequest::default(), &found, &addons, &files).ok()?;
+    let job = record.job.job(Fresh::draw().ok()?);
+    let files = Files::open_with(&job, open).ok()?;
+    let contents = files.contents().ok()?;
+    let prepared = Prepared::new(&job, &files, &contents).ok()?;
     let cap = decompress::DEFAULT_CAP * 4;
-    let sizes = parts
-        .initrds
-        .iter()
-        .map(|initrd| initramfs::unpacked_size(initrd, cap).ok());
+    let initrds = prepared.initrds().iter();
+    let sizes = initrds.map(|initrd| initramfs::unpacked_size(initrd, cap).ok());
     sizes.sum()
 }
 
@@ -256,14 +248,14 @@ fn recorded(record: &LoadRecord) -> Value {
         "kernel_updates": record.fit.as_ref().map(|fit| fit.kernel_updates),
     });
     if let Some(fields) = json.as_object_mut() {
-        insert(fields, "kernel", record.kernel.as_os_str().as_bytes());
-        let names = record.initrds.iter();
+        insert(fields, "kernel", record.job.kernel.as_os_str().as_bytes());
+        let names = record.job.initrds.iter();
         let names = names.map(|path| path.as_os_str().as_bytes());
         insert_list(fields, "initrds", names);
         insert_list(
             fields,
             "modules",
-            record.modules.iter().map(|line| &***line),
+            record.job.modules.iter().map(|line| &***line),
         );
         insert(fields, "cmdline", &record.cmdline);
     }

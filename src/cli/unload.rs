@@ -3,13 +3,14 @@
 use clap::Args;
 
 use super::Context;
-use super::load::alone;
+use super::load::session;
 use crate::base::{Syscall, Target};
 use crate::host::efi;
 use crate::host::loaded::Loaded;
 use crate::host::security::Security;
+use crate::load::ThisKernel;
 use crate::load::record::LoadRecord;
-use crate::refusal::{Attempt, SysError};
+use crate::refusal::{CallFacts, SysError};
 use crate::sys::kexec::{self, WhenBusy};
 
 /// `rkexec unload`.
@@ -41,17 +42,18 @@ pub(super) fn run(context: &Context, args: &UnloadArgs) -> anyhow::Result<()> {
 /// Unloads; says whether something was loaded, where the kernel tells, and
 /// which call unloaded it.
 pub(super) fn unload(context: &Context, target: Target) -> anyhow::Result<(Option<bool>, Syscall)> {
-    let _alone = alone(context)?;
+    let kernel = ThisKernel::new(&context.root);
+    let _alone = session(context, &kernel).alone()?;
     let security = Security::read(&context.root)?;
     let loaded = Loaded::read(&context.root)?;
     let secure_boot = efi::secure_boot(&context.root);
     let syscall = syscall(&security, secure_boot);
-    let attempt = Attempt {
+    let facts = CallFacts {
         unload: true,
         efi_secure_boot: secure_boot,
-        ..Attempt::new(syscall, target, &security, &loaded)
+        ..CallFacts::new(syscall, target, &security, &loaded)
     };
-    if let Some(error) = SysError::forbidden(&attempt) {
+    if let Some(error) = SysError::forbidden(&facts) {
         return Err(error.into());
     }
     let when_busy = WhenBusy::within(&security, target);
@@ -62,7 +64,7 @@ pub(super) fn unload(context: &Context, target: Target) -> anyhow::Result<(Optio
             true => call(syscall.other()).map_err(|_| errno),
             false => Err(errno),
         })
-        .map_err(|errno| SysError::failed(&attempt, errno))?;
+        .map_err(|errno| SysError::failed(&facts, errno))?;
     if let Err(error) = LoadRecord::remove(&context.root, target) {
         context.warn(&format!("{:#}", anyhow::Error::from(error)));
     }

@@ -9,7 +9,7 @@ use crate::sys::MappedFile;
 pub fn warnings(files: &[MappedFile], initrds: &[&[u8]]) -> Vec<String> {
     let warning = |initrd: &&[u8]| {
         let flaw = whole::check(initrd).err()?;
-        let file = super::whole(initrd, files);
+        let file = super::call::whole(initrd, files);
         let name = file.map_or_else(
             || "an initrd inside the UKI".to_owned(),
             |file| format!("the initrd {}", crate::base::bytes::shown_name(file.path())),

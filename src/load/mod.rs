@@ -1,279 +1,30 @@
-//! Carries out a plan: one system call, and a check that the files did not
-//! change.
+//! Carries out a load, from the files to the record of what is loaded:
+//!
+//! ```text
+//! let files = Files::open(&job)?;
+//! let contents = files.contents()?;
+//! let prepared = Prepared::new(&job, &files, &contents)?;
+//! let plan = prepared.plan(&host, root)?;
+//! let loaded = session.load(&prepared, &host, plan)?;
+//! ```
 
+mod call;
+pub mod door;
+pub mod files;
 pub mod initrds;
 pub mod lock;
-pub mod parts;
+pub mod prepared;
 pub mod record;
+mod record_v1;
+mod rescue;
+pub mod session;
 
-use std::ffi::CString;
-use std::os::fd::AsFd as _;
+pub use call::{After, LoadError};
+pub use door::{RunningKernel, ThisKernel};
+pub use files::Files;
+pub use prepared::{ModulesForLinux, Prepared};
+pub use session::{Session, Tell};
 
-use crate::base::Syscall;
-use crate::host::Host;
-use crate::image::Image;
-use crate::image::signature::is_signed;
-use crate::image::uki;
-use crate::layout::INITRD_PAD;
-use crate::plan::{Checked, Plan};
-use crate::refusal::{Attempt, SysError};
-use crate::sys::kexec::{self, WhenBusy};
-use crate::sys::{Changed, KexecSegment, MappedFile, memfd};
-
-/// The files that a plan was made from.
-#[derive(Debug)]
-pub struct Files {
-    /// The kernel.
-    pub kernel: MappedFile,
-    /// The initrds, in order.
-    pub initrds: Vec<MappedFile>,
-    /// The addons of a UKI, in order.
-    pub addons: Vec<MappedFile>,
-    /// A multiboot kernel's modules, in order.
-    pub modules: Vec<MappedFile>,
-}
-
-/// Why a plan was not carried out.
-#[derive(Debug, thiserror::Error)]
-pub enum LoadError {
-    /// The call failed, or must fail and was not made.
-    #[error(transparent)]
-    Sys(#[from] SysError),
-    /// Kernel or initrd could not be copied to a file for kexec_file_load.
-    #[error("copying {what} in memory failed")]
-    Copy {
-        /// Kernel or initrd.
-        what: &'static str,
-        /// The cause.
-        #[source]
-        source: std::io::Error,
-    },
-    /// A file changed while it was loaded.
-    #[error("load failed: {changed}; {after}")]
-    Changed {
-        /// What changed.
-        changed: Changed,
-        /// What is loaded now.
-        after: After,
-    },
-}
-
-/// What is loaded after a file changed.
-#[derive(Debug, thiserror::Error)]
-pub enum After {
-    /// What was loaded before.
-    #[error("nothing was loaded")]
-    NotLoaded,
-    /// Nothing: what was loaded before had been replaced.
-    #[error("it was unloaded again, nothing is loaded now")]
-    Unloaded,
-    /// What was made of the files; its digests may be wrong.
-    #[error("it is still loaded and must not be booted: {0}")]
-    StillLoaded(Box<SysError>),
-}
-
-impl LoadError {
-    /// Whether what was loaded before is gone for certain.
-    #[must_use]
-    pub const fn has_replaced(&self) -> bool {
-        matches!(
-            self,
-            Self::Changed {
-                after: After::Unloaded | After::StillLoaded(_),
-                ..
-            }
-        )
-    }
-
-    /// A way out, where there is one.
-    #[must_use]
-    pub fn hint(&self) -> Option<&str> {
-        match self {
-            Self::Sys(error) => error.hint(),
-            Self::Changed { .. } => Some("load again when nothing writes to the file any more"),
-            Self::Copy { .. } => None,
-        }
-    }
-}
-
-impl Files {
-    /// The bytes of the initrds.
-    #[must_use]
-    pub fn initrd_bytes(&self) -> Vec<&[u8]> {
-        self.initrds.iter().map(MappedFile::bytes).collect()
-    }
-
-    fn unchanged(&self) -> Result<(), Changed> {
-        std::iter::once(&self.kernel)
-            .chain(&self.initrds)
-            .chain(&self.addons)
-            .chain(&self.modules)
-            .try_for_each(MappedFile::unchanged)
-    }
-}
-
-/// Loads the kernel of `plan`, which was made for `image` and `initrds`. What was
-/// loaded before is replaced; when this fails, a kernel for `exec` stays, and a
-/// crash kernel may be lost.
-///
-/// # Errors
-/// When the call must fail by the facts, when it fails, or when a file changed
-/// meanwhile; the image is unloaded then, for its digest may be wrong.
-pub fn load(
-    plan: &Checked<Plan<'_>>,
-    host: &Host,
-    image: &Image<'_>,
-    initrds: &[&[u8]],
-    files: &Files,
-) -> Result<(), LoadError> {
-    let empty = [crate::boot::EMPTY_INITRD];
-    let initrds = match plan.empty_initrd {
-        Some(_) => &empty[..],
-        None => initrds,
-    };
-    let attempt = attempt(plan, host, image, initrds);
-    if let Some(error) = SysError::forbidden(&attempt) {
-        return Err(error.into());
-    }
-    // Check before the call, while a changed file does no harm.
-    let changed = |changed, after| LoadError::Changed { changed, after };
-    files
-        .unchanged()
-        .map_err(|what| changed(what, After::NotLoaded))?;
-    let when_busy = WhenBusy::within(&host.security, attempt.target);
-    let called = match (plan.syscall(), plan.entry()) {
-        (Syscall::KexecLoad, entry) => {
-            let segments: Vec<KexecSegment<'_>> = plan
-                .segments()
-                .iter()
-                .map(|segment| KexecSegment {
-                    buf: &segment.buf,
-                    mem: segment.mem.start(),
-                    memsz: segment.mem.size(),
-                })
-                .collect();
-            kexec::kexec_load(
-                entry.unwrap_or_default(),
-                &segments,
-                attempt.target,
-                attempt.hotplug,
-                when_busy,
-            )
-        }
-        (Syscall::KexecFileLoad, _) => {
-            return file_load(plan, image.file(), initrds, files, &attempt, when_busy);
-        }
-    };
-    called.map_err(|errno| SysError::failed(&attempt, errno))?;
-    files
-        .unchanged()
-        .map_err(|what| changed(what, unload_after_change(&attempt, when_busy)))
-}
-
-/// With kexec_file_load the kernel reads the files itself and keeps writers off
-/// meanwhile, so a file that is passed as it is needs no check. Parts of a file, and
-/// several files, are copied. They were read earlier, so their files are checked again.
-fn file_load(
-    plan: &Plan<'_>,
-    kernel: &[u8],
-    initrds: &[&[u8]],
-    files: &Files,
-    attempt: &Attempt<'_>,
-    when_busy: WhenBusy,
-) -> Result<(), LoadError> {
-    let copy = |what, name, pieces: &[&[u8]], align| {
-        memfd::concatenate(name, pieces, align).map_err(|source| LoadError::Copy { what, source })
-    };
-    let kernel = match whole(kernel, std::slice::from_ref(&files.kernel)) {
-        Some(_) => None,
-        None => Some(copy("the kernel", c"rkexec-kernel", &[kernel], 1)?),
-    };
-    let single = match initrds {
-        [initrd] => whole(initrd, &files.initrds),
-        _ => None,
-    };
-    let joined = match single {
-        None if !initrds.is_empty() => {
-            Some(copy("the initrds", c"rkexec-initrd", initrds, INITRD_PAD)?)
-        }
-        _ => None,
-    };
-    if kernel.is_some() || joined.is_some() {
-        files.unchanged().map_err(|what| LoadError::Changed {
-            changed: what,
-            after: After::NotLoaded,
-        })?;
-    }
-    let initrd = joined.as_ref().map(|joined| joined.as_fd());
-    // A Cmdline holds no NUL.
-    let cmdline = CString::new(plan.cmdline.as_bstr().to_vec()).unwrap_or_default();
-    kexec::kexec_file_load(
-        kernel
-            .as_ref()
-            .map_or(files.kernel.fd(), |kernel| kernel.as_fd()),
-        initrd.or(single.map(MappedFile::fd)),
-        &cmdline,
-        attempt.target,
-        plan.file_flags(),
-        when_busy,
-    )
-    .map_err(|errno| SysError::failed(attempt, errno).into())
-}
-
-/// The file whose whole contents are `bytes`.
-fn whole<'a>(bytes: &[u8], files: &'a [MappedFile]) -> Option<&'a MappedFile> {
-    files.iter().find(|file| std::ptr::eq(file.bytes(), bytes))
-}
-
-/// Unloads what was loaded from a file that changed.
-fn unload_after_change(attempt: &Attempt<'_>, when_busy: WhenBusy) -> After {
-    match kexec::unload(attempt.syscall, attempt.target, when_busy) {
-        Ok(()) => After::Unloaded,
-        Err(errno) => {
-            let unload = Attempt {
-                unload: true,
-                ..*attempt
-            };
-            After::StillLoaded(Box::new(SysError::failed(&unload, errno)))
-        }
-    }
-}
-
-/// The facts by which a refusal is explained.
-fn attempt<'a>(
-    plan: &Plan<'_>,
-    host: &'a Host,
-    image: &Image<'_>,
-    initrds: &[&[u8]],
-) -> Attempt<'a> {
-    let joined = crate::layout::stream_size(initrds);
-    let sizes = plan.segments().iter().map(|segment| segment.mem.size());
-    let (bytes, largest) = match plan.syscall() {
-        Syscall::KexecLoad => (plan.total_size(), sizes.max().unwrap_or(0)),
-        Syscall::KexecFileLoad => {
-            let (kernel, initrd) = (image.memory_size(), joined);
-            (kernel + initrd, kernel.max(initrd))
-        }
-    };
-    let signed = match plan.syscall() {
-        Syscall::KexecLoad => None,
-        Syscall::KexecFileLoad => is_signed(image.file()),
-    };
-    Attempt {
-        signed,
-        efi_secure_boot: host.secure_boot(),
-        cmdline_size: plan.cmdline.as_bstr().len() as u64 + 1,
-        cmdline_limit: image.linux().map(|linux| linux.cmdline_limit as u64),
-        segments: plan.segments().len(),
-        bytes,
-        largest,
-        largest_file: (image.file().len() as u64).max(joined),
-        in_uki: image
-            .linux()
-            .is_some_and(|linux| linux.around.contains(&uki::NAME)),
-        total_ram: host.total_ram,
-        available_ram: host.available_ram,
-        hotplug: plan.crash.as_ref().and_then(|c| Some(c.hotplug?.0)),
-        ..Attempt::new(plan.syscall(), plan.target(), &host.security, &host.loaded)
-    }
-}
+#[cfg(test)]
+#[path = "fake_tests.rs"]
+pub(crate) mod fake;

@@ -6,104 +6,61 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use bstr::{BString, ByteSlice as _};
 use serde::{Deserialize, Serialize};
 
 use super::lock::{self, DIR};
+use super::record_v1;
 use crate::base::{Syscall, Target, bytes};
-use crate::cmdline::{CmdlineBase, CmdlineRequest};
-use crate::crash::HotplugChoice;
 use crate::crash::fit::Fit;
 use crate::host::loaded::Loaded;
 use crate::host::security::Security;
 use crate::host::{Host, HostError, Root};
-use crate::image::{Image, Wish};
+use crate::image::Image;
+use crate::job::{Fresh, Job, Kept};
 use crate::layout::Blobs;
 use crate::plan::Plan;
-use crate::request::{LoadRequest, SyscallChoice};
-use crate::sys::FileFlags;
+use crate::request::SyscallChoice;
 
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// Version of the format.
-const SCHEMA: u32 = 1;
+pub(super) const SCHEMA: u32 = 2;
 
 /// What was loaded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LoadRecord {
-    /// Version of the format. A record of another version is ignored.
-    schema: u32,
+    /// Version of the format. [`record_v1`] reads version 1; others are ignored.
+    pub(super) schema: u32,
     /// Which boot it belongs to. A record of another boot (a copied /run) is ignored.
-    boot_id: String,
+    pub(super) boot_id: String,
     /// Version of rkexec that loaded it.
     pub rkexec: String,
     /// When, seconds since 1970.
     pub loaded_at: u64,
-    /// For `exec` or for a panic.
-    pub target: Target,
-    /// By which call.
+    /// What was asked for. A load of the record asks for it again.
+    pub job: Kept,
+    /// By which call it was loaded.
     pub syscall: Syscall,
-    /// The kernel's file.
-    #[serde(with = "bytes::kept")]
-    pub kernel: PathBuf,
     /// `uname -r` of the kernel, when its file tells.
     pub release: Option<String>,
-    /// The initrds' files.
-    #[serde(with = "bytes::kept_list")]
-    pub initrds: Vec<PathBuf>,
-    /// A multiboot kernel's modules, each a file and, behind a space, its arguments.
-    #[serde(default, with = "bytes::kept_list")]
-    pub modules: Vec<BString>,
-    /// `--profile`.
-    #[serde(default)]
-    pub profile: Option<String>,
-    /// The format that the kernel's file is read as, where it has several.
-    #[serde(default)]
-    pub wish: Option<Wish>,
-    /// The addons' files.
-    #[serde(default, with = "bytes::kept_list")]
-    pub addons: Vec<PathBuf>,
-    /// Digests of what was loaded from these files.
+    /// Digests of what was loaded from the files.
     pub blobs: Option<Blobs>,
     /// The command line that was made, without what a crash load adds.
     #[serde(with = "bytes::kept")]
     pub cmdline: BString,
-    /// What it was made of; an older rkexec did not keep that.
-    #[serde(default)]
-    asked: Option<Asked>,
-    /// Whether purgatory verifies.
-    pub digest: bool,
-    /// `--no-efi`.
-    pub no_efi: bool,
-    /// `--serial-port`.
-    pub serial_port: Option<u16>,
-    /// `--hotplug`.
-    pub hotplug: HotplugChoice,
-    /// `--mem-min`.
-    pub mem_min: Option<u64>,
-    /// `--mem-max`.
-    pub mem_max: Option<u64>,
     /// Memory that the kernel takes to start, bytes.
     pub init_size: u64,
     /// kexec_load was tried first, and the kernel refused it for a reason that no fact
     /// tells (a security module, a filter).
-    #[serde(default)]
     pub kexec_load_refused: bool,
-    /// `--no-cma` and `--force-dtb`, where the kernel takes them.
-    #[serde(default)]
-    pub file_flags: FileFlags,
     /// What the crash kernel was loaded for; `None` for `exec`.
     pub fit: Option<Fit>,
-}
-
-/// What was asked for, where the plan decided something from it. A load of the record
-/// decides again: a UKI and its addons bring their words to the command line anew.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Asked {
-    cmdline: CmdlineRequest,
-    syscall: SyscallChoice,
+    /// An older rkexec wrote it, and what was asked cannot be told from it.
+    #[serde(skip)]
+    pub(super) is_job_unknown: bool,
 }
 
 /// The record does not say how the same is loaded again.
@@ -112,26 +69,6 @@ struct Asked {
     "its record was written by rkexec {0}, which did not keep what was asked of a UKI with addons"
 )]
 pub struct NotAsked(String);
-
-/// The files of a load, and what is asked of it.
-#[derive(Debug, Clone)]
-pub struct Job {
-    /// The kernel.
-    pub kernel: PathBuf,
-    /// The initrds, in order.
-    pub initrds: Vec<PathBuf>,
-    /// The profile of a UKI; `None`: its first.
-    pub profile: Option<String>,
-    /// The format that the kernel's file is read as, where it has several; `None`: the
-    /// one that tells most.
-    pub wish: Option<Wish>,
-    /// Addons to a UKI, in order.
-    pub addons: Vec<PathBuf>,
-    /// A multiboot kernel's modules, each a file and, behind a space, its arguments.
-    pub modules: Vec<BString>,
-    /// The rest.
-    pub request: LoadRequest,
-}
 
 /// Why there is no record, or it could not be kept.
 #[derive(Debug, thiserror::Error)]
@@ -189,6 +126,24 @@ fn file(target: Target) -> String {
     format!("{DIR}/{target}.json")
 }
 
+/// Why what is at `path`, the record or its directory, may come from somebody else than
+/// root; `None`: it is root's alone. A captured machine has no `owner`.
+fn distrust(path: &Path, owner: Option<u32>) -> Option<String> {
+    let Ok(facts) = path.symlink_metadata() else {
+        return Some("cannot be looked at".to_owned());
+    };
+    if facts.is_symlink() {
+        return Some("is a symbolic link".to_owned());
+    }
+    let owner = owner?;
+    if facts.uid() != owner {
+        return Some(format!("belongs to the user {}, not to root", facts.uid()));
+    }
+    let mode = facts.permissions().mode() & 0o7777;
+    let others_write = mode & 0o022 != 0;
+    others_write.then(|| format!("may be written to by others than root (mode {mode:04o})"))
+}
+
 fn boot_id(root: &Root) -> Result<String, HostError> {
     Ok(root.read_line(BOOT_ID)?.unwrap_or_default())
 }
@@ -205,7 +160,6 @@ impl LoadRecord {
         image: &Image<'_>,
         plan: &Plan<'_>,
     ) -> Result<Self, HostError> {
-        let real = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let made = match (image, &plan.crash) {
             (_, Some(crash)) => crash.asked_cmdline.as_bstr(),
             // Leave out the name: a load of the record takes it from the file.
@@ -221,49 +175,65 @@ impl LoadRecord {
             boot_id: boot_id(root)?,
             rkexec: env!("CARGO_PKG_VERSION").to_owned(),
             loaded_at: job.request.time,
-            target: job.request.target,
+            job: Kept::of(job),
             syscall: plan.syscall(),
-            kernel: real(&job.kernel),
             release: image.release().map(str::to_owned),
-            initrds: job.initrds.iter().map(|path| real(path)).collect(),
-            modules: job.modules.clone(),
-            profile: job.profile.clone(),
-            wish: job.wish,
-            addons: job.addons.iter().map(|path| real(path)).collect(),
             blobs: plan.blobs.clone(),
             cmdline: made.to_owned(),
-            asked: Some(Asked {
-                cmdline: job.request.cmdline.clone(),
-                syscall: job.request.syscall,
-            }),
-            digest: !job.request.no_digest,
-            no_efi: job.request.no_efi,
-            serial_port: job.request.serial_port,
-            hotplug: job.request.hotplug,
-            mem_min: job.request.mem_min,
-            mem_max: job.request.mem_max,
             init_size: image.memory_size(),
             kexec_load_refused: host.security.kexec_load_refused,
-            file_flags: plan.file_flags(),
             fit: plan.crash.as_ref().map(|crash| {
                 let target = crash.reservation.target;
                 Fit::new(target, &crash.dump, plan.is_kept_up(host), host)
             }),
+            is_job_unknown: false,
         })
     }
 
-    /// The record of this boot, if there is one that this version can read.
+    /// The record of this boot, if there is one that this version can read. One that is
+    /// not root's alone is ignored with a warning.
     ///
     /// # Errors
     /// When it is there and cannot be read; as a rule only root can.
-    fn read(root: &Root, target: Target) -> Result<Option<Self>, HostError> {
-        let Some(bytes) = root.read_optional(&file(target))? else {
+    fn read(root: &Root, target: Target, warn: &dyn Fn(&str)) -> Result<Option<Self>, HostError> {
+        let owner = root.is_system().then_some(0);
+        Self::read_of(owner, root, target, warn)
+    }
+
+    /// The same of a file that belongs to `owner`; `None`: to anybody, as a captured
+    /// machine may.
+    fn read_of(
+        owner: Option<u32>,
+        root: &Root,
+        target: Target,
+        warn: &dyn Fn(&str),
+    ) -> Result<Option<Self>, HostError> {
+        let name = file(target);
+        let Some(bytes) = root.read_optional(&name)? else {
             return Ok(None);
         };
-        // Ignore a record of another version, or half written by a killed process.
-        let record = serde_json::from_slice::<Self>(&bytes).ok();
+        // Whoever may write to the directory can put another file in.
+        for path in [DIR, &name] {
+            if let Some(why) = distrust(&root.path(path), owner) {
+                warn(&format!("the record {name} is ignored: {path} {why}"));
+                return Ok(None);
+            }
+        }
         let boot_id = boot_id(root)?;
-        Ok(record.filter(|record| record.schema == SCHEMA && record.boot_id == boot_id))
+        Ok(Self::parse(&bytes).filter(|record| record.boot_id == boot_id))
+    }
+
+    /// `None`: a record of another version, or half written by a killed process.
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Version {
+            schema: u32,
+        }
+        match serde_json::from_slice::<Version>(bytes).ok()?.schema {
+            record_v1::SCHEMA => record_v1::parse(bytes),
+            SCHEMA => serde_json::from_slice(bytes).ok(),
+            _ => None,
+        }
     }
 
     /// The record of what is loaded now. `None` when nothing is, or when the kernel does not
@@ -275,6 +245,7 @@ impl LoadRecord {
         root: &Root,
         target: Target,
         loaded: &Loaded,
+        warn: &dyn Fn(&str),
     ) -> Result<Option<Self>, HostError> {
         let is_loaded = match target {
             Target::Normal => loaded.normal,
@@ -287,7 +258,7 @@ impl LoadRecord {
             let updates = loaded.kernel_updates();
             updates.is_none_or(|updates| updates == fit.kernel_updates)
         };
-        let record = Self::read(root, target)?;
+        let record = Self::read(root, target, warn)?;
         Ok(record.filter(|record| record.fit.as_ref().is_none_or(is_it)))
     }
 
@@ -296,10 +267,10 @@ impl LoadRecord {
     /// # Errors
     /// When it cannot be written.
     pub fn write(&self, root: &Root) -> Result<(), RecordError> {
-        let path = root.path(&file(self.target));
+        let path = root.path(&file(self.job.target));
         let write = || {
             let directory = lock::directory(root)?;
-            let (new, mut file) = Temporary::create(&directory, self.target)?;
+            let (new, mut file) = Temporary::create(&directory, self.job.target)?;
             serde_json::to_writer(&mut file, self)?;
             file.write_all(b"\n")?;
             new.become_file(&path)
@@ -322,46 +293,15 @@ impl LoadRecord {
         }
     }
 
-    /// The load that makes the same again, of a crash kernel: what `--panic` goes with is
-    /// all there, and what it does not go with (pools, a device tree, another map) is not.
+    /// The load that makes the same again, with a new seed and time.
     ///
     /// # Errors
     /// When an older rkexec wrote the record, and what was asked cannot be told from it.
-    pub fn job(&self, seed: Option<[u8; 32]>, time: u64) -> Result<Job, NotAsked> {
-        let (cmdline, syscall) = match &self.asked {
-            Some(asked) => (asked.cmdline.clone(), asked.syscall),
-            None if !self.addons.is_empty() => return Err(NotAsked(self.rkexec.clone())),
-            None => {
-                let cmdline = CmdlineRequest {
-                    base: CmdlineBase::Given(self.cmdline.clone()),
-                    ..CmdlineRequest::default()
-                };
-                (cmdline, SyscallChoice::Only(self.syscall))
-            }
-        };
-        Ok(Job {
-            kernel: self.kernel.clone(),
-            initrds: self.initrds.clone(),
-            profile: self.profile.clone(),
-            wish: self.wish,
-            addons: self.addons.clone(),
-            modules: self.modules.clone(),
-            request: LoadRequest {
-                cmdline,
-                syscall,
-                mem_min: self.mem_min,
-                mem_max: self.mem_max,
-                no_digest: !self.digest,
-                no_efi: self.no_efi,
-                serial_port: self.serial_port,
-                seed,
-                time,
-                target: self.target,
-                hotplug: self.hotplug,
-                file_flags: self.file_flags,
-                ..LoadRequest::default()
-            },
-        })
+    pub fn job(&self, fresh: Fresh) -> Result<Job, NotAsked> {
+        match self.is_job_unknown {
+            true => Err(NotAsked(self.rkexec.clone())),
+            false => Ok(self.job.job(fresh)),
+        }
     }
 
     /// Tells `security` if this load found that the kernel refuses kexec_load although no
@@ -379,7 +319,7 @@ impl LoadRecord {
         let (old, new) = (self.blobs.as_ref(), wanted.blobs.as_ref());
         let kernel = |blobs: Option<&Blobs>| blobs.and_then(|blobs| blobs.kernel.clone());
         let initrd = |blobs: Option<&Blobs>| blobs.map(|blobs| blobs.initrd.clone());
-        let facts = [
+        let outcomes = [
             (self.syscall == wanted.syscall, "the system call"),
             (
                 kernel(old).is_some() && kernel(old) == kernel(new),
@@ -387,19 +327,10 @@ impl LoadRecord {
             ),
             (initrd(old) == initrd(new), "the initrd"),
             (self.cmdline == wanted.cmdline, "the command line"),
-            (self.digest == wanted.digest, "whether purgatory verifies"),
-            (self.no_efi == wanted.no_efi, "whether EFI is handed over"),
-            (
-                self.serial_port == wanted.serial_port,
-                "the serial port of purgatory",
-            ),
-            (
-                (self.mem_min, self.mem_max) == (wanted.mem_min, wanted.mem_max),
-                "the bounds for segments",
-            ),
         ];
-        let other = facts.into_iter().find(|(same, _)| !same);
-        if let Some((_, what)) = other {
+        let other = outcomes.into_iter().find(|(same, _)| !same);
+        let other = other.map(|(_, what)| what);
+        if let Some(what) = other.or_else(|| self.job.differs(&wanted.job)) {
             return Some(format!("{what} has changed since the load"));
         }
         match (&self.fit, &wanted.fit) {

@@ -1,6 +1,9 @@
 //! A record of files and words that are no UTF-8.
 
 use super::*;
+use crate::cmdline::{CmdlineBase, CmdlineRequest};
+use crate::crash::HotplugChoice;
+use crate::sys::FileFlags;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 
@@ -20,48 +23,54 @@ fn it_reads_back_byte_for_byte_and_makes_the_same_load() {
         boot_id: "this-boot".to_owned(),
         rkexec: "0.1.0".to_owned(),
         loaded_at: 1,
-        target: Target::Normal,
-        syscall: Syscall::KexecLoad,
-        kernel: path(b"/boot/caf\xe9"),
-        release: None,
-        initrds: vec!["/boot/i".into(), path(b"/boot/\xff")],
-        modules: vec![b"/m\xfe a=\xfd".into()],
-        profile: None,
-        addons: vec![path(b"/\xfc")],
-        blobs: None,
-        cmdline: b"root=LABEL=caf\xe9 added".into(),
-        asked: Some(Asked {
+        job: Kept {
+            kernel: path(b"/boot/caf\xe9"),
+            initrds: vec!["/boot/i".into(), path(b"/boot/\xff")],
+            profile: None,
+            wish: None,
+            addons: vec![path(b"/\xfc")],
+            modules: vec![b"/m\xfe a=\xfd".into()],
+            target: Target::Normal,
             cmdline: CmdlineRequest {
                 base: CmdlineBase::Given(b"root=LABEL=caf\xe9".into()),
                 append: vec![b"\xfa".into()],
                 remove: vec![b"\xfb".into()],
             },
             syscall: SyscallChoice::Auto,
-        }),
-        wish: None,
-        kexec_load_refused: false,
-        file_flags: FileFlags::default(),
-        digest: true,
-        no_efi: false,
-        serial_port: None,
-        hotplug: HotplugChoice::Auto,
-        mem_min: None,
-        mem_max: None,
+            mem_min: None,
+            mem_max: None,
+            no_digest: false,
+            no_efi: false,
+            serial_port: None,
+            hotplug: HotplugChoice::Auto,
+            file_flags: FileFlags::default(),
+        },
+        syscall: Syscall::KexecLoad,
+        release: None,
+        blobs: None,
+        cmdline: b"root=LABEL=caf\xe9 added".into(),
         init_size: 4096,
+        kexec_load_refused: false,
         fit: None,
+        is_job_unknown: false,
     };
     record.write(&root).unwrap();
     let loaded = Loaded {
         normal: Some(true),
         ..Loaded::default()
     };
-    let read = LoadRecord::of_loaded(&root, Target::Normal, &loaded);
+    let warn = |warning: &str| panic!("{warning}");
+    let read = LoadRecord::of_loaded(&root, Target::Normal, &loaded, &warn);
     assert_eq!(read.unwrap().as_ref(), Some(&record));
 
-    let job = record.job(None, 0).unwrap();
+    let fresh = Fresh {
+        seed: [0; 32],
+        time: 0,
+    };
+    let job = record.job(fresh).unwrap();
     assert_eq!(job.kernel.as_os_str().as_bytes(), b"/boot/caf\xe9");
-    assert_eq!(job.initrds, record.initrds);
-    assert_eq!(job.addons, record.addons);
-    assert_eq!(job.modules, record.modules);
-    assert_eq!(job.request.cmdline, record.asked.unwrap().cmdline);
+    assert_eq!(job.initrds, record.job.initrds);
+    assert_eq!(job.addons, record.job.addons);
+    assert_eq!(job.modules, record.job.modules);
+    assert_eq!(job.request.cmdline, record.job.cmdline);
 }

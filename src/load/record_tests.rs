@@ -2,12 +2,26 @@
 
 use super::*;
 use crate::carry::Capability;
+use crate::cmdline::{CmdlineBase, CmdlineRequest};
+use crate::crash::HotplugChoice;
 use crate::image::uki::Addon;
 use crate::image::{Contents, open};
-use crate::load::parts::Parts;
+use crate::job::Merged;
 use crate::plan;
+use crate::request::LoadRequest;
+use crate::sys::FileFlags;
 use crate::testing::host::host;
 use crate::testing::pe::TinyPe;
+
+const FRESH: Fresh = Fresh {
+    seed: [7; 32],
+    time: 7,
+};
+
+/// The record that is there, without a warning.
+fn read(root: &Root, target: Target) -> Option<LoadRecord> {
+    LoadRecord::read(root, target, &|warning| panic!("{warning}")).unwrap()
+}
 
 /// A directory for /run, and the root that it is below.
 fn root() -> (tempfile::TempDir, Root) {
@@ -37,34 +51,38 @@ fn load_uki(root: &Root, job: &Job) -> LoadRecord {
     let found = open(&contents, None).unwrap();
     let addons = addons.iter().map(|file| Addon::parse(file).unwrap());
     let addons: Vec<_> = addons.collect();
-    let parts = Parts::of(&job.request, &found, &addons, &[]).unwrap();
+    let merged = Merged::of(&job.request, &found, &addons, &[]).unwrap();
     let host = machine();
     let target = Capability::unknown;
-    let plan = plan::plan(&parts.request, &host, &found.image, &parts.initrds, target).unwrap();
+    let plan = plan::plan(
+        &merged.request,
+        &host,
+        &found.image,
+        &merged.initrds,
+        target,
+    )
+    .unwrap();
     LoadRecord::of(root, job, &host, &found.image, &plan).unwrap()
 }
 
 fn job(cmdline: CmdlineRequest) -> Job {
     Job {
         kernel: "/boot/uki.efi".into(),
-        initrds: Vec::new(),
-        profile: None,
-        wish: None,
         addons: vec!["/boot/a.efi".into(), "/boot/b.efi".into()],
-        modules: Vec::new(),
         request: LoadRequest {
             cmdline,
             mem_max: Some(0x1000_0000),
             hotplug: HotplugChoice::Off,
             ..LoadRequest::default()
         },
+        ..Job::default()
     }
 }
 
 /// What is left of `record` after it was kept.
 fn kept(root: &Root, record: &LoadRecord) -> LoadRecord {
     record.write(root).unwrap();
-    LoadRecord::read(root, record.target).unwrap().unwrap()
+    read(root, record.job.target).unwrap()
 }
 
 #[test]
@@ -104,7 +122,7 @@ fn loaded_again_a_uki_has_the_words_of_its_addons_once() {
         });
         let record = load_uki(&root, &asked);
         assert_eq!(record.cmdline, line);
-        let again = kept(&root, &record).job(None, 7).unwrap();
+        let again = kept(&root, &record).job(FRESH).unwrap();
         assert_eq!(again.request.cmdline, asked.request.cmdline);
         assert_eq!(again.request.syscall, SyscallChoice::Auto);
         assert_eq!(again.request.mem_max, asked.request.mem_max);
@@ -115,73 +133,220 @@ fn loaded_again_a_uki_has_the_words_of_its_addons_once() {
     }
 }
 
-/// What rkexec wrote before it kept what was asked.
-fn of_older(root: &Root, record: &LoadRecord) -> LoadRecord {
-    record.write(root).unwrap();
-    let path = root.path(&file(record.target));
-    let mut json: serde_json::Value =
-        serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-    assert!(json.as_object_mut().unwrap().remove("asked").is_some());
-    std::fs::write(&path, json.to_string()).unwrap();
-    LoadRecord::read(root, record.target).unwrap().unwrap()
+/// A record of a UKI with an addon, as rkexec wrote it until version 2.
+const OLD: &str = r#"{
+    "schema": 1, "boot_id": "this-boot", "rkexec": "0.1.0", "loaded_at": 1764190000,
+    "target": "crash", "syscall": "kexec_file_load", "kernel": "/boot/uki.efi",
+    "release": "6.12.0-tiny", "initrds": ["/boot/i"], "modules": [], "profile": "1",
+    "wish": "bz_image", "addons": ["/boot/a.efi"],
+    "blobs": { "kernel": { "size": 1, "digest": "00" }, "initrd": [] },
+    "cmdline": "root=/dev/sda of-addon debug",
+    "asked": {
+        "cmdline": { "base": "running", "append": ["debug"], "remove": ["quiet"] },
+        "syscall": "auto"
+    },
+    "digest": false, "no_efi": true, "serial_port": 1016, "hotplug": "off",
+    "mem_min": 4096, "mem_max": 268435456, "init_size": 4096, "kexec_load_refused": true,
+    "file_flags": { "no_cma": true, "force_dtb": false }, "fit": null
+}"#;
+
+/// Writes `record` as the one of what is loaded for `target`.
+fn put(root: &Root, target: Target, record: &str) {
+    let boot_id = root.path(BOOT_ID);
+    std::fs::create_dir_all(boot_id.parent().unwrap()).unwrap();
+    std::fs::write(boot_id, "this-boot\n").unwrap();
+    std::fs::create_dir_all(root.path(DIR)).unwrap();
+    std::fs::write(root.path(&file(target)), record).unwrap();
+}
+
+/// [`OLD`], changed by `change`, as it is read today.
+fn old(change: impl FnOnce(&mut serde_json::Map<String, serde_json::Value>)) -> Option<LoadRecord> {
+    let (_dir, root) = root();
+    let mut json: serde_json::Value = serde_json::from_str(OLD).unwrap();
+    change(json.as_object_mut().unwrap());
+    put(&root, Target::Crash, &json.to_string());
+    read(&root, Target::Crash)
 }
 
 #[test]
-fn a_record_of_an_older_version_is_read() {
-    let (_dir, root) = root();
-    let record = load_uki(&root, &job(CmdlineRequest::default()));
-    let mut old = of_older(&root, &record);
-    assert_eq!(old.differs(&record), None);
-    let why = old.job(None, 0).unwrap_err().to_string();
+fn a_record_of_version_1_is_read_and_loads_the_same() {
+    let record = old(|_| ()).unwrap();
+    assert_eq!(record.job.kernel, Path::new("/boot/uki.efi"));
+    assert_eq!(record.cmdline, "root=/dev/sda of-addon debug");
+    assert_eq!(record.release.as_deref(), Some("6.12.0-tiny"));
+    assert_eq!((record.loaded_at, record.init_size), (1_764_190_000, 4096));
+    assert_eq!(record.syscall, Syscall::KexecFileLoad);
+    assert!(record.kexec_load_refused && record.blobs.is_some());
+    let job = record.job(FRESH).unwrap();
+    assert_eq!(job.initrds, [Path::new("/boot/i")]);
+    assert_eq!(job.addons, [Path::new("/boot/a.efi")]);
+    assert_eq!(job.profile.as_deref(), Some("1"));
+    assert_eq!(job.wish, Some(crate::image::Wish::BzImage));
+    let request = job.request;
+    assert_eq!(request.cmdline.base, CmdlineBase::Running);
+    assert_eq!(request.cmdline.append, ["debug"]);
+    assert_eq!(request.cmdline.remove, ["quiet"]);
+    assert_eq!(request.syscall, SyscallChoice::Auto);
+    assert_eq!(request.target, Target::Crash);
+    assert_eq!(request.hotplug, HotplugChoice::Off);
     assert_eq!(
-        why,
-        format!(
-            "its record was written by rkexec {}, which did not keep what was asked of a UKI with addons",
-            env!("CARGO_PKG_VERSION")
-        )
+        (request.mem_min, request.mem_max),
+        (Some(4096), Some(1 << 28))
     );
-    // Without addons the line that was made makes itself again.
-    old.addons.clear();
-    let job = old.job(None, 0).unwrap();
-    let base = CmdlineBase::Given(record.cmdline.clone());
-    assert_eq!(job.request.cmdline.base, base);
-    assert_eq!(job.request.syscall, SyscallChoice::Only(record.syscall));
+    assert!(request.no_digest && request.no_efi && request.file_flags.no_cma);
+    assert_eq!(request.serial_port, Some(1016));
+    assert_eq!((request.seed, request.time), (Some([7; 32]), 7));
 }
 
-/// A record written field by field.
-fn raw_record(more: &serde_json::Value) -> LoadRecord {
-    let mut record = serde_json::json!({
-        "schema": SCHEMA, "boot_id": "", "rkexec": "", "loaded_at": 0, "target": "crash",
-        "syscall": "kexec_file_load", "kernel": "/k", "release": null, "initrds": [],
-        "blobs": { "kernel": { "size": 1, "digest": "00" }, "initrd": [] }, "cmdline": "",
-        "digest": true, "no_efi": false, "serial_port": null, "hotplug": HotplugChoice::Auto,
-        "mem_min": null, "mem_max": null, "init_size": 0, "fit": null,
+#[test]
+fn the_first_records_did_not_keep_what_was_asked() {
+    let record = old(|record| drop(record.remove("asked"))).unwrap();
+    let why = record.job(FRESH).unwrap_err().to_string();
+    assert_eq!(
+        why,
+        "its record was written by rkexec 0.1.0, which did not keep what was asked of a UKI with addons"
+    );
+    // Without addons the line that was made makes itself again.
+    let record = old(|record| {
+        record.remove("asked");
+        for field in ["addons", "profile", "wish", "modules", "file_flags"] {
+            record.remove(field);
+        }
+        record.remove("kexec_load_refused");
     });
-    for (field, value) in more.as_object().unwrap() {
-        record[field] = value.clone();
+    let record = record.unwrap();
+    assert!(!record.kexec_load_refused);
+    let request = record.job(FRESH).unwrap().request;
+    let base = CmdlineBase::Given(record.cmdline.clone());
+    assert_eq!(request.cmdline.base, base);
+    assert_eq!(request.syscall, SyscallChoice::Only(record.syscall));
+    assert_eq!(request.file_flags, FileFlags::default());
+}
+
+#[test]
+fn a_record_of_another_version_or_boot_is_none() {
+    assert_eq!(
+        old(|record| drop(record.insert("schema".into(), 3.into()))),
+        None
+    );
+    assert_eq!(old(|record| drop(record.remove("schema"))), None);
+    // Version 2 keeps the job.
+    assert_eq!(
+        old(|record| drop(record.insert("schema".into(), 2.into()))),
+        None
+    );
+    assert_eq!(
+        old(|record| drop(record.insert("boot_id".into(), "x".into()))),
+        None
+    );
+    assert_eq!(old(|record| drop(record.remove("kernel"))), None);
+}
+
+#[test]
+fn a_record_that_others_could_have_written_is_ignored_with_a_warning() {
+    use std::cell::RefCell;
+    use std::fs::{self, Permissions};
+    let (dir, root) = root();
+    let own = nix::unistd::geteuid().as_raw();
+    let read = |owner| {
+        let said = RefCell::new(Vec::new());
+        let warn = |warning: &str| said.borrow_mut().push(warning.to_owned());
+        let record = LoadRecord::read_of(owner, &root, Target::Crash, &warn).unwrap();
+        (record.is_some(), said.into_inner())
+    };
+    let ignored = |why: &str| {
+        let text = format!("the record /run/rkexec/crash.json is ignored: {why}");
+        (false, vec![text])
+    };
+    put(&root, Target::Crash, OLD);
+    let path = root.path(&file(Target::Crash));
+    let mode = |path: &Path, mode| fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    mode(&path, 0o600);
+    mode(&root.path(DIR), 0o700);
+    assert_eq!(read(Some(own)), (true, Vec::new()));
+    assert_eq!(
+        read(Some(own + 1)),
+        ignored(&format!(
+            "/run/rkexec belongs to the user {own}, not to root"
+        ))
+    );
+    for bits in [0o620, 0o602] {
+        mode(&path, bits);
+        let why = format!(
+            "/run/rkexec/crash.json may be written to by others than root (mode {bits:04o})"
+        );
+        assert_eq!(read(Some(own)), ignored(&why));
     }
-    serde_json::from_value(record).unwrap()
+    mode(&path, 0o644);
+    assert_eq!(read(Some(own)), (true, Vec::new()));
+    mode(&root.path(DIR), 0o1777);
+    let why = "/run/rkexec may be written to by others than root (mode 1777)";
+    assert_eq!(read(Some(own)), ignored(why));
+    // A captured machine belongs to whoever keeps it. `read` tells the two apart.
+    assert_eq!(read(None), (true, Vec::new()));
+    assert!(!root.is_system());
+    mode(&root.path(DIR), 0o700);
+    // A link is one, wherever it leads.
+    let elsewhere = dir.path().join("run/rkexec/other");
+    fs::rename(&path, &elsewhere).unwrap();
+    std::os::unix::fs::symlink("other", &path).unwrap();
+    for owner in [Some(own), None] {
+        let why = "/run/rkexec/crash.json is a symbolic link";
+        assert_eq!(read(owner), ignored(why));
+    }
+}
+
+/// [`OLD`] of today, with `change`.
+fn raw_record(change: impl FnOnce(&mut LoadRecord)) -> LoadRecord {
+    let mut record = old(|_| ()).unwrap();
+    change(&mut record);
+    record
 }
 
 #[test]
 fn a_refusal_that_no_fact_tells_is_remembered() {
     let taught = |refused: bool, choice| {
         let mut security = Security::default();
-        let refused = serde_json::json!({ "kexec_load_refused": refused });
-        raw_record(&refused).teach(choice, &mut security);
+        let record = raw_record(|record| record.kexec_load_refused = refused);
+        record.teach(choice, &mut security);
         security.forbids_kexec_load(None).is_some()
     };
     assert!(taught(true, SyscallChoice::Auto));
     assert!(!taught(false, SyscallChoice::Auto));
     // Who names a call gets it.
     assert!(!taught(true, SyscallChoice::Only(Syscall::KexecLoad)));
-    // A record of an earlier version says nothing of it.
-    assert!(!raw_record(&serde_json::json!({})).kexec_load_refused);
 }
 
 #[test]
-fn flags_of_the_call_are_asked_for_again() {
-    let flags = serde_json::json!({ "file_flags": { "no_cma": true, "force_dtb": false } });
-    let job = raw_record(&flags).job(None, 0).unwrap();
-    assert!(job.request.file_flags.no_cma && !job.request.file_flags.force_dtb);
+fn each_difference_is_named() {
+    let same = raw_record(|_| ());
+    assert_eq!(same.differs(&same), None);
+    let changes: [(fn(&mut LoadRecord), &str); 9] = [
+        (|r| r.syscall = Syscall::KexecLoad, "the system call"),
+        (|r| r.blobs = None, "the kernel"),
+        (
+            |r| {
+                let blobs = r.blobs.as_mut().unwrap();
+                blobs.initrd = blobs.kernel.clone().into_iter().collect();
+            },
+            "the initrd",
+        ),
+        (|r| r.cmdline = "x".into(), "the command line"),
+        (|r| r.job.no_digest = false, "whether purgatory verifies"),
+        (|r| r.job.no_efi = false, "whether EFI is handed over"),
+        (|r| r.job.serial_port = None, "the serial port of purgatory"),
+        (|r| r.job.mem_min = None, "the bounds for segments"),
+        (|r| r.job.mem_max = None, "the bounds for segments"),
+    ];
+    for (change, what) in changes {
+        let said = same.differs(&raw_record(change));
+        assert_eq!(said, Some(format!("{what} has changed since the load")));
+    }
+    // What decides about outcomes alone is no difference by itself.
+    let other = raw_record(|r| {
+        r.job.kernel = "/boot/other-name".into();
+        r.job.cmdline = CmdlineRequest::default();
+        r.job.syscall = SyscallChoice::Only(r.syscall);
+    });
+    assert_eq!(same.differs(&other), None);
 }

@@ -27,11 +27,11 @@ const ELFCOREHDR_ROOM: u64 = 30;
 /// Largest file kexec_file_load reads: KEXEC_FILE_SIZE_MAX of kernel/kexec_file.c.
 const FILE_MAX: u64 = 4 << 30;
 
-/// A call that is to be made or has failed, and the facts that decide about it.
+/// The facts of a call that is to be made or has failed: what decides about it.
 ///
-/// Start from [`Attempt::new`] and set what is known; a 0 or `None` is not known.
+/// Start from [`CallFacts::new`], and set what is known; a 0 or `None` is not known.
 #[derive(Debug, Clone, Copy)]
-pub struct Attempt<'a> {
+pub struct CallFacts<'a> {
     /// The system call.
     pub syscall: Syscall,
     /// The image it is about.
@@ -68,7 +68,7 @@ pub struct Attempt<'a> {
     pub available_ram: u64,
 }
 
-impl<'a> Attempt<'a> {
+impl<'a> CallFacts<'a> {
     /// A load with these facts and no others.
     #[must_use]
     pub fn new(
@@ -177,26 +177,26 @@ pub struct SysError {
 }
 
 impl SysError {
-    /// The call of `attempt` failed with `errno`.
+    /// The call of `facts` failed with `errno`.
     #[must_use]
-    pub fn failed(attempt: &Attempt<'_>, errno: Errno) -> Self {
-        let syscall = attempt.syscall;
+    pub fn failed(facts: &CallFacts<'_>, errno: Errno) -> Self {
+        let syscall = facts.syscall;
         Self {
-            what: if attempt.unload {
+            what: if facts.unload {
                 format!("unload by {syscall}")
             } else {
                 syscall.to_string()
             },
             errno: Some(errno),
-            cause: explain(attempt, errno),
+            cause: explain(facts, errno),
         }
     }
 
-    /// The call of `attempt` must fail: the error to report instead of making it.
+    /// The call of `facts` must fail: the error to report instead of making it.
     #[must_use]
-    pub fn forbidden(attempt: &Attempt<'_>) -> Option<Self> {
-        forbidden(attempt).map(|cause| Self {
-            what: if attempt.unload { "unload" } else { "load" }.to_owned(),
+    pub fn forbidden(facts: &CallFacts<'_>) -> Option<Self> {
+        forbidden(facts).map(|cause| Self {
+            what: if facts.unload { "unload" } else { "load" }.to_owned(),
             errno: None,
             cause,
         })
@@ -236,8 +236,8 @@ impl std::error::Error for SysError {}
 /// A missing system call is not among it: asking costs no limit, and a kernel
 /// configuration found on disk may be another kernel's.
 #[must_use]
-pub fn forbidden(attempt: &Attempt<'_>) -> Option<Cause> {
-    checks(attempt)
+pub fn forbidden(facts: &CallFacts<'_>) -> Option<Cause> {
+    checks(facts)
         .into_iter()
         .find(|(errno, _)| *errno != libc::ENOSYS)
         .map(|(_, cause)| cause)
@@ -245,26 +245,26 @@ pub fn forbidden(attempt: &Attempt<'_>) -> Option<Cause> {
 
 /// Why the call failed with `errno`.
 #[must_use]
-pub fn explain(attempt: &Attempt<'_>, errno: Errno) -> Cause {
-    let decided = checks(attempt)
+pub fn explain(facts: &CallFacts<'_>, errno: Errno) -> Cause {
+    let decided = checks(facts)
         .into_iter()
         .find(|(number, _)| *number == errno.number());
     if let Some((_, cause)) = decided {
         return cause;
     }
-    let file = attempt.syscall == Syscall::KexecFileLoad;
+    let file = facts.syscall == Syscall::KexecFileLoad;
     match errno.number() {
-        libc::EPERM => refused::not_permitted(attempt),
-        libc::EACCES => refused::access_denied(attempt),
-        libc::ENOSYS => refused::no_such_call(attempt),
-        libc::EBUSY => busy(attempt),
+        libc::EPERM => refused::not_permitted(facts),
+        libc::EACCES => refused::access_denied(facts),
+        libc::ENOSYS => refused::no_such_call(facts),
+        libc::EBUSY => busy(facts),
         libc::EFAULT => Cause::new(
             "the kernel could not read the bytes to load: an input file was cut short meanwhile",
         )
         .hint("load again when nobody is writing the kernel and the initrd"),
-        libc::ENOMEM => no_memory(attempt),
-        libc::EINVAL => invalid(attempt),
-        libc::EADDRNOTAVAIL => no_address(attempt),
+        libc::ENOMEM => no_memory(facts),
+        libc::EINVAL => invalid(facts),
+        libc::EADDRNOTAVAIL => no_address(facts),
         libc::EOPNOTSUPP => Cause::new(
             "this kernel does not support kexec on this machine (as on some TDX hosts)",
         )
@@ -284,16 +284,16 @@ pub fn explain(attempt: &Attempt<'_>, errno: Errno) -> Cause {
         libc::EBADF if file => {
             Cause::ours("a file was given to the kernel that is not open for reading")
         }
-        libc::ENOEXEC if file => not_executable(attempt),
+        libc::ENOEXEC if file => not_executable(facts),
         libc::ENOENT if file => Cause::new("this kernel has no SHA-256 for its purgatory")
             .hint("--syscall kexec_load brings its own"),
         libc::ELIBBAD | libc::ENODATA | libc::EMSGSIZE | libc::EBADMSG | libc::ENOPKG
         | libc::ENOKEY | libc::EKEYREJECTED | ENOTSUPP
             if file =>
         {
-            signature::rejected(attempt, errno)
+            signature::rejected(facts, errno)
         }
-        _ => unknown(&attempt.syscall.to_string(), errno),
+        _ => unknown(&facts.syscall.to_string(), errno),
     }
 }
 
@@ -330,41 +330,41 @@ pub fn explain_reboot(security: &Security, loaded: &Loaded, errno: Errno) -> Cau
 
 /// The checks of the kernel that facts decide, in its order: errno and cause of
 /// each that must fail.
-fn checks(attempt: &Attempt<'_>) -> Vec<(i32, Cause)> {
+fn checks(facts: &CallFacts<'_>) -> Vec<(i32, Cause)> {
     let mut found = Vec::new();
-    found.extend(refused::environment(attempt).map(|cause| (libc::EOPNOTSUPP, cause)));
-    found.extend(refused::crash_support(attempt).map(|cause| (libc::EADDRNOTAVAIL, cause)));
-    found.extend(refused::not_built(attempt).map(|cause| (libc::ENOSYS, cause)));
-    found.extend(refused::denied(attempt).map(|cause| (libc::EPERM, cause)));
-    if attempt.unload {
+    found.extend(refused::environment(facts).map(|cause| (libc::EOPNOTSUPP, cause)));
+    found.extend(refused::crash_support(facts).map(|cause| (libc::EADDRNOTAVAIL, cause)));
+    found.extend(refused::not_built(facts).map(|cause| (libc::ENOSYS, cause)));
+    found.extend(refused::denied(facts).map(|cause| (libc::EPERM, cause)));
+    if facts.unload {
         return found;
     }
-    if attempt.syscall == Syscall::KexecLoad && attempt.segments > SEGMENT_MAX {
-        found.push((libc::EINVAL, too_many(attempt)));
+    if facts.syscall == Syscall::KexecLoad && facts.segments > SEGMENT_MAX {
+        found.push((libc::EINVAL, too_many(facts)));
     }
-    if attempt.target == Target::Crash && attempt.loaded.crash_size == Some(0) {
+    if facts.target == Target::Crash && facts.loaded.crash_size == Some(0) {
         found.push((libc::EADDRNOTAVAIL, no_reservation()));
     }
-    if attempt.syscall == Syscall::KexecFileLoad {
-        if attempt.largest_file > FILE_MAX {
+    if facts.syscall == Syscall::KexecFileLoad {
+        if facts.largest_file > FILE_MAX {
             let cause = Cause::new(format!(
                 "an input file has {}, and kexec_file_load reads at most 4 GiB",
-                size(attempt.largest_file)
+                size(facts.largest_file)
             ))
             .hint("--syscall kexec_load has no such limit");
             found.push((libc::EFBIG, cause));
         }
-        found.extend(signature::missing(attempt));
-        found.extend(cmdline_too_long(attempt).map(|cause| (libc::EINVAL, cause)));
+        found.extend(signature::missing(facts));
+        found.extend(cmdline_too_long(facts).map(|cause| (libc::EINVAL, cause)));
     }
-    found.extend(half_of_memory(attempt).map(|cause| (libc::EINVAL, cause)));
+    found.extend(half_of_memory(facts).map(|cause| (libc::EINVAL, cause)));
     found
 }
 
-fn too_many(attempt: &Attempt<'_>) -> Cause {
+fn too_many(facts: &CallFacts<'_>) -> Cause {
     Cause::new(format!(
         "the image has {} segments, and the kernel takes at most {SEGMENT_MAX}",
-        attempt.segments
+        facts.segments
     ))
     .hint("give fewer modules")
 }
@@ -374,14 +374,14 @@ fn no_reservation() -> Cause {
         .hint("boot with crashkernel=512M (or more) on the kernel's command line")
 }
 
-fn cmdline_too_long(attempt: &Attempt<'_>) -> Option<Cause> {
-    let limit = attempt.cmdline_limit?;
-    let needed = attempt.cmdline_size.saturating_add(ELFCOREHDR_ROOM);
-    if attempt.cmdline_size == 0 || needed <= limit {
+fn cmdline_too_long(facts: &CallFacts<'_>) -> Option<Cause> {
+    let limit = facts.cmdline_limit?;
+    let needed = facts.cmdline_size.saturating_add(ELFCOREHDR_ROOM);
+    if facts.cmdline_size == 0 || needed <= limit {
         return None;
     }
-    let length = attempt.cmdline_size - 1;
-    let cause = if attempt.cmdline_size > limit {
+    let length = facts.cmdline_size - 1;
+    let cause = if facts.cmdline_size > limit {
         Cause::new(format!(
             "the command line has {length} bytes, and the image takes at most {limit}"
         ))
@@ -396,47 +396,47 @@ fn cmdline_too_long(attempt: &Attempt<'_>) -> Option<Cause> {
     Some(cause)
 }
 
-fn half_of_memory(attempt: &Attempt<'_>) -> Option<Cause> {
-    let what = if attempt.too_large(attempt.largest) {
-        format!("one segment takes {}", size(attempt.largest))
-    } else if attempt.too_large(attempt.bytes) {
-        format!("the image takes {}", size(attempt.bytes))
+fn half_of_memory(facts: &CallFacts<'_>) -> Option<Cause> {
+    let what = if facts.too_large(facts.largest) {
+        format!("one segment takes {}", size(facts.largest))
+    } else if facts.too_large(facts.bytes) {
+        format!("the image takes {}", size(facts.bytes))
     } else {
         return None;
     };
     Some(
         Cause::new(format!(
             "{what}, more than half of the machine's {}",
-            size(attempt.total_ram)
+            size(facts.total_ram)
         ))
         .hint("use a smaller initrd, or give the machine more memory"),
     )
 }
 
-fn busy(attempt: &Attempt<'_>) -> Cause {
-    let why = match attempt.target {
+fn busy(facts: &CallFacts<'_>) -> Cause {
+    let why = match facts.target {
         Target::Normal => "another load or a crash is under way",
         Target::Crash => {
             "another load, or an update of the crash kernel after hotplug, is under way"
         }
     };
     let cause = Cause::new(why);
-    match attempt.security.load_limit(attempt.target) {
+    match facts.security.load_limit(facts.target) {
         Some(left) if left >= 0 => cause.hint(format!(
             "try again in a moment; it was not repeated because each call uses up one of \
              kernel.{} (there were {left})",
-            refused::limit_name(attempt.target)
+            refused::limit_name(facts.target)
         )),
         _ => cause.hint("it was repeated for two seconds; see what else loads kernels (kdump, udev) and try again"),
     }
 }
 
-fn no_memory(attempt: &Attempt<'_>) -> Cause {
-    if attempt.unload {
+fn no_memory(facts: &CallFacts<'_>) -> Cause {
+    if facts.unload {
         return Cause::new("the kernel had no memory for the call").hint("free memory");
     }
-    if attempt.target == Target::Crash {
-        let reserved = match attempt.loaded.crash_size {
+    if facts.target == Target::Crash {
+        let reserved = match facts.loaded.crash_size {
             Some(bytes) => format!("reservation of {}", size(bytes)),
             None => "reservation".to_owned(),
         };
@@ -444,18 +444,18 @@ fn no_memory(attempt: &Attempt<'_>) -> Cause {
             &format!(
                 "the segments ({}) leave no room in the crash kernel's {reserved} for page tables \
                  and control pages",
-                size(attempt.bytes)
+                size(facts.bytes)
             ),
             "the running kernel has no memory for its work on them",
             "a signal ended the load",
         ])
         .hint("use a smaller initrd or a larger crashkernel=");
     }
-    let available = attempt.available_ram;
-    if available != 0 && attempt.bytes > available {
+    let available = facts.available_ram;
+    if available != 0 && facts.bytes > available {
         return Cause::new(format!(
             "the kernel copies the whole image, {}, and only {} of memory are available",
-            size(attempt.bytes),
+            size(facts.bytes),
             size(available)
         ))
         .hint("stop something large, or use a smaller initrd");
@@ -463,7 +463,7 @@ fn no_memory(attempt: &Attempt<'_>) -> Cause {
     Cause::one_of(&[
         &format!(
             "memory is short or in pieces: the kernel copies the whole image, {} ({} were available)",
-            size(attempt.bytes),
+            size(facts.bytes),
             size(available)
         ),
         "a signal ended the load",
@@ -471,8 +471,8 @@ fn no_memory(attempt: &Attempt<'_>) -> Cause {
     .hint("stop something large, or use a smaller initrd; `dmesg` shows failed allocations")
 }
 
-fn invalid(attempt: &Attempt<'_>) -> Cause {
-    let flags = match attempt.hotplug {
+fn invalid(facts: &CallFacts<'_>) -> Cause {
+    let flags = match facts.hotplug {
         Some(Hotplug::UpdateElfcorehdr) => {
             Some("this kernel does not know KEXEC_UPDATE_ELFCOREHDR (Linux 6.6)")
         }
@@ -481,7 +481,7 @@ fn invalid(attempt: &Attempt<'_>) -> Cause {
         }
         None => None,
     };
-    match (attempt.syscall, attempt.unload, flags) {
+    match (facts.syscall, facts.unload, flags) {
         (_, true, _) => Cause::new("this kernel does not know a flag of the call"),
         (Syscall::KexecLoad, false, Some(flag)) => Cause::one_of(&[
             flag,
@@ -508,8 +508,8 @@ fn invalid(attempt: &Attempt<'_>) -> Cause {
     }
 }
 
-fn no_address(attempt: &Attempt<'_>) -> Cause {
-    match (attempt.syscall, attempt.target, attempt.loaded.crash_size) {
+fn no_address(facts: &CallFacts<'_>) -> Cause {
+    match (facts.syscall, facts.target, facts.loaded.crash_size) {
         (_, Target::Crash, None) => Cause::one_of(&[
             "no memory is reserved for a crash kernel",
             "the image does not fit into the reservation",
@@ -531,14 +531,14 @@ fn no_address(attempt: &Attempt<'_>) -> Cause {
         (Syscall::KexecLoad, Target::Normal, _) => Cause::ours(
             "a segment is not aligned to pages or lies beyond the memory this kernel can address",
         ),
-        (Syscall::KexecFileLoad, Target::Normal, _) if attempt.security.kho.on => Cause::new(
+        (Syscall::KexecFileLoad, Target::Normal, _) if facts.security.kho.on => Cause::new(
             "the image does not fit into the scratch memory of Kexec Handover, the only place \
              where the kernel may put it",
         )
         .hint("boot with a larger kho_scratch=, or use a smaller initrd"),
         (Syscall::KexecFileLoad, Target::Normal, _) => {
             let cause = Cause::new("the kernel found no free range large enough for the image");
-            if attempt.kexec_load_is_open() {
+            if facts.kexec_load_is_open() {
                 cause.hint(
                     "--syscall kexec_load places the segments itself: `rkexec plan` shows where",
                 )
@@ -549,7 +549,7 @@ fn no_address(attempt: &Attempt<'_>) -> Cause {
     }
 }
 
-fn not_executable(attempt: &Attempt<'_>) -> Cause {
+fn not_executable(facts: &CallFacts<'_>) -> Cause {
     let cause = Cause::one_of(&[
         "the file is no bzImage of boot protocol 2.12 or later, or is cut short",
         "it is a zImage",
@@ -558,7 +558,7 @@ fn not_executable(attempt: &Attempt<'_>) -> Cause {
         "this machine's EFI is a 32-bit one",
         "this machine runs with 5-level paging and the image cannot (XLF_5LEVEL)",
     ]);
-    if attempt.kexec_load_is_open() {
+    if facts.kexec_load_is_open() {
         cause.hint(
             "`rkexec inspect KERNEL` and `dmesg` tell which; --syscall kexec_load does not mind the \
              4 GiB and the 32-bit EFI",

@@ -1,7 +1,7 @@
 //! Refusals of the call as a whole: capability, sysctls, limits, lockdown,
 //! security modules, and kernels without the call.
 
-use super::{Attempt, Cause};
+use super::{CallFacts, Cause};
 use crate::base::{Syscall, Target};
 use crate::host::security::Security;
 
@@ -14,19 +14,19 @@ pub(super) const fn limit_name(target: Target) -> &'static str {
 }
 
 /// Refuses loads in environments where none can work. An unload does no harm there.
-pub(super) fn environment(attempt: &Attempt<'_>) -> Option<Cause> {
-    let refusal = attempt.security.environment.refuses()?;
-    (!attempt.unload).then(|| Cause::new(refusal.why).hint(refusal.way_out))
+pub(super) fn environment(facts: &CallFacts<'_>) -> Option<Cause> {
+    let refusal = facts.security.environment.refuses()?;
+    (!facts.unload).then(|| Cause::new(refusal.why).hint(refusal.way_out))
 }
 
 /// A kernel without CONFIG_CRASH_DUMP knows the flag for the crash kernel and,
 /// since Linux 6.9, ignores it: the call would replace or unload the normal
 /// image.
-pub(super) fn crash_support(attempt: &Attempt<'_>) -> Option<Cause> {
-    if attempt.target != Target::Crash || attempt.loaded.crash.is_some() {
+pub(super) fn crash_support(facts: &CallFacts<'_>) -> Option<Cause> {
+    if facts.target != Target::Crash || facts.loaded.crash.is_some() {
         return None;
     }
-    let cause = if attempt.loaded.normal.is_some() {
+    let cause = if facts.loaded.normal.is_some() {
         Cause::new(
             "this kernel is built without crash dumps (CONFIG_CRASH_DUMP), and the call would \
              touch the normal image instead",
@@ -43,8 +43,8 @@ pub(super) fn crash_support(attempt: &Attempt<'_>) -> Option<Cause> {
 }
 
 /// The option that builds `syscall` in, and whether it is set.
-fn option(attempt: &Attempt<'_>, syscall: Syscall) -> (&'static str, Option<bool>) {
-    let config = &attempt.security.config;
+fn option(facts: &CallFacts<'_>, syscall: Syscall) -> (&'static str, Option<bool>) {
+    let config = &facts.security.config;
     match syscall {
         Syscall::KexecLoad => ("CONFIG_KEXEC", config.kexec),
         Syscall::KexecFileLoad => ("CONFIG_KEXEC_FILE", config.kexec_file),
@@ -52,16 +52,16 @@ fn option(attempt: &Attempt<'_>, syscall: Syscall) -> (&'static str, Option<bool
 }
 
 /// The configuration says that the call is not built in.
-pub(super) fn not_built(attempt: &Attempt<'_>) -> Option<Cause> {
-    let other = attempt.syscall.other();
-    let (option, built) = self::option(attempt, attempt.syscall);
-    let (_, other_built) = self::option(attempt, other);
+pub(super) fn not_built(facts: &CallFacts<'_>) -> Option<Cause> {
+    let other = facts.syscall.other();
+    let (option, built) = self::option(facts, facts.syscall);
+    let (_, other_built) = self::option(facts, other);
     if built != Some(false) {
         return None;
     }
     let cause = Cause::new(format!(
         "this kernel is built without {} ({option})",
-        attempt.syscall
+        facts.syscall
     ));
     Some(if other_built == Some(false) {
         cause.hint("it has no kexec at all: boot another kernel")
@@ -71,9 +71,9 @@ pub(super) fn not_built(attempt: &Attempt<'_>) -> Option<Cause> {
 }
 
 /// ENOSYS, and the configuration does not explain it.
-pub(super) fn no_such_call(attempt: &Attempt<'_>) -> Cause {
-    let other = attempt.syscall.other();
-    let (option, built) = option(attempt, attempt.syscall);
+pub(super) fn no_such_call(facts: &CallFacts<'_>) -> Cause {
+    let other = facts.syscall.other();
+    let (option, built) = option(facts, facts.syscall);
     if built == Some(true) {
         return Cause::one_of(&[
             "a seccomp filter of this container or service hides the call",
@@ -84,18 +84,15 @@ pub(super) fn no_such_call(attempt: &Attempt<'_>) -> Cause {
         ));
     }
     Cause::one_of(&[
-        &format!(
-            "this kernel is built without {} ({option})",
-            attempt.syscall
-        ),
+        &format!("this kernel is built without {} ({option})", facts.syscall),
         "a seccomp filter of this container or service hides the call",
     ])
     .hint(format!("try --syscall {other}"))
 }
 
 /// What the kernel answers with EPERM, in its order, as far as facts decide.
-pub(super) fn denied(attempt: &Attempt<'_>) -> Option<Cause> {
-    let security = attempt.security;
+pub(super) fn denied(facts: &CallFacts<'_>) -> Option<Cause> {
+    let security = facts.security;
     if security.cap_sys_boot == Some(false) {
         return Some(no_capability());
     }
@@ -117,8 +114,8 @@ pub(super) fn denied(attempt: &Attempt<'_>) -> Option<Cause> {
                 ),
         );
     }
-    if security.load_limit(attempt.target) == Some(0) {
-        let name = limit_name(attempt.target);
+    if security.load_limit(facts.target) == Some(0) {
+        let name = limit_name(facts.target);
         return Some(
             Cause::new(format!(
                 "no load is left of those allowed since boot (kernel.{name} = 0); failed loads \
@@ -129,8 +126,8 @@ pub(super) fn denied(attempt: &Attempt<'_>) -> Option<Cause> {
             )),
         );
     }
-    if attempt.syscall == Syscall::KexecLoad {
-        return attempt.lockdown().map(|mode| locked_down(attempt, mode));
+    if facts.syscall == Syscall::KexecLoad {
+        return facts.lockdown().map(|mode| locked_down(facts, mode));
     }
     None
 }
@@ -140,18 +137,18 @@ fn no_capability() -> Cause {
 }
 
 /// kexec_load, even one that unloads, under lockdown.
-fn locked_down(attempt: &Attempt<'_>, mode: &str) -> Cause {
-    let by = if attempt.efi_secure_boot == Some(true) {
+fn locked_down(facts: &CallFacts<'_>, mode: &str) -> Cause {
+    let by = if facts.efi_secure_boot == Some(true) {
         " (Secure Boot is on)"
     } else {
         ""
     };
     let why = format!("the kernel is locked down in {mode} mode{by}, which forbids kexec_load");
-    if attempt.unload {
+    if facts.unload {
         return Cause::new(why)
             .hint("kexec_file_load may unload under lockdown: `rkexec unload` takes it");
     }
-    let file_load = match attempt.signed {
+    let file_load = match facts.signed {
         Some(false) => {
             "this kernel file is not signed: take a signed one and --syscall kexec_file_load"
         }
@@ -163,8 +160,8 @@ fn locked_down(attempt: &Attempt<'_>, mode: &str) -> Cause {
 }
 
 /// EPERM that no fact explains.
-pub(super) fn not_permitted(attempt: &Attempt<'_>) -> Cause {
-    let security = attempt.security;
+pub(super) fn not_permitted(facts: &CallFacts<'_>) -> Cause {
+    let security = facts.security;
     let mut open = Vec::new();
     if security.cap_sys_boot.is_none() {
         open.push("this process lacks CAP_SYS_BOOT".to_owned());
@@ -174,20 +171,20 @@ pub(super) fn not_permitted(attempt: &Attempt<'_>) -> Cause {
     if security.load_disabled.is_none() {
         open.push("kernel.kexec_load_disabled is 1".to_owned());
     }
-    if let Some(left) = security.load_limit(attempt.target).filter(|&left| left > 0) {
+    if let Some(left) = security.load_limit(facts.target).filter(|&left| left > 0) {
         open.push(format!(
             "kernel.{} was used up meanwhile (there were {left})",
-            limit_name(attempt.target)
+            limit_name(facts.target)
         ));
     }
-    match attempt.syscall {
+    match facts.syscall {
         Syscall::KexecLoad if security.lockdown.is_none() => {
             open.push(
                 "the kernel is locked down (/sys/kernel/security/lockdown is not there)".to_owned(),
             );
         }
-        Syscall::KexecFileLoad if !attempt.unload => {
-            open.extend(super::signature::under_lockdown(attempt));
+        Syscall::KexecFileLoad if !facts.unload => {
+            open.extend(super::signature::under_lockdown(facts));
         }
         _ => {}
     }
@@ -198,9 +195,9 @@ pub(super) fn not_permitted(attempt: &Attempt<'_>) -> Cause {
 }
 
 /// EACCES: a security module wants to see a signed file.
-pub(super) fn access_denied(attempt: &Attempt<'_>) -> Cause {
-    if attempt.syscall == Syscall::KexecFileLoad {
-        let first = if attempt.security.ima_appraise_kexec == Some(true) {
+pub(super) fn access_denied(facts: &CallFacts<'_>) -> Cause {
+    if facts.syscall == Syscall::KexecFileLoad {
+        let first = if facts.security.ima_appraise_kexec == Some(true) {
             "IMA appraises kernels for kexec, and the kernel or the initrd has no valid IMA signature"
         } else {
             "IMA refuses the kernel or the initrd"
@@ -214,11 +211,9 @@ pub(super) fn access_denied(attempt: &Attempt<'_>) -> Cause {
              `evmctl ima_sign FILE` and a key the kernel trusts",
         );
     }
-    let why = if attempt.security.ima_appraise_kexec == Some(true) {
+    let why = if facts.security.ima_appraise_kexec == Some(true) {
         "IMA appraises kernels for kexec, and kexec_load shows it no file"
-    } else if attempt.efi_secure_boot == Some(true)
-        && attempt.security.config.kexec_sig == Some(true)
-    {
+    } else if facts.efi_secure_boot == Some(true) && facts.security.config.kexec_sig == Some(true) {
         "Secure Boot is on and this kernel verifies signatures (CONFIG_KEXEC_SIG), so IMA refuses \
          kexec_load"
     } else {
@@ -226,13 +221,13 @@ pub(super) fn access_denied(attempt: &Attempt<'_>) -> Cause {
             "IMA appraises kernels for kexec, and kexec_load shows it no file",
             "a security module (SELinux) forbids it",
         ]);
-        return cause.hint(through_file_load(attempt));
+        return cause.hint(through_file_load(facts));
     };
-    Cause::new(why).hint(through_file_load(attempt))
+    Cause::new(why).hint(through_file_load(facts))
 }
 
-fn through_file_load(attempt: &Attempt<'_>) -> &'static str {
-    if attempt.unload {
+fn through_file_load(facts: &CallFacts<'_>) -> &'static str {
+    if facts.unload {
         "`rkexec unload` takes kexec_file_load, which is not refused so, where it finds this kernel's \
          configuration (/proc/config.gz or /boot/config-RELEASE)"
     } else {

@@ -1,12 +1,12 @@
 //! Signatures: what kexec_file_load says of a kernel file when the kernel
 //! verifies signatures (crypto/asymmetric_keys/verify_pefile.c).
 
-use super::{Attempt, Cause};
+use super::{CallFacts, Cause};
 use crate::sys::errno::{ENOTSUPP, Errno};
 
 /// What is loaded, for people.
-fn file(attempt: &Attempt<'_>) -> &'static str {
-    if attempt.in_uki {
+fn file(facts: &CallFacts<'_>) -> &'static str {
+    if facts.in_uki {
         "the kernel inside the UKI"
     } else {
         "the kernel file"
@@ -14,45 +14,45 @@ fn file(attempt: &Attempt<'_>) -> &'static str {
 }
 
 /// A file without a signature where the kernel is known to want one.
-pub(super) fn missing(attempt: &Attempt<'_>) -> Option<(i32, Cause)> {
-    let config = &attempt.security.config;
-    if attempt.signed != Some(false) {
+pub(super) fn missing(facts: &CallFacts<'_>) -> Option<(i32, Cause)> {
+    let config = &facts.security.config;
+    if facts.signed != Some(false) {
         return None;
     }
     if config.kexec_sig_force == Some(true) {
         let cause = Cause::new(format!(
             "{} has no signature, and this kernel loads none without (CONFIG_KEXEC_SIG_FORCE)",
-            file(attempt)
+            file(facts)
         ))
-        .hint(sign(attempt));
+        .hint(sign(facts));
         return Some((libc::ENODATA, cause));
     }
-    let mode = attempt.lockdown()?;
-    if config.kexec_sig == Some(true) && attempt.security.ima_appraise_kexec == Some(false) {
+    let mode = facts.lockdown()?;
+    if config.kexec_sig == Some(true) && facts.security.ima_appraise_kexec == Some(false) {
         let cause = Cause::new(format!(
             "the kernel is locked down in {mode} mode, and {} has no signature",
-            file(attempt)
+            file(facts)
         ))
-        .hint(sign(attempt));
+        .hint(sign(facts));
         return Some((libc::EPERM, cause));
     }
     None
 }
 
 /// A signature as the candidate cause of EPERM.
-pub(super) fn under_lockdown(attempt: &Attempt<'_>) -> Option<String> {
+pub(super) fn under_lockdown(facts: &CallFacts<'_>) -> Option<String> {
     use crate::host::security::Lockdown;
-    if attempt.security.config.kexec_sig == Some(false) {
+    if facts.security.config.kexec_sig == Some(false) {
         return None;
     }
-    let kernel = match attempt.security.lockdown {
+    let kernel = match facts.security.lockdown {
         Some(Lockdown::None) => return None,
         Some(Lockdown::Integrity) => "the kernel is locked down in integrity mode",
         Some(Lockdown::Confidentiality) => "the kernel is locked down in confidentiality mode",
         None => "the kernel is locked down (/sys/kernel/security/lockdown is not there)",
     };
-    let file = file(attempt);
-    Some(match attempt.signed {
+    let file = file(facts);
+    Some(match facts.signed {
         Some(false) => format!("{kernel}, and {file} has no signature"),
         Some(true) => format!("{kernel}, and it does not trust the signature of {file}"),
         None => format!("{kernel}, and {file} has no signature it trusts"),
@@ -60,17 +60,17 @@ pub(super) fn under_lockdown(attempt: &Attempt<'_>) -> Option<String> {
 }
 
 /// The kernel looked at the signature and refused it, saying `errno`.
-pub(super) fn rejected(attempt: &Attempt<'_>, errno: Errno) -> Cause {
+pub(super) fn rejected(facts: &CallFacts<'_>, errno: Errno) -> Cause {
     match errno.number() {
         libc::ENODATA => {
-            let file = file(attempt);
+            let file = file(facts);
             Cause::new(format!("{file} has no signature, and this kernel insists on one"))
-                .hint(sign(attempt))
+                .hint(sign(facts))
         }
         libc::ELIBBAD => Cause::new(
             "the kernel file is a malformed PE file, so its signature cannot be verified",
         )
-        .hint(format!("compare it with its package; {}", sign(attempt))),
+        .hint(format!("compare it with its package; {}", sign(facts))),
         libc::EMSGSIZE => Cause::new(
             "the signature area of the kernel file does not have the size it states",
         )
@@ -91,7 +91,7 @@ pub(super) fn rejected(attempt: &Attempt<'_>, errno: Errno) -> Cause {
             "enrol the certificate (`mokutil --import CERT`, then reboot), or take a kernel signed \
              by the distribution; `keyctl list %:.platform` shows the keys",
         ),
-        libc::EKEYREJECTED => key_rejected(attempt),
+        libc::EKEYREJECTED => key_rejected(facts),
         ENOTSUPP => Cause::new(
             "the signature of the kernel file is of a type or revision that this kernel does not know",
         )
@@ -100,24 +100,24 @@ pub(super) fn rejected(attempt: &Attempt<'_>, errno: Errno) -> Cause {
     }
 }
 
-fn key_rejected(attempt: &Attempt<'_>) -> Cause {
+fn key_rejected(facts: &CallFacts<'_>) -> Cause {
     let mut open = vec![
         "the kernel file was changed after it was signed",
         "its key or its digest is on the revocation list (dbx, mokx)",
         "its key may not be used for this",
         "this kernel cannot verify files of this format",
     ];
-    if attempt.signed == Some(false) {
+    if facts.signed == Some(false) {
         open = vec!["this kernel verifies kernel files, and this one has no signature"];
         open.push("this kernel cannot verify files of this format");
     }
-    let hint = if attempt.kexec_load_is_open() {
+    let hint = if facts.kexec_load_is_open() {
         format!(
             "{}; --syscall kexec_load checks no signature, where no policy forbids it",
             verify()
         )
     } else {
-        format!("{}; {}", verify(), sign(attempt))
+        format!("{}; {}", verify(), sign(facts))
     };
     Cause::one_of(&open).hint(hint)
 }
@@ -127,11 +127,11 @@ fn verify() -> &'static str {
 }
 
 /// How to get a kernel that is accepted.
-fn sign(attempt: &Attempt<'_>) -> &'static str {
-    if attempt.in_uki {
+fn sign(facts: &CallFacts<'_>) -> &'static str {
+    if facts.in_uki {
         "a signature of the UKI covers the file as a whole and does not count: build it around a \
          signed kernel (`ukify build --sign-kernel`)"
-    } else if attempt.kexec_load_is_open() {
+    } else if facts.kexec_load_is_open() {
         "take the distribution's signed kernel or sign it (`sbsign`) with an enrolled key; \
          --syscall kexec_load checks no signature, where no policy forbids it"
     } else {

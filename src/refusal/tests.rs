@@ -36,26 +36,26 @@ fn open_machine() -> (Security, Loaded) {
     (security, loaded)
 }
 
-fn why(attempt: &Attempt<'_>, errno: i32) -> String {
-    explain(attempt, Errno::new(errno)).why
+fn why(facts: &CallFacts<'_>, errno: i32) -> String {
+    explain(facts, Errno::new(errno)).why
 }
 
-/// The facts as changed by `change`; what `look` sees of an attempt on them.
+/// The facts as changed by `change`; what `look` sees of a call on them.
 fn with<T>(
     syscall: Syscall,
     target: Target,
     change: impl FnOnce(&mut Security, &mut Loaded),
-    look: impl FnOnce(Attempt<'_>) -> T,
+    look: impl FnOnce(CallFacts<'_>) -> T,
 ) -> T {
     let (mut security, mut loaded) = open_machine();
     change(&mut security, &mut loaded);
-    look(Attempt {
+    look(CallFacts {
         segments: 5,
         bytes: GIB / 4,
         largest: GIB / 5,
         total_ram: 4 * GIB,
         available_ram: 3 * GIB,
-        ..Attempt::new(syscall, target, &security, &loaded)
+        ..CallFacts::new(syscall, target, &security, &loaded)
     })
 }
 
@@ -100,8 +100,8 @@ fn every_errno_has_its_own_cause_and_way_out() {
     ] {
         let mut seen = BTreeSet::new();
         for (errno, says) in common.iter().chain(own) {
-            let cause = with(syscall, Target::Normal, NOTHING, |attempt| {
-                explain(&attempt, Errno::new(*errno))
+            let cause = with(syscall, Target::Normal, NOTHING, |facts| {
+                explain(&facts, Errno::new(*errno))
             });
             assert!(cause.why.contains(says), "{syscall} {errno}: {cause:?}");
             assert!(!cause.why.contains("not known"), "{cause:?}");
@@ -121,14 +121,14 @@ fn every_errno_has_its_own_cause_and_way_out() {
 #[test]
 fn an_errno_that_is_not_known_is_named_and_not_explained_away() {
     for errno in [libc::EROFS, 530] {
-        let cause = with(Syscall::KexecLoad, Target::Normal, NOTHING, |attempt| {
-            explain(&attempt, Errno::new(errno))
+        let cause = with(Syscall::KexecLoad, Target::Normal, NOTHING, |facts| {
+            explain(&facts, Errno::new(errno))
         });
         assert!(cause.why.contains("not known"), "{cause:?}");
     }
     // Signature errors belong to the other call.
-    let text = with(Syscall::KexecLoad, Target::Normal, NOTHING, |attempt| {
-        why(&attempt, libc::ENOKEY)
+    let text = with(Syscall::KexecLoad, Target::Normal, NOTHING, |facts| {
+        why(&facts, libc::ENOKEY)
     });
     assert!(text.contains("not known"), "{text}");
 }
@@ -141,13 +141,13 @@ fn a_crash_call_never_reaches_a_kernel_without_crash_dumps() {
     ];
     for (change, says) in changes {
         for unload in [false, true] {
-            with(Syscall::KexecFileLoad, Target::Crash, change, |attempt| {
-                let attempt = Attempt { unload, ..attempt };
-                assert!(forbidden(&attempt).unwrap().why.contains(says));
+            with(Syscall::KexecFileLoad, Target::Crash, change, |facts| {
+                let facts = CallFacts { unload, ..facts };
+                assert!(forbidden(&facts).unwrap().why.contains(says));
             });
         }
-        with(Syscall::KexecFileLoad, Target::Normal, change, |attempt| {
-            assert_eq!(forbidden(&attempt), None);
+        with(Syscall::KexecFileLoad, Target::Normal, change, |facts| {
+            assert_eq!(forbidden(&facts), None);
         });
     }
 }
@@ -156,15 +156,15 @@ fn a_crash_call_never_reaches_a_kernel_without_crash_dumps() {
 fn a_crash_kernel_needs_a_reservation() {
     let none = |_: &mut Security, loaded: &mut Loaded| loaded.crash_size = Some(0);
     for syscall in [Syscall::KexecLoad, Syscall::KexecFileLoad] {
-        with(syscall, Target::Crash, none, |attempt| {
-            let cause = forbidden(&attempt).unwrap();
+        with(syscall, Target::Crash, none, |facts| {
+            let cause = forbidden(&facts).unwrap();
             assert!(cause.why.contains("reserved"), "{cause:?}");
             assert!(cause.hint.as_deref().unwrap().contains("crashkernel="));
-            assert_eq!(explain(&attempt, Errno::new(libc::EADDRNOTAVAIL)), cause);
+            assert_eq!(explain(&facts, Errno::new(libc::EADDRNOTAVAIL)), cause);
             // Unloading needs none.
-            let unload = Attempt {
+            let unload = CallFacts {
                 unload: true,
-                ..attempt
+                ..facts
             };
             assert_eq!(forbidden(&unload), None);
         });
@@ -186,26 +186,26 @@ fn a_crash_kernel_needs_a_reservation() {
 
 #[test]
 fn einval_is_decided_by_the_numbers() {
-    with(Syscall::KexecLoad, Target::Normal, NOTHING, |attempt| {
-        let many = Attempt {
+    with(Syscall::KexecLoad, Target::Normal, NOTHING, |facts| {
+        let many = CallFacts {
             segments: 17,
-            ..attempt
+            ..facts
         };
         assert!(why(&many, libc::EINVAL).contains("17 segments"));
         assert_eq!(
-            forbidden(&Attempt {
+            forbidden(&CallFacts {
                 segments: 16,
                 ..many
             }),
             None
         );
 
-        let half = Attempt {
+        let half = CallFacts {
             bytes: 2 * GIB,
-            ..attempt
+            ..facts
         };
         assert_eq!(forbidden(&half), None);
-        let over = Attempt {
+        let over = CallFacts {
             bytes: 2 * GIB + 1,
             ..half
         };
@@ -214,20 +214,20 @@ fn einval_is_decided_by_the_numbers() {
             text.contains("the image takes 2.0 GiB, more than half of the machine's 4.0 GiB"),
             "{text}"
         );
-        let one = Attempt {
+        let one = CallFacts {
             largest: 3 * GIB,
             ..over
         };
         assert!(why(&one, libc::EINVAL).contains("one segment takes 3.0 GiB"));
-        let unknown_ram = Attempt {
+        let unknown_ram = CallFacts {
             total_ram: 0,
             ..one
         };
         assert!(why(&unknown_ram, libc::EINVAL).starts_with("one of"));
 
-        let hotplug = Attempt {
+        let hotplug = CallFacts {
             hotplug: Some(Hotplug::CrashHotplugSupport),
-            ..attempt
+            ..facts
         };
         let cause = explain(&hotplug, Errno::new(libc::EINVAL));
         assert!(cause.why.contains("KEXEC_CRASH_HOTPLUG_SUPPORT"));
@@ -238,11 +238,11 @@ fn einval_is_decided_by_the_numbers() {
 #[test]
 fn the_command_line_of_kexec_file_load_keeps_thirty_bytes_free() {
     let at = |syscall, cmdline_size| {
-        with(syscall, Target::Normal, NOTHING, |attempt| {
-            forbidden(&Attempt {
+        with(syscall, Target::Normal, NOTHING, |facts| {
+            forbidden(&CallFacts {
                 cmdline_size,
                 cmdline_limit: Some(2047),
-                ..attempt
+                ..facts
             })
         })
     };
@@ -256,32 +256,32 @@ fn the_command_line_of_kexec_file_load_keeps_thirty_bytes_free() {
 
 #[test]
 fn files_above_four_gib_are_not_tried() {
-    with(Syscall::KexecFileLoad, Target::Normal, NOTHING, |attempt| {
+    with(Syscall::KexecFileLoad, Target::Normal, NOTHING, |facts| {
         let largest_file = 4 * GIB;
         assert_eq!(
-            forbidden(&Attempt {
+            forbidden(&CallFacts {
                 largest_file,
-                ..attempt
+                ..facts
             }),
             None
         );
-        let attempt = Attempt {
+        let facts = CallFacts {
             largest_file: largest_file + 1,
-            ..attempt
+            ..facts
         };
-        let cause = forbidden(&attempt).unwrap();
+        let cause = forbidden(&facts).unwrap();
         assert!(cause.why.contains("4 GiB"));
-        assert_eq!(explain(&attempt, Errno::new(libc::EFBIG)), cause);
+        assert_eq!(explain(&facts, Errno::new(libc::EFBIG)), cause);
     });
 }
 
 #[test]
 fn a_missing_signature_is_told_before_the_call_only_where_it_is_sure() {
     let unsigned = |change: Change| {
-        with(Syscall::KexecFileLoad, Target::Normal, change, |attempt| {
-            forbidden(&Attempt {
+        with(Syscall::KexecFileLoad, Target::Normal, change, |facts| {
+            forbidden(&CallFacts {
                 signed: Some(false),
-                ..attempt
+                ..facts
             })
         })
     };
@@ -311,10 +311,10 @@ fn a_missing_signature_is_told_before_the_call_only_where_it_is_sure() {
         Syscall::KexecFileLoad,
         Target::Normal,
         |s, _| s.lockdown = Some(Lockdown::Integrity),
-        |attempt| {
-            let signed = Attempt {
+        |facts| {
+            let signed = CallFacts {
                 signed: Some(true),
-                ..attempt
+                ..facts
             };
             assert_eq!(forbidden(&signed), None);
             why(&signed, libc::EPERM)
@@ -329,12 +329,12 @@ fn a_missing_signature_is_told_before_the_call_only_where_it_is_sure() {
 #[test]
 fn kexec_load_is_offered_only_where_it_may_work() {
     let hint = |change: Change, secure_boot| {
-        with(Syscall::KexecFileLoad, Target::Normal, change, |attempt| {
-            let attempt = Attempt {
+        with(Syscall::KexecFileLoad, Target::Normal, change, |facts| {
+            let facts = CallFacts {
                 efi_secure_boot: Some(secure_boot),
-                ..attempt
+                ..facts
             };
-            let hint = explain(&attempt, Errno::new(libc::EKEYREJECTED))
+            let hint = explain(&facts, Errno::new(libc::EKEYREJECTED))
                 .hint
                 .unwrap();
             hint.contains("--syscall kexec_load")
@@ -349,14 +349,14 @@ fn kexec_load_is_offered_only_where_it_may_work() {
 
 #[test]
 fn memory_busy_and_handover_follow_the_facts() {
-    with(Syscall::KexecLoad, Target::Normal, NOTHING, |attempt| {
-        let short = Attempt {
+    with(Syscall::KexecLoad, Target::Normal, NOTHING, |facts| {
+        let short = CallFacts {
             available_ram: GIB / 8,
-            ..attempt
+            ..facts
         };
         let text = why(&short, libc::ENOMEM);
         assert!(text.contains("256.0 MiB, and only 128.0 MiB"), "{text}");
-        assert!(why(&attempt, libc::ENOMEM).starts_with("one of"));
+        assert!(why(&facts, libc::ENOMEM).starts_with("one of"));
     });
     let crash = with(Syscall::KexecLoad, Target::Crash, NOTHING, |a| {
         why(&a, libc::ENOMEM)
@@ -364,8 +364,8 @@ fn memory_busy_and_handover_follow_the_facts() {
     assert!(crash.contains("reservation of 512.0 MiB"), "{crash}");
 
     let limited = |s: &mut Security, _: &mut Loaded| s.limit_reboot = Some(4);
-    let hint = with(Syscall::KexecLoad, Target::Normal, limited, |attempt| {
-        explain(&attempt, Errno::new(libc::EBUSY)).hint.unwrap()
+    let hint = with(Syscall::KexecLoad, Target::Normal, limited, |facts| {
+        explain(&facts, Errno::new(libc::EBUSY)).hint.unwrap()
     });
     assert!(
         hint.contains("kexec_load_limit_reboot (there were 4)"),
@@ -373,8 +373,8 @@ fn memory_busy_and_handover_follow_the_facts() {
     );
 
     let kho = |s: &mut Security, _: &mut Loaded| s.kho.on = true;
-    let cause = with(Syscall::KexecFileLoad, Target::Normal, kho, |attempt| {
-        explain(&attempt, Errno::new(libc::EADDRNOTAVAIL))
+    let cause = with(Syscall::KexecFileLoad, Target::Normal, kho, |facts| {
+        explain(&facts, Errno::new(libc::EADDRNOTAVAIL))
     });
     assert!(cause.hint.unwrap().contains("kho_scratch="));
 }
@@ -415,28 +415,23 @@ fn reboot_has_causes_of_its_own() {
 #[test]
 fn errors_read_what_failed_why() {
     let disabled = |s: &mut Security, _: &mut Loaded| s.load_disabled = Some(true);
-    with(
-        Syscall::KexecFileLoad,
-        Target::Normal,
-        disabled,
-        |attempt| {
-            let made = SysError::failed(&attempt, Errno::new(libc::EPERM)).to_string();
-            assert_eq!(
-                made,
-                "kexec_file_load failed: loading and unloading is switched off \
+    with(Syscall::KexecFileLoad, Target::Normal, disabled, |facts| {
+        let made = SysError::failed(&facts, Errno::new(libc::EPERM)).to_string();
+        assert_eq!(
+            made,
+            "kexec_file_load failed: loading and unloading is switched off \
              (kernel.kexec_load_disabled = 1) (EPERM)"
-            );
-            let not_made = SysError::forbidden(&attempt).unwrap();
-            assert_eq!(
-                not_made.to_string(),
-                "load failed: loading and unloading is switched off \
+        );
+        let not_made = SysError::forbidden(&facts).unwrap();
+        assert_eq!(
+            not_made.to_string(),
+            "load failed: loading and unloading is switched off \
              (kernel.kexec_load_disabled = 1) (the system call was not made)"
-            );
-            assert!(not_made.hint().unwrap().contains("reboot"));
-        },
-    );
-    let open = with(Syscall::KexecLoad, Target::Normal, NOTHING, |attempt| {
-        SysError::forbidden(&attempt)
+        );
+        assert!(not_made.hint().unwrap().contains("reboot"));
+    });
+    let open = with(Syscall::KexecLoad, Target::Normal, NOTHING, |facts| {
+        SysError::forbidden(&facts)
     });
     assert_eq!(open, None);
 }

@@ -6,7 +6,7 @@ use crate::boot::BootError;
 use crate::cli::{NothingLoaded, Usage};
 use crate::cmdline::CmdlineError;
 use crate::image::ImageError;
-use crate::load::LoadError;
+use crate::load::{LoadError, ModulesForLinux};
 use crate::plan::PlanError;
 use crate::refusal::SysError;
 use crate::sys::OpenError;
@@ -59,7 +59,7 @@ pub(super) fn failure(error: &anyhow::Error, syscall: Option<Syscall>) -> u8 {
             return Some(FILE_LOAD_REFUSED);
         }
         let known = matches!(cause.downcast_ref(), Some(NothingLoaded::Known));
-        (known || cause.is::<Usage>()).then_some(DIED)
+        (known || cause.is::<Usage>() || cause.is::<ModulesForLinux>()).then_some(DIED)
     });
     code.unwrap_or(FAILED)
 }
@@ -105,7 +105,7 @@ mod tests {
     use crate::host::loaded::Loaded;
     use crate::host::security::Security;
     use crate::layout::PlaceError;
-    use crate::refusal::Attempt;
+    use crate::refusal::CallFacts;
     use crate::sys::Errno;
     use anyhow::Context as _;
 
@@ -154,11 +154,8 @@ mod tests {
     fn errnos() {
         let (security, loaded) = (Security::default(), Loaded::default());
         let call = |errno| {
-            let attempt = Attempt::new(Syscall::KexecFileLoad, Target::Normal, &security, &loaded);
-            codes(LoadError::Sys(SysError::failed(
-                &attempt,
-                Errno::new(errno),
-            )))
+            let facts = CallFacts::new(Syscall::KexecFileLoad, Target::Normal, &security, &loaded);
+            codes(LoadError::Sys(SysError::failed(&facts, Errno::new(errno))))
         };
         assert_eq!(call(libc::EPERM), [255, 255, 255]);
         assert_eq!(call(libc::ENOEXEC), [255, 253, 255]);

@@ -15,12 +15,9 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::Context as _;
 use clap::Args;
 
 use self::request::{Action, Command, ImageType, Load, Run, Then};
-use super::load::Planned;
-use super::render::Detail;
 use super::render::json::PlanJson;
 use super::{Context, exec, hint, load, render, say, say_error, say_lines, unload, write_out};
 use crate::base::Target;
@@ -30,6 +27,7 @@ use crate::host::security::Security;
 use crate::image::Image;
 use crate::image::linux::Format;
 use crate::image::multiboot::Version;
+use crate::load::{Files, Prepared, ThisKernel};
 
 pub(super) use self::complete::command as for_completions;
 pub(super) use self::help::man_page;
@@ -180,39 +178,42 @@ fn load(context: &Context, load: &Load, then: Then, run: &Run) -> anyhow::Result
     for note in &notes {
         context.warn(note);
     }
+    let kernel = ThisKernel::new(&context.root);
+    let session = load::session(context, &kernel);
     let job = load::job(&args)?;
     let _alone = match run.dry_run {
         true => None,
-        false => load::alone(context)?,
+        false => session.alone()?,
     };
-    let host = load::host_for(context, &job).context("planning failed")?;
-    load::with_plan(context, &host, &job, |planned| {
-        let (plan, image) = (&planned.plan, planned.image);
-        if let Some(kind) = load.options.kind {
-            check_type(kind, planned)?;
-        }
-        for warning in &plan.warnings {
-            context.warn(warning);
-        }
-        let detail = Detail::of(run.debug, false);
-        let text = || render::text::plan(planned.shown(), detail);
-        if run.dry_run {
-            let json = || PlanJson {
-                then: Some(then.name()),
-                ..render::json::plan(plan, image, &load.kernel)
-            };
-            return context.print(|| text() + &format!("\nthen:      {}\n", then.name()), json);
-        }
-        if run.debug {
-            say_lines(text().trim_end());
-        }
-        load::carry_out(context, planned, &|_| Ok(()))
-    })
+    let host = load::host(&session, &job)?;
+    let files = Files::open(&job)?;
+    let contents = files.contents()?;
+    let prepared = Prepared::new(&job, &files, &contents)?;
+    let plan = load::plan_for(context, &prepared, &host)?;
+    if let Some(kind) = load.options.kind {
+        check_type(kind, &prepared)?;
+    }
+    for warning in &plan.warnings {
+        context.warn(warning);
+    }
+    let detail = render::Detail::of(run.debug, false);
+    let text = || render::text::plan(load::shown(&plan, &prepared), detail);
+    if run.dry_run {
+        let json = || PlanJson {
+            then: Some(then.name()),
+            ..render::json::plan(&plan, prepared.image(), &load.kernel)
+        };
+        return context.print(|| text() + &format!("\nthen:      {}\n", then.name()), json);
+    }
+    if run.debug {
+        say_lines(text().trim_end());
+    }
+    session.load(&prepared, &host, plan).map(drop)
 }
 
 /// Fails unless the file has the type that `--type` names.
-fn check_type(wanted: ImageType, planned: &Planned<'_>) -> anyhow::Result<()> {
-    let (is, name) = match (planned.uki, planned.image) {
+fn check_type(wanted: ImageType, prepared: &Prepared<'_>) -> anyhow::Result<()> {
+    let (is, name) = match (prepared.uki(), prepared.image()) {
         (Some(_), _) => (ImageType::Uki, "a UKI"),
         (None, Image::Linux(kernel)) => match kernel.format {
             // An older type names every bzImage.

@@ -69,12 +69,12 @@ fn each_eperm_situation_has_its_own_cause() {
         ),
     ];
     for (syscall, target, change, says) in situations {
-        with(syscall, target, change, |attempt| {
-            let cause = explain(&attempt, Errno::new(libc::EPERM));
+        with(syscall, target, change, |facts| {
+            let cause = explain(&facts, Errno::new(libc::EPERM));
             assert!(cause.why.contains(says), "{syscall} {says}: {cause:?}");
             assert!(!cause.why.starts_with("one of"), "{cause:?}");
             assert!(cause.hint.is_some());
-            assert_eq!(forbidden(&attempt), Some(cause));
+            assert_eq!(forbidden(&facts), Some(cause));
         });
     }
 }
@@ -101,8 +101,8 @@ fn eperm_follows_the_order_of_the_kernels_checks() {
                 step(security);
             }
         };
-        let text = with(Syscall::KexecLoad, Target::Normal, change, |attempt| {
-            why(&attempt, libc::EPERM)
+        let text = with(Syscall::KexecLoad, Target::Normal, change, |facts| {
+            why(&facts, libc::EPERM)
         });
         assert!(text.contains(steps[taken].1), "{taken}: {text}");
     }
@@ -112,8 +112,8 @@ fn eperm_follows_the_order_of_the_kernels_checks() {
 fn eperm_without_deciding_facts_names_candidates_only() {
     let unknown = |security: &mut Security, _: &mut Loaded| *security = Security::default();
     for syscall in [Syscall::KexecLoad, Syscall::KexecFileLoad] {
-        with(syscall, Target::Normal, unknown, |attempt| {
-            let text = why(&attempt, libc::EPERM);
+        with(syscall, Target::Normal, unknown, |facts| {
+            let text = why(&facts, libc::EPERM);
             assert!(text.starts_with("one of: "), "{text}");
             for candidate in [
                 "CAP_SYS_BOOT",
@@ -123,18 +123,18 @@ fn eperm_without_deciding_facts_names_candidates_only() {
             ] {
                 assert!(text.contains(candidate), "{candidate}: {text}");
             }
-            assert_eq!(forbidden(&attempt), None);
+            assert_eq!(forbidden(&facts), None);
         });
     }
     // A limit that was there before the call may be gone: not claimed.
     let limited = |security: &mut Security, _: &mut Loaded| security.limit_reboot = Some(1);
-    with(Syscall::KexecLoad, Target::Normal, limited, |attempt| {
-        let text = why(&attempt, libc::EPERM);
+    with(Syscall::KexecLoad, Target::Normal, limited, |facts| {
+        let text = why(&facts, libc::EPERM);
         assert!(
             text.starts_with("one of: ") && text.contains("used up"),
             "{text}"
         );
-        assert_eq!(forbidden(&attempt), None);
+        assert_eq!(forbidden(&facts), None);
     });
 }
 
@@ -143,27 +143,27 @@ fn unloading_under_lockdown_goes_through_kexec_file_load() {
     let locked = |security: &mut Security, _: &mut Loaded| {
         security.lockdown = Some(Lockdown::Integrity);
     };
-    with(Syscall::KexecLoad, Target::Normal, locked, |attempt| {
-        let attempt = Attempt {
+    with(Syscall::KexecLoad, Target::Normal, locked, |facts| {
+        let facts = CallFacts {
             unload: true,
-            ..attempt
+            ..facts
         };
-        let cause = forbidden(&attempt).unwrap();
+        let cause = forbidden(&facts).unwrap();
         assert!(cause.hint.unwrap().contains("`rkexec unload`"));
-        let error = SysError::failed(&attempt, Errno::new(libc::EPERM));
+        let error = SysError::failed(&facts, Errno::new(libc::EPERM));
         assert!(
             error
                 .to_string()
                 .starts_with("unload by kexec_load failed: the kernel is locked")
         );
     });
-    with(Syscall::KexecFileLoad, Target::Normal, locked, |attempt| {
-        let attempt = Attempt {
+    with(Syscall::KexecFileLoad, Target::Normal, locked, |facts| {
+        let facts = CallFacts {
             unload: true,
-            ..attempt
+            ..facts
         };
-        assert_eq!(forbidden(&attempt), None);
-        assert!(!why(&attempt, libc::EPERM).contains("locked"));
+        assert_eq!(forbidden(&facts), None);
+        assert!(!why(&facts, libc::EPERM).contains("locked"));
     });
 }
 
@@ -173,17 +173,17 @@ fn eacces_says_who_refused_as_far_as_known() {
         Syscall::KexecLoad,
         Target::Normal,
         |s, _| s.ima_appraise_kexec = Some(true),
-        |attempt| why(&attempt, libc::EACCES),
+        |facts| why(&facts, libc::EACCES),
     );
     assert!(text.starts_with("IMA appraises"), "{text}");
-    with(Syscall::KexecLoad, Target::Normal, NOTHING, |attempt| {
-        let secure = Attempt {
+    with(Syscall::KexecLoad, Target::Normal, NOTHING, |facts| {
+        let secure = CallFacts {
             efi_secure_boot: Some(true),
-            ..attempt
+            ..facts
         };
         assert!(why(&secure, libc::EACCES).starts_with("Secure Boot is on"));
-        assert!(why(&attempt, libc::EACCES).starts_with("one of"));
-        let unload = Attempt {
+        assert!(why(&facts, libc::EACCES).starts_with("one of"));
+        let unload = CallFacts {
             unload: true,
             ..secure
         };
@@ -216,11 +216,11 @@ fn enosys_follows_the_configuration_and_is_never_forbidden() {
         ),
     ];
     for (change, says, hint) in cases {
-        with(Syscall::KexecLoad, Target::Normal, change, |attempt| {
-            let cause = explain(&attempt, Errno::new(libc::ENOSYS));
+        with(Syscall::KexecLoad, Target::Normal, change, |facts| {
+            let cause = explain(&facts, Errno::new(libc::ENOSYS));
             assert!(cause.why.contains(says), "{cause:?}");
             assert!(cause.hint.as_deref().unwrap().contains(hint), "{cause:?}");
-            assert_eq!(forbidden(&attempt), None);
+            assert_eq!(forbidden(&facts), None);
         });
     }
 }

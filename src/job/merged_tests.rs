@@ -27,14 +27,14 @@ fn parts<'a>(
     request: &LoadRequest,
     contents: &'a Contents<'_>,
     addons: &'a [Vec<u8>],
-) -> Result<Parts<'a>, PartsError> {
+) -> Result<Merged<'a>, MergeError> {
     let found = open(contents, None).unwrap();
     let addons = addons.iter().map(|file| Addon::parse(file).unwrap());
     let addons: Vec<_> = addons.collect();
-    Parts::of(request, &found, &addons, &[b"given"])
+    Merged::of(request, &found, &addons, &[b"given"])
 }
 
-fn line<'a>(parts: &'a Parts<'_>) -> Option<&'a BStr> {
+fn line<'a>(parts: &'a Merged<'_>) -> Option<&'a BStr> {
     match &parts.request.cmdline.base {
         CmdlineBase::Given(line) => Some(line.as_ref()),
         _ => None,
@@ -60,7 +60,7 @@ fn a_kernel_alone_changes_nothing() {
     assert_eq!((line(&parts), parts.warnings.len()), (None, 0));
     let addons = addons();
     let error = self::parts(&LoadRequest::default(), &contents, &addons).unwrap_err();
-    assert!(matches!(error, PartsError::NoUki));
+    assert!(matches!(error, MergeError::NoUki));
 }
 
 #[test]

@@ -1,5 +1,4 @@
-//! What is loaded besides the kernel: the parts of a UKI and of its addons, and
-//! the files and options that were given.
+//! The job, and what the kernel's file brings: the parts of a UKI and of its addons.
 
 use bstr::{BString, ByteSlice as _};
 
@@ -10,9 +9,9 @@ use crate::image::uki::{Addon, Uki};
 use crate::image::{Found, ImageError, signature};
 use crate::request::LoadRequest;
 
-/// What goes with the kernel.
+/// What goes with the kernel, from the job and from the kernel's file.
 #[derive(Debug, Clone)]
-pub struct Parts<'a> {
+pub struct Merged<'a> {
     /// The initrds, in order: microcode first, where the kernel looks for it.
     pub initrds: Vec<&'a [u8]>,
     /// The request, with what the UKI says where the options say nothing.
@@ -23,7 +22,7 @@ pub struct Parts<'a> {
 
 /// Why the parts do not go together.
 #[derive(Debug, thiserror::Error)]
-pub enum PartsError {
+pub enum MergeError {
     /// A part is damaged.
     #[error(transparent)]
     Image(#[from] ImageError),
@@ -40,7 +39,7 @@ pub enum PartsError {
     },
 }
 
-impl<'a> Parts<'a> {
+impl<'a> Merged<'a> {
     /// The parts of `found` and `addons`, then the initrds in `files`, for `request`.
     ///
     /// The order is systemd-stub's. Command lines and initrds of addons follow those of
@@ -55,7 +54,7 @@ impl<'a> Parts<'a> {
         found: &Found<'a>,
         addons: &[Addon<'a>],
         files: &[&'a [u8]],
-    ) -> Result<Self, PartsError> {
+    ) -> Result<Self, MergeError> {
         let mut parts = Self {
             initrds: files.to_vec(),
             request: request.clone(),
@@ -64,12 +63,12 @@ impl<'a> Parts<'a> {
         match &found.uki {
             Some(uki) => parts.take(uki, addons)?,
             None if addons.is_empty() => {}
-            None => return Err(PartsError::NoUki),
+            None => return Err(MergeError::NoUki),
         }
         Ok(parts)
     }
 
-    fn take(&mut self, uki: &Uki<'a>, addons: &[Addon<'a>]) -> Result<(), PartsError> {
+    fn take(&mut self, uki: &Uki<'a>, addons: &[Addon<'a>]) -> Result<(), MergeError> {
         for addon in addons {
             same_kernel(uki, addon.parts())?;
         }
@@ -122,13 +121,13 @@ impl<'a> Parts<'a> {
 }
 
 /// As systemd-stub: an addon that names a kernel is for that one.
-fn same_kernel<'a>(uki: &Uki<'a>, addon: &Uki<'a>) -> Result<(), PartsError> {
+fn same_kernel<'a>(uki: &Uki<'a>, addon: &Uki<'a>) -> Result<(), MergeError> {
     let name = |uki: &Uki<'a>| {
         let uname = uki.section(".uname")?;
         Some(uname.trim_end_with(|c| matches!(c, '\0' | '\n')).as_bstr())
     };
     match (name(uki), name(addon)) {
-        (Some(uki), Some(addon)) if uki != addon => Err(PartsError::OtherKernel {
+        (Some(uki), Some(addon)) if uki != addon => Err(MergeError::OtherKernel {
             addon: shown(addon).to_string(),
             uki: shown(uki).to_string(),
         }),
@@ -157,5 +156,5 @@ pub fn lost_signature(found: &Found<'_>, syscall: Syscall) -> Option<String> {
 }
 
 #[cfg(test)]
-#[path = "parts_tests.rs"]
+#[path = "merged_tests.rs"]
 mod tests;
