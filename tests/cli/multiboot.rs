@@ -144,7 +144,7 @@ fn inspect_shows_loads_entry_and_bounds() {
     let text = lab.succeeds(&["inspect", "one"]);
     for line in [
         "format:        multiboot 1\n",
-        "loads:         00100000-0010176f (5.8 KiB, 5.8 KiB of it from the file)\n",
+        "loads:         0x100000-0x10176f (5.8 KiB, 5.8 KiB of it from the file)\n",
         "entry:         0x100000\n",
         "relocatable:   no\n",
     ] {
