@@ -72,7 +72,7 @@ fn a_payload_that_cannot_be_unpacked_is_no_failure() {
     let warning = "rkexec: warning: the kernel in the image: lzo not supported\n";
     assert_eq!(String::from_utf8(output.stderr).unwrap(), warning);
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    let expected = serde_json::json!({ "value": "unknown", "read_from": "no configuration found" });
+    let expected = serde_json::json!({ "value": "unknown", "read_from": "no /boot/config-RELEASE, and none in the kernel file" });
     assert_eq!(json["config"]["CONFIG_OF"], expected);
     assert_eq!(json["unpacked_size"], serde_json::Value::Null);
 }

@@ -471,7 +471,7 @@ mod tests {
             ),
             (
                 "kernel = '/k'\n\nminimum_reservation = '10X'",
-                "f.toml: line 3: minimum_reservation: `10X` is not a number of bytes (0x or decimal, suffix K, M, G or T)",
+                "f.toml: line 3: minimum_reservation: `10X` is not a number of bytes: write it like 64M or 0x4000000 (suffix K, M, G or T, no MiB, no decimal point)",
             ),
             (
                 "kernel = '/k'\nminimum_reservation = -1",

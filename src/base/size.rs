@@ -1,13 +1,15 @@
-//! Sizes and addresses as people write them.
+//! Sizes and addresses as people write and read them.
 
 /// Why a text is not a number of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SizeError {
     /// Not digits with an optional suffix.
-    #[error("not a number of bytes (0x or decimal, suffix K, M, G or T)")]
+    #[error(
+        "not a number of bytes: write it like 64M or 0x4000000 (suffix K, M, G or T, no MiB, no decimal point)"
+    )]
     NotANumber,
     /// More than 64 bits.
-    #[error("larger than 2^64 - 1")]
+    #[error("too large: more than 64 bits")]
     TooLarge,
 }
 

@@ -116,7 +116,7 @@ impl Capability {
             of: match (&found, strings.of) {
                 (Found::Nothing, of @ (Fact::Yes | Fact::No)) => ConfigFact {
                     value: of,
-                    read_from: "strings in the kernel".to_owned(),
+                    read_from: "guessed from texts in the kernel file".to_owned(),
                 },
                 _ => found.fact("CONFIG_OF"),
             },
@@ -125,7 +125,7 @@ impl Capability {
                     ConfigFact {
                         value: Fact::Unknown,
                         read_from: format!(
-                            "{} says yes, and nothing in the kernel does",
+                            "{} says yes, but no text in the kernel file does",
                             fact.read_from
                         ),
                     }
@@ -197,7 +197,10 @@ impl Found {
         let (value, read_from) = match self {
             Self::Certain(from, config) => (value(config, symbol), from.clone()),
             Self::Doubtful(why) => (Fact::Unknown, why.clone()),
-            Self::Nothing => (Fact::Unknown, "no configuration found".to_owned()),
+            Self::Nothing => (
+                Fact::Unknown,
+                "no /boot/config-RELEASE, and none in the kernel file".to_owned(),
+            ),
         };
         ConfigFact { value, read_from }
     }
@@ -261,7 +264,7 @@ impl Strings {
 fn checked(from: String, config: KernelConfig, strings: Strings) -> Found {
     match (value(&config, "CONFIG_OF"), strings.of) {
         (Fact::Yes, Fact::No) | (Fact::No, Fact::Yes) => Found::Doubtful(format!(
-            "{from} is of another build: strings in the kernel say {} to CONFIG_OF",
+            "{from} is of another build: texts in the kernel file say {} to CONFIG_OF",
             strings.of.name()
         )),
         _ => Found::Certain(from, config),

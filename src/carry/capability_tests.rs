@@ -140,7 +140,7 @@ fn a_file_that_the_kernel_contradicts_decides_nothing() {
     let machine = Machine::new();
     machine.write("images/config-6.12.0-tiny", POOLS);
     let from = "config-6.12.0-tiny beside the image is of another build: \
-        strings in the kernel say no to CONFIG_OF";
+        texts in the kernel file say no to CONFIG_OF";
     assert_facts(&machine.kernel("", None), [Unknown; 3], from);
     machine.write("images/config-6.12.0-tiny", FULL);
     let from = from.replace("say no", "say yes");
@@ -150,10 +150,10 @@ fn a_file_that_the_kernel_contradicts_decides_nothing() {
 #[test]
 fn without_a_configuration_strings_tell_of_a_device_tree_only() {
     let machine = Machine::new();
-    let nothing = "no configuration found";
+    let nothing = "no /boot/config-RELEASE, and none in the kernel file";
     for (strings, of, from) in [
-        (OF_STRINGS, Yes, "strings in the kernel"),
-        ("nothing of it", No, "strings in the kernel"),
+        (OF_STRINGS, Yes, "guessed from texts in the kernel file"),
+        ("nothing of it", No, "guessed from texts in the kernel file"),
         ("OF_NAME=", Unknown, nothing),
     ] {
         let capability = machine.kernel(strings, None);
@@ -172,7 +172,11 @@ fn what_cannot_be_unpacked_leaves_the_files_and_a_note() {
     let machine = Machine::new();
     let lzo = bzimage(b"\x89LZO\0\r\n\x1a\n");
     let capability = machine.read(&lzo);
-    assert_facts(&capability, [Unknown; 3], "no configuration found");
+    assert_facts(
+        &capability,
+        [Unknown; 3],
+        "no /boot/config-RELEASE, and none in the kernel file",
+    );
     let notes = ["the kernel in the image: lzo not supported"];
     assert_eq!(capability.notes, notes);
     assert!(capability.unpacked.is_err());
@@ -217,7 +221,10 @@ fn a_release_that_is_a_path_leads_nowhere() {
     std::fs::create_dir(machine.path("root/boot/config-x")).unwrap();
     let capability = machine.read(&file);
     assert_eq!(capability.pmpool.value, Unknown);
-    assert_eq!(capability.pmpool.read_from, "no configuration found");
+    assert_eq!(
+        capability.pmpool.read_from,
+        "no /boot/config-RELEASE, and none in the kernel file"
+    );
 }
 
 #[test]

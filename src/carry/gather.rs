@@ -10,7 +10,7 @@ use super::record::{PoolRecord, Record};
 use super::{HandoverError, HandoverRequest};
 use crate::abi::x86::setup_data::SETUP_NONE;
 use crate::base::bytes::shown;
-use crate::base::{PhysRange, Told};
+use crate::base::{PhysRange, Told, human};
 use crate::cmdline;
 use crate::fdt::DeviceTree;
 use crate::host::Host;
@@ -22,6 +22,12 @@ const GIVEN: &str = "the device tree of --dtb";
 const OF_UKI: &str = "the device tree of the UKI";
 /// Where a carried blob is from, in errors.
 pub(super) const RUNNING: &str = "the running kernel's device tree";
+/// As [`RUNNING`], where `pmpool=` names the pool.
+const RUNNING_LINE: &str = "the running command line";
+/// As [`RUNNING`], where only the record has it.
+const LAST_RECORD: &str = "the record of the last kexec";
+/// The origins of pools that the running kernel has.
+const CARRIED: [&str; 3] = [RUNNING, RUNNING_LINE, LAST_RECORD];
 /// The tree with the pools in it, in errors.
 pub const MERGED: &str = "the device tree with its pools";
 /// Largest CMA_MIN_ALIGNMENT_BYTES of x86_64, bytes: a page block of
@@ -81,14 +87,7 @@ impl Handover {
         let named = request.pools.iter().map(|pool| (pool.clone(), "--pool"));
         for (pool, origin) in in_given.into_iter().map(|pool| (pool, option)).chain(named) {
             match pools.iter().find(|known| known.pool.name() == pool.name()) {
-                Some(known) if known.pool != pool => {
-                    return Err(HandoverError::Moved {
-                        name: pool.name().to_owned(),
-                        named: describe(&pool),
-                        carried: describe(&known.pool),
-                        source_name: known.origin,
-                    });
-                }
+                Some(known) if known.pool != pool => return Err(two_places(known, &pool, origin)),
                 Some(_) => {}
                 None => pools.push(CarriedPool { pool, origin }),
             }
@@ -216,7 +215,7 @@ impl Handover {
         let range = pool.range();
         let name = pool.name().to_owned();
         if let Some(crash) = crash_kernel.iter().find(|crash| crash.overlaps(range)) {
-            let what = format!("{crash} is reserved for the crash kernel");
+            let what = format!("{crash:#} is reserved for the crash kernel");
             return Err(HandoverError::OutsideRam { name, range, what });
         }
         let mut covered = range.start();
@@ -240,13 +239,13 @@ impl Handover {
                     });
                 }
                 kind => {
-                    let what = format!("{} is {}", region.range, kind.name());
+                    let what = format!("{:#} is \"{}\"", region.range, kind.in_words());
                     return Err(HandoverError::OutsideRam { name, range, what });
                 }
             }
         }
         if covered < range.end() {
-            let what = format!("nothing is known of {covered:#x}");
+            let what = format!("there is no memory at {covered:#x}");
             return Err(HandoverError::OutsideRam { name, range, what });
         }
         Ok(())
@@ -273,17 +272,14 @@ fn carried(tree: Option<&DeviceTree>, host: &Host) -> Result<Vec<CarriedPool>, H
         .transpose()?
         .unwrap_or_default();
     if !in_tree.is_empty() {
-        return Ok(in_tree
-            .into_iter()
-            .map(from("the running kernel's device tree"))
-            .collect());
+        return Ok(in_tree.into_iter().map(from(RUNNING)).collect());
     }
     if let Some(value) = cmdline::value(&host.cmdline, "pmpool") {
         let pool = Pool::parse_cmdline(value).map_err(|source| HandoverError::Parameter {
             line: "running",
             source,
         })?;
-        return Ok(vec![from("the running command line")(pool)]);
+        return Ok(vec![from(RUNNING_LINE)(pool)]);
     }
     let record = running_record(host)?;
     let pools = record.map_or_else(Vec::new, |record| record.pools);
@@ -291,7 +287,7 @@ fn carried(tree: Option<&DeviceTree>, host: &Host) -> Result<Vec<CarriedPool>, H
         let range = PhysRange::new(pool.base, pool.size).ok()?;
         Pool::new(&pool.name, range, pool.bitmap).ok()
     });
-    Ok(valid.map(from("the record of the last kexec")).collect())
+    Ok(valid.map(from(LAST_RECORD)).collect())
 }
 
 /// rkexec's record in the running kernel's setup_data.
@@ -311,10 +307,36 @@ pub fn running_record(host: &Host) -> Result<Option<Record>, HandoverError> {
     Ok(None)
 }
 
+/// One name, two places: a carried pool that would move, or two pools of this command line.
+fn two_places(known: &CarriedPool, pool: &Pool, option: &'static str) -> HandoverError {
+    let name = pool.name().to_owned();
+    let (there, here) = (describe(&known.pool), describe(pool));
+    if CARRIED.contains(&known.origin) {
+        HandoverError::Moved {
+            name,
+            named: here,
+            option,
+            carried: there,
+            source_name: known.origin,
+        }
+    } else {
+        HandoverError::SameName {
+            name,
+            first: there,
+            of_first: known.origin,
+            second: here,
+            of_second: option,
+        }
+    }
+}
+
 fn describe(pool: &Pool) -> String {
-    format!(
-        "{} with its bitmap at {:#x}",
-        pool.cmdline_value(),
-        pool.bitmap()
-    )
+    let range = pool.range();
+    let place = format!("{range:#} ({})", human(range.size()));
+    // Its own beginning is the default place.
+    if pool.bitmap() == range.start() {
+        place
+    } else {
+        format!("{place} with its bitmap at {:#x}", pool.bitmap())
+    }
 }

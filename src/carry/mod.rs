@@ -15,7 +15,7 @@ pub use protect::{PlannedPool, Protection};
 pub use record::Record;
 pub use report::Report;
 
-use crate::base::PhysRange;
+use crate::base::{PhysRange, human};
 
 /// What the operator asks for.
 #[derive(Debug, Clone, Default)]
@@ -39,7 +39,7 @@ pub struct HandoverRequest {
 #[derive(Debug, thiserror::Error)]
 pub enum HandoverError {
     /// A blob is no device tree.
-    #[error("{origin} cannot be handed over")]
+    #[error("{origin} cannot be passed to the next kernel")]
     Tree {
         /// Where the blob is from.
         origin: &'static str,
@@ -48,7 +48,7 @@ pub enum HandoverError {
         source: crate::fdt::TreeError,
     },
     /// The node of a pool is malformed, or cannot be made.
-    #[error("{origin} cannot be handed over")]
+    #[error("{origin} cannot be passed to the next kernel")]
     PoolNode {
         /// Where the tree is from.
         origin: &'static str,
@@ -69,20 +69,36 @@ pub enum HandoverError {
     Record(#[from] record::RecordError),
     /// One name, two places.
     #[error(
-        "the pool {name} is {named} by --pool and {carried} by {source_name}: a pool cannot move"
+        "the pool {name} is at {carried} ({source_name}), and {option} puts it at {named}: a pool cannot move"
     )]
     Moved {
         /// Its node's name.
         name: String,
-        /// As named.
+        /// As named now.
         named: String,
-        /// As carried over.
+        /// By which option.
+        option: &'static str,
+        /// Where it is.
         carried: String,
-        /// Where the second one is from.
+        /// Where that is known from.
         source_name: &'static str,
     },
+    /// One name for two pools of this command line.
+    #[error("two pools have the name {name}: {first} ({of_first}) and {second} ({of_second})")]
+    SameName {
+        /// The name.
+        name: String,
+        /// The first one.
+        first: String,
+        /// By which option.
+        of_first: &'static str,
+        /// The second one.
+        second: String,
+        /// By which option.
+        of_second: &'static str,
+    },
     /// The new command line names another pool.
-    #[error("the new command line says pmpool={given}, and the pool {name} is {pool}")]
+    #[error("the new command line says pmpool={given}, but the pool {name} is at {pool}")]
     Mismatch {
         /// The pool's node.
         name: String,
@@ -96,7 +112,7 @@ pub enum HandoverError {
     Overlap(String, String),
     /// A pool on memory that may be gone.
     #[error(
-        "the pool {name} at {range} lies on memory of the driver {driver}: it may not be there at the next boot"
+        "the pool {name} at {range:#} is in memory of the driver {driver}, which may remove it"
     )]
     DriverManaged {
         /// Its node's name.
@@ -107,7 +123,7 @@ pub enum HandoverError {
         driver: String,
     },
     /// A pool on something that is no RAM.
-    #[error("the pool {name} at {range} lies outside the RAM: {what}")]
+    #[error("the pool {name} at {range:#} is outside the RAM of this machine: {what}")]
     OutsideRam {
         /// Its node's name.
         name: String,
@@ -117,7 +133,7 @@ pub enum HandoverError {
         what: String,
     },
     /// The new command line takes a pool away.
-    #[error("the new command line takes away the pool {name} at {range}: {word}")]
+    #[error("{word} on the new command line takes the memory of the pool {name} at {range:#} away")]
     TakenAway {
         /// Its node's name.
         name: String,
@@ -128,8 +144,8 @@ pub enum HandoverError {
     },
     /// Protection `kernel` needs an alignment that the page allocator can take over.
     #[error(
-        "the pool {name} at {range} is not aligned to {:#x} bytes, as the kernel's CMA demands",
-        gather::CMA_ALIGNMENT
+        "the pool {name} at {range:#} does not begin and end on a multiple of {}, as --pool-protect kernel needs",
+        human(gather::CMA_ALIGNMENT)
     )]
     Unaligned {
         /// Its node's name.
@@ -138,7 +154,9 @@ pub enum HandoverError {
         range: PhysRange,
     },
     /// The target is known to ignore pools.
-    #[error("the next kernel would overwrite the pools: it has no {option} ({read_from})")]
+    #[error(
+        "--pool-protect kernel is not possible: the next kernel has no {option} ({read_from}), and would overwrite the pools"
+    )]
     TargetIgnoresPools {
         /// What it lacks.
         option: &'static str,
@@ -147,15 +165,15 @@ pub enum HandoverError {
     },
     /// The target does not know the nodes of protection `indirect`.
     #[error(
-        "the next kernel would overwrite the pools: its kernel_info names no SETUP_INDIRECT (Linux 5.5)"
+        "--pool-protect indirect is not possible: the next kernel is older than Linux 5.5 (no SETUP_INDIRECT), and would overwrite the pools"
     )]
     TargetIgnoresIndirect,
     /// `pmpool=` names memory that is no pool of this load.
-    #[error("the new command line says pmpool={0}, and no pool is handed over there")]
+    #[error("the new command line says pmpool={0}, but no pool is passed to the next kernel there")]
     NoSuchPool(String),
     /// Nothing is known of the target.
     #[error(
-        "it is not known whether the next kernel supports pools: nothing says if it has {option}"
+        "it is not known whether the next kernel supports pools: nothing shows if it has {option}"
     )]
     UnknownTarget {
         /// What is not known.
@@ -171,34 +189,43 @@ impl HandoverError {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::UnknownTarget { .. } => Some(
-                "--assume-pmpool if it does (CONFIG_OF and CONFIG_PMPOOL); else --pool-protect indirect \
-                 (Linux 5.5 and later, the pool stays RAM) or --pool-protect reserved (every kernel)",
+                "use --pool-protect indirect (Linux 5.5 and later, the pool stays RAM) or --pool-protect \
+                 reserved (every kernel); --assume-pmpool if you know that it has CONFIG_OF and CONFIG_PMPOOL",
             ),
-            Self::TargetIgnoresPools { .. } => {
-                Some("--pool-protect indirect or --pool-protect reserved keeps them whole")
-            }
+            Self::TargetIgnoresPools { .. } => Some(
+                "use --pool-protect indirect (Linux 5.5 and later) or --pool-protect reserved (every kernel)",
+            ),
             Self::TargetIgnoresIndirect => {
-                Some("--pool-protect reserved keeps them whole under every kernel")
+                Some("use --pool-protect reserved: it works with every kernel")
             }
             Self::TakenAway { .. } => Some(
-                "change that word, or take it off the line with --remove; where it only reserves the pool \
-                 (memmap=nn$ss), --pool-protect reserved fits it",
+                "remove it with --remove, or change it; if it only reserves the pool (memmap=nn$ss), use \
+                 --pool-protect reserved",
             ),
-            Self::NoSuchPool(_) => Some(
-                "--pool BASE,SIZE hands it over; --remove pmpool takes it off the command line",
-            ),
+            Self::NoSuchPool(_) => Some("pass it on with --pool BASE,SIZE, or use --remove pmpool"),
+            Self::SameName { .. } => {
+                Some("give each --pool a name of its own, for example --pool 512M,64M,name=a")
+            }
+            Self::DriverManaged { .. } | Self::OutsideRam { .. } => {
+                Some("choose an address inside of one range of RAM: `rkexec memmap` shows them")
+            }
+            Self::Overlap(..) => Some("choose another address, or a smaller size, for one of them"),
+            Self::Unaligned { .. } => {
+                Some("choose such an address and size, or use --pool-protect indirect or reserved")
+            }
+            Self::Mismatch { .. } => Some("correct it, or leave it out with --remove pmpool"),
             Self::Moved { .. }
             | Self::Record(_)
             | Self::Parameter {
                 line: "running", ..
             } => Some(
-                "--no-carry-pools forgets the pools of the running kernel: their contents are lost then",
+                "--no-carry-pools forgets the pools of the running kernel; then their contents are lost",
             ),
             Self::Tree { origin, .. } | Self::PoolNode { origin, .. }
                 if *origin == gather::RUNNING =>
             {
                 Some(
-                    "--no-carry-pools leaves that tree behind, and its pools: their contents are lost then",
+                    "--no-carry-pools leaves out that tree and its pools; then their contents are lost",
                 )
             }
             _ => None,

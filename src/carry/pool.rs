@@ -2,7 +2,7 @@
 //! (kexec mailing list, 2023-09-25) defines them.
 
 use crate::base::bytes::shown;
-use crate::base::{PAGE_SIZE, PhysRange, RangeError, SizeError, parse_digits, parse_size};
+use crate::base::{PAGE_SIZE, PhysRange, RangeError, SizeError, human, parse_digits, parse_size};
 
 /// The node below /chosen that describes a pool without another name.
 pub const DEFAULT_NAME: &str = "default_pmpool";
@@ -28,7 +28,7 @@ pub struct Pool {
 pub enum PoolError {
     /// The name can not be a node's.
     #[error(
-        "{name:?} is not a node name: a letter, then letters, digits and `,._+-`, \
+        "{name:?} cannot be the name of a pool: use a letter, then letters, digits and `,._+-`, \
          at most 31 before an optional @unit-address"
     )]
     Name {
@@ -39,7 +39,7 @@ pub enum PoolError {
     #[error(transparent)]
     Range(#[from] RangeError),
     /// Base or size is not a multiple of a page.
-    #[error("the pool's {what} {value:#x} is not a multiple of the page size {PAGE_SIZE:#x}")]
+    #[error("the pool's {what} {value:#x} is not a multiple of the page size, 4 KiB")]
     Unaligned {
         /// `base` or `size`.
         what: &'static str,
@@ -54,8 +54,8 @@ pub enum PoolError {
     },
     /// The bitmap is not inside the pool.
     #[error(
-        "the pool's bitmap, {size:#x} bytes at {bitmap:#x} (one bit a page), \
-         is not inside the pool {range}"
+        "the pool's bitmap at {bitmap:#x}, {} (one bit for each page), is not inside the pool {range:#}",
+        human(*size)
     )]
     BitmapOutside {
         /// Address of the bitmap.
@@ -66,7 +66,7 @@ pub enum PoolError {
         range: PhysRange,
     },
     /// There is no size.
-    #[error("{text:?} names no size: wanted BASE,SIZE")]
+    #[error("{text:?}: the size is missing; use BASE,SIZE, for example 512M,64M")]
     NoSize {
         /// The text given.
         text: String,
@@ -82,7 +82,7 @@ pub enum PoolError {
         why: SizeError,
     },
     /// A field of --pool that does not exist.
-    #[error("{field:?} is no field of a pool: wanted BASE,SIZE[,bitmap=ADDR][,name=NODE]")]
+    #[error("{field:?} is unknown; use BASE,SIZE[,bitmap=ADDR][,name=NODE]")]
     UnknownField {
         /// The field given.
         field: String,
@@ -357,18 +357,21 @@ pub(crate) mod tests {
     #[test]
     fn refused_options() {
         let refused = [
-            ("0x8000000", "\"0x8000000\" names no size: wanted BASE,SIZE"),
+            (
+                "0x8000000",
+                "\"0x8000000\": the size is missing; use BASE,SIZE, for example 512M,64M",
+            ),
             (
                 "x,4K",
-                "base \"x\" of the pool: not a number of bytes (0x or decimal, suffix K, M, G or T)",
+                "base \"x\" of the pool: not a number of bytes: write it like 64M or 0x4000000 (suffix K, M, G or T, no MiB, no decimal point)",
             ),
             (
                 "0,",
-                "size \"\" of the pool: not a number of bytes (0x or decimal, suffix K, M, G or T)",
+                "size \"\" of the pool: not a number of bytes: write it like 64M or 0x4000000 (suffix K, M, G or T, no MiB, no decimal point)",
             ),
             (
                 "0,4K,bitmap=99999999T",
-                "bitmap \"99999999T\" of the pool: larger than 2^64 - 1",
+                "bitmap \"99999999T\" of the pool: too large: more than 64 bits",
             ),
             ("4K,0", "the range at 0x1000 is empty"),
             (
@@ -377,11 +380,11 @@ pub(crate) mod tests {
             ),
             (
                 "2K,4K",
-                "the pool's base 0x800 is not a multiple of the page size 0x1000",
+                "the pool's base 0x800 is not a multiple of the page size, 4 KiB",
             ),
             (
                 "0,4097",
-                "the pool's size 0x1001 is not a multiple of the page size 0x1000",
+                "the pool's size 0x1001 is not a multiple of the page size, 4 KiB",
             ),
             (
                 "0,1M,bitmap=4",
@@ -389,20 +392,20 @@ pub(crate) mod tests {
             ),
             (
                 "1M,1M,bitmap=0xffff8",
-                "the pool's bitmap, 0x20 bytes at 0xffff8 (one bit a page), is not inside the pool 00100000-001fffff",
+                "the pool's bitmap at 0xffff8, 32 B (one bit for each page), is not inside the pool 0x100000-0x1fffff",
             ),
             (
                 // Starts inside, but its last bit does not.
                 "1M,1M,bitmap=0x1fffe8",
-                "the pool's bitmap, 0x20 bytes at 0x1fffe8 (one bit a page), is not inside the pool 00100000-001fffff",
+                "the pool's bitmap at 0x1fffe8, 32 B (one bit for each page), is not inside the pool 0x100000-0x1fffff",
             ),
             (
                 "0,4K,colour=red",
-                "\"colour=red\" is no field of a pool: wanted BASE,SIZE[,bitmap=ADDR][,name=NODE]",
+                "\"colour=red\" is unknown; use BASE,SIZE[,bitmap=ADDR][,name=NODE]",
             ),
             (
                 "0,4K,",
-                "\"\" is no field of a pool: wanted BASE,SIZE[,bitmap=ADDR][,name=NODE]",
+                "\"\" is unknown; use BASE,SIZE[,bitmap=ADDR][,name=NODE]",
             ),
             ("0,4K,bitmap=0,bitmap=0", "the pool's bitmap is given twice"),
             ("0,4K,name=a,name=b", "the pool's name is given twice"),

@@ -112,8 +112,8 @@ fn malformed_pools() {
         ),
         (
             &[base, size, ("bitmap", &[0; 8])],
-            "the pool's bitmap, 0x20 bytes at 0x0 (one bit a page), \
-             is not inside the pool 08000000-080fffff",
+            "the pool's bitmap at 0x0, 32 B (one bit for each page), \
+             is not inside the pool 0x8000000-0x80fffff",
         ),
     ];
     for (properties, message) in cases {

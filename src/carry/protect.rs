@@ -85,7 +85,7 @@ pub fn choose(
         }
         (None | Some(Protection::Kernel), None, Some(_)) if assume_pmpool => taken(
             Protection::Kernel,
-            "the next kernel is taken to understand pools (--assume-pmpool)".to_owned(),
+            "--assume-pmpool says that the next kernel supports pools".to_owned(),
         ),
         (None | Some(Protection::Kernel), None, Some((option, _))) => {
             Err(HandoverError::UnknownTarget {

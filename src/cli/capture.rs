@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use clap::Args;
 
 use super::Context;
+use crate::base::human;
 use crate::host::capture;
 
 /// `rkexec capture`.
@@ -21,9 +22,9 @@ pub(super) fn run(context: &Context, args: &CaptureArgs) -> anyhow::Result<()> {
     context.print(
         || {
             format!(
-                "{} files, {} bytes, below {}\n",
+                "saved {} files, {}, in {}\n",
                 report.files,
-                report.bytes,
+                human(report.bytes),
                 crate::base::bytes::shown_name(&args.dir)
             )
         },

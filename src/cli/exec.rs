@@ -15,7 +15,7 @@ use crate::host::{HostError, Root, cpu};
 use crate::refusal::SysError;
 use crate::sys::{self, Errno, kexec};
 
-/// How long the writing of cached data may stand still, unless the operator says
+/// How long the writing of cached data may make no progress, unless the operator says
 /// otherwise: many seconds of a slow disk's work, and few of a person's patience.
 pub(super) const SYNC_SECONDS: u64 = 30;
 /// The longest such time: a day, for more is a mistake.
@@ -39,7 +39,9 @@ fn parse_seconds(text: &str) -> Result<u64, String> {
     let seconds = parse_digits(text, 10).ok();
     seconds
         .filter(|seconds| *seconds <= MAX_SYNC_SECONDS)
-        .ok_or_else(|| format!("not a number of seconds from 0 to {MAX_SYNC_SECONDS} (a day)"))
+        .ok_or_else(|| {
+            format!("not a whole number of seconds from 0 to {MAX_SYNC_SECONDS} (a day)")
+        })
 }
 
 pub(super) fn run(context: &Context, args: &ExecArgs) -> anyhow::Result<()> {
@@ -96,13 +98,12 @@ fn left_behind(written: &Written, mounts: Result<Vec<Mount>, HostError>) -> Opti
     };
     Some(match written {
         Written::All => format!(
-            "still mounted writable, and left so without being unmounted: {where_}; exec --shutdown \
-             unmounts first"
+            "these file systems are NOT unmounted: {where_}; next time use rkexec exec --shutdown"
         ),
-        Written::NotAsked => format!("what is not yet written is lost on {where_}"),
+        Written::NotAsked => format!("data that is not yet written to disk is lost on {where_}"),
         Written::Late(limit) => format!(
-            "cached data was not all written, and none any more for {} s: what is missing is lost on one of \
-             {where_}",
+            "writing data to disk made no progress for {} s, and the machine boots all the same: data may be \
+             lost on {where_}",
             limit.as_secs()
         ),
     })
@@ -173,7 +174,7 @@ fn by_the_init_system(context: &Context) -> anyhow::Result<()> {
     let shown = [&[shutdown.program], shutdown.arguments].concat().join(" ");
     if !shutdown.knows {
         context.warn(&format!(
-            "{shown} reboots by the firmware unless the init system makes the jump itself (kexec -e) at its end"
+            "{shown} reboots through the firmware, unless the init system itself boots the loaded kernel at the end (kexec -e)"
         ));
     }
     let status = Command::new(shutdown.program)
@@ -186,11 +187,12 @@ fn by_the_init_system(context: &Context) -> anyhow::Result<()> {
 
 /// `exec --shutdown` where nothing is known that shuts down.
 #[derive(Debug, thiserror::Error)]
-#[error("exec failed: there is no systemctl with systemd, no shutdown and no reboot")]
+#[error("exec failed: no running systemd, and no program shutdown or reboot, was found")]
 pub(super) struct NoInitSystem;
 
 impl NoInitSystem {
-    pub(super) const HINT: &str = "without --shutdown, rkexec exec makes the jump at once";
+    pub(super) const HINT: &str =
+        "rkexec exec without --shutdown boots at once, without stopping services";
 }
 
 fn refused(security: &Security, loaded: &Loaded, errno: Errno) -> anyhow::Error {
@@ -241,10 +243,10 @@ mod tests {
         let late = Written::Late(Duration::from_secs(7));
         assert_eq!(
             warn(late),
-            "cached data was not all written, and none any more for 7 s: what is missing is lost on one of \
-             / (ext4), /srv/a\\nb (nfs4)"
+            "writing data to disk made no progress for 7 s, and the machine boots all the same: data may be \
+             lost on / (ext4), /srv/a\\nb (nfs4)"
         );
-        assert!(warn(Written::All).starts_with("still mounted writable"));
+        assert!(warn(Written::All).starts_with("these file systems are NOT unmounted: / (ext4), "));
         assert!(warn(Written::NotAsked).contains("is lost on / (ext4)"));
         assert_eq!(left_behind(&late, Ok(Vec::new())), None);
         let unknown = HostError::malformed("/proc/self/mountinfo", "line 1: x");

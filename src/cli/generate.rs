@@ -63,8 +63,11 @@ pub(super) fn run(args: &GenerateArgs) -> anyhow::Result<()> {
         What::Man { verb: Some(verb) } => {
             let mut verbs = command.get_subcommands();
             let found = verbs.find(|known| known.get_name() == verb);
-            let unknown =
-                || super::Usage(format!("unknown verb \"{verb}\": rkexec --help lists them"));
+            let unknown = || {
+                super::Usage(format!(
+                    "generate failed: unknown verb \"{verb}\"; rkexec --help lists the verbs"
+                ))
+            };
             text.extend(page(found.ok_or_else(unknown)?.clone())?);
             text.extend(output_of(verb).into_bytes());
         }

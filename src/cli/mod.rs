@@ -153,7 +153,8 @@ impl Context {
     fn on_this_machine(&self, verb: &str) -> anyhow::Result<()> {
         if self.global.root.is_some() {
             return Err(Usage(format!(
-                "{verb} failed: it changes this machine, and --root does not go with that"
+                "{verb} failed: it would change this machine, so --root is refused; `rkexec plan --root DIR` \
+                 plans for another machine"
             ))
             .into());
         }

@@ -10,6 +10,7 @@ use clap::{Args, ValueEnum};
 use crate::base::{Syscall, Target, parse_size};
 use crate::carry::{HandoverRequest, Pool, Protection};
 use crate::crash::HotplugChoice;
+use crate::host::serial::legacy_port;
 use crate::image::Wish;
 use crate::job::{Line, Options};
 use crate::memory::MapPolicy;
@@ -89,7 +90,7 @@ pub(super) struct LoadArgs {
     /// Do not pass EFI to the next kernel. On an EFI machine the address of the ACPI root pointer must be known then.
     #[arg(help_heading = "For experts", long)]
     pub(super) no_efi: bool,
-    /// I/O port for error messages of purgatory, for example 0x3f8 [default: the serial console].
+    /// Serial port for error messages of purgatory: ttyS0 to ttyS3, or 0x3f8 [default: the console].
     #[arg(help_heading = "For experts", long, value_name = "PORT", value_parser = parse_port)]
     pub(super) serial_port: Option<u16>,
     /// A device tree blob for the next kernel; pools are added to it.
@@ -133,13 +134,15 @@ fn bytes(argument: &OsString) -> BString {
     argument.clone().into_vec().into()
 }
 
-/// A port's number, without the suffixes of sizes.
+/// The name of a port, or its number.
 fn parse_port(text: &str) -> Result<u16, String> {
-    let port = parse_size(text)
-        .ok()
-        .and_then(|port| u16::try_from(port).ok());
-    port.filter(|port| *port != 0)
-        .ok_or_else(|| "not the number of an I/O port (0x1 to 0xffff)".to_owned())
+    let number = || {
+        let port = parse_size(text).ok()?;
+        u16::try_from(port).ok().filter(|port| *port != 0)
+    };
+    legacy_port(text).or_else(number).ok_or_else(|| {
+        "neither ttyS0 to ttyS3 nor the number of an I/O port (0x1 to 0xffff)".to_owned()
+    })
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]

@@ -2,7 +2,7 @@
 
 use bstr::{BStr, ByteSlice as _};
 
-use super::render::human;
+use crate::base::human;
 use crate::crash::sizing::{Sizing, parameter};
 use crate::host::Host;
 use crate::load::Prepared;
@@ -14,7 +14,7 @@ pub(super) fn too_small(sizing: &Sizing, running: &BStr) -> Option<String> {
         return None;
     }
     Some(format!(
-        "the reservation of {} may be too small for the crash kernel to run: {}; boot with {} or more",
+        "the {} reserved for the crash kernel may be too small for it to run: {}; boot with {} or more",
         human(sizing.reserved),
         sum(sizing),
         parameter(sizing.needed(), running)
@@ -23,7 +23,7 @@ pub(super) fn too_small(sizing: &Sizing, running: &BStr) -> Option<String> {
 
 pub(super) fn sum(sizing: &Sizing) -> String {
     format!(
-        "it needs {} (kernel {}, initrd {}, the same unpacked {}, margin {})",
+        "it needs {} (kernel {}, initrd {}, initrd unpacked {}, reserve {})",
         human(sizing.needed()),
         human(sizing.kernel),
         human(sizing.initrd),

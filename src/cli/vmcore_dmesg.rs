@@ -12,6 +12,7 @@ use serde_json::json;
 
 use super::render::stream;
 use super::{Context, Output};
+use crate::base::human;
 use crate::vmcore::{Log, ReadAt, Record, Vmcore, VmcoreError};
 
 /// What is printed, for the man page and `--help`.
@@ -65,7 +66,10 @@ pub(super) fn run(context: &Context, args: &VmcoreDmesgArgs) -> anyhow::Result<(
     // A block device has no size of that kind.
     if size > 0 && size < vmcore.end() {
         let missing = vmcore.end() - size;
-        context.warn(&format!("the dump is cut short: it lacks {missing} bytes"));
+        context.warn(&format!(
+            "the dump is incomplete: {} are missing at its end",
+            human(missing)
+        ));
     }
     let mut log = vmcore.log().with_context(reading)?;
 
@@ -82,7 +86,9 @@ pub(super) fn run(context: &Context, args: &VmcoreDmesgArgs) -> anyhow::Result<(
     };
     let damaged = log.inconsistent();
     if damaged > 0 {
-        context.warn(&format!("damaged records that were left out: {damaged}"));
+        context.warn(&format!(
+            "damaged records of the log that are left out: {damaged}"
+        ));
     }
     unreadable.map_or(Ok(()), |unreadable| Err(unreadable).with_context(reading))
 }
@@ -98,7 +104,7 @@ fn open(path: &Path) -> anyhow::Result<File> {
         io::ErrorKind::NotFound => VmcoreError::Foreign {
             what: "no such file".to_owned(),
             hint: (path == Path::new("/proc/vmcore"))
-                .then_some("only the kernel that a crash has booted has it"),
+                .then_some("/proc/vmcore exists only in the crash kernel, after a crash"),
         }
         .into(),
         _ => anyhow::Error::new(error),

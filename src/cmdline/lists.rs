@@ -20,8 +20,8 @@ const ONE_BOOT_ONLY: [&str; 6] = [
 /// in, with `mem` its reservation may lie too high.
 const NOT_FOR_CRASH: [&str; 4] = ["crashkernel", "mem", "memmap", "pmpool"];
 
-/// Keeps the capture kernel's ACPI driver from adding the machine's DIMMs to its
-/// memory, which it otherwise does. The DIMMs are in the dump, and the capture kernel
+/// Keeps the crash kernel's ACPI driver from adding the machine's DIMMs to its
+/// memory, which it otherwise does. The DIMMs are in the dump, and the crash kernel
 /// would write into them (drivers/acpi/acpi_memhotplug.c).
 pub const NO_MEMHOTPLUG: &str = "acpi_no_memhotplug";
 

@@ -7,6 +7,7 @@
 mod grammar;
 mod lists;
 
+use std::cell::Cell;
 use std::fmt::{self, Display, Formatter};
 
 use bstr::{BStr, BString, ByteSlice as _, ByteVec as _};
@@ -39,6 +40,24 @@ pub struct CmdlineRequest {
     pub remove: Vec<BString>,
 }
 
+impl CmdlineRequest {
+    /// The line before anything is removed from it, with `running` for the running one.
+    fn put_together(&self, running: &BStr) -> BString {
+        let mut line = match &self.base {
+            CmdlineBase::Empty => BString::default(),
+            CmdlineBase::Given(line) => line.clone(),
+            CmdlineBase::Running => running.to_owned(),
+        };
+        for text in self.append.iter().filter(|text| !text.is_empty()) {
+            if !line.is_empty() {
+                line.push_byte(b' ');
+            }
+            line.push_str(text);
+        }
+        line
+    }
+}
+
 /// Where the command line starts from.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -56,9 +75,7 @@ pub enum CmdlineBase {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CmdlineError {
     /// A NUL: the kernel would not see the rest.
-    #[error(
-        "the command line holds a NUL at byte {0}: the kernel would take it for the end of the line"
-    )]
+    #[error("the command line holds a NUL at byte {0}: the kernel would stop reading there")]
     Nul(usize),
     /// A newline: the kernel reads it as a space, other programs as the end of the line.
     #[error(
@@ -67,7 +84,7 @@ pub enum CmdlineError {
     )]
     Newline(usize),
     /// Longer than the image takes.
-    #[error("the command line has {length} bytes, the kernel takes {limit}")]
+    #[error("the command line is too long: {length} bytes, and the kernel accepts {limit}")]
     TooLong {
         /// Its length in bytes.
         length: usize,
@@ -75,7 +92,7 @@ pub enum CmdlineError {
         limit: usize,
     },
     /// A quote is left open: the kernel would not see a parameter that is added.
-    #[error("{0} cannot be added to the command line: a quote is left open")]
+    #[error("{0} cannot be added to the command line: a double quote in it is not closed")]
     OpenQuote(String),
 }
 
@@ -87,7 +104,11 @@ impl CmdlineError {
             Self::Newline(_) => Some(
                 "write a space instead; a newline that belongs to a value goes into double quotes",
             ),
-            Self::Nul(_) | Self::TooLong { .. } | Self::OpenQuote(_) => None,
+            Self::TooLong { .. } => Some("shorten it, for example with --remove PARAM"),
+            Self::OpenQuote(_) => {
+                Some("close the quote: the kernel reads all behind it as one value")
+            }
+            Self::Nul(_) => None,
         }
     }
 }
@@ -102,17 +123,8 @@ impl Cmdline {
         running: &(impl AsRef<[u8]> + ?Sized),
         limit: usize,
     ) -> Result<Self, CmdlineError> {
-        let mut line = match &request.base {
-            CmdlineBase::Empty => BString::default(),
-            CmdlineBase::Given(line) => line.clone(),
-            CmdlineBase::Running => lists::reusable(running.as_ref().as_bstr()),
-        };
-        for text in request.append.iter().filter(|text| !text.is_empty()) {
-            if !line.is_empty() {
-                line.push_byte(b' ');
-            }
-            line.push_str(text);
-        }
+        let reusable = lists::reusable(running.as_ref().as_bstr());
+        let mut line = request.put_together(reusable.as_bstr());
         if !request.remove.is_empty() {
             line = grammar::without(line.as_bstr(), |name, word| {
                 request
@@ -122,6 +134,27 @@ impl Cmdline {
             });
         }
         Self::checked(line, limit)
+    }
+
+    /// The names and words of `request.remove` that remove nothing. What belongs to one boot
+    /// alone counts as removed.
+    #[must_use]
+    pub fn not_there<'a>(
+        request: &'a CmdlineRequest,
+        running: &(impl AsRef<[u8]> + ?Sized),
+    ) -> Vec<&'a BStr> {
+        let line = request.put_together(running.as_ref().as_bstr());
+        let unwanted = request.remove.iter().map(|unwanted| unwanted.as_bstr());
+        unwanted
+            .filter(|unwanted| {
+                let is_there = Cell::new(false);
+                grammar::without(line.as_bstr(), |name, word| {
+                    is_there.set(is_there.get() || name == *unwanted || word == *unwanted);
+                    false
+                });
+                !is_there.get()
+            })
+            .collect()
     }
 
     fn checked(line: BString, limit: usize) -> Result<Self, CmdlineError> {
@@ -232,6 +265,22 @@ mod tests {
     }
 
     #[test]
+    fn what_is_removed_and_not_there_is_named() {
+        let request = CmdlineRequest {
+            base: CmdlineBase::Running,
+            append: vec!["e=5 -- init".into()],
+            remove: ["quiet", "b=3", "b=1", "e", "quie", "init", "BOOT_IMAGE"]
+                .map(BString::from)
+                .to_vec(),
+        };
+        // What is init's is not removed.
+        assert_eq!(
+            Cmdline::not_there(&request, "BOOT_IMAGE=/k quiet b=1"),
+            ["b=3", "quie", "init"]
+        );
+    }
+
+    #[test]
     fn a_given_line_is_kept_byte_for_byte() {
         let request = CmdlineRequest {
             base: CmdlineBase::Given(" a  b\t".into()),
@@ -258,7 +307,7 @@ mod tests {
         let open = with("x=\"a b").unwrap_err();
         assert_eq!(
             open.to_string(),
-            "a=1 cannot be added to the command line: a quote is left open"
+            "a=1 cannot be added to the command line: a double quote in it is not closed"
         );
     }
 

@@ -1,6 +1,6 @@
 //! elfcorehdr: the ELF header of the dump, made at load time, before a crash.
 //!
-//! The capture kernel shows /proc/vmcore by it: a PT_NOTE for the registers of
+//! The crash kernel shows /proc/vmcore by it: a PT_NOTE for the registers of
 //! every CPU and for vmcoreinfo, a PT_LOAD for the running kernel's own image
 //! and one for every range of RAM. Offsets in it are physical addresses.
 //!

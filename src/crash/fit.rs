@@ -63,12 +63,15 @@ impl Fit {
     pub fn differs(&self, now: &Self) -> Option<String> {
         if self.reservation != now.reservation {
             return Some(format!(
-                "the reservation was {} and is {}",
+                "the memory reserved for it was {:#} and is {:#}",
                 self.reservation, now.reservation
             ));
         }
         if self.kernel_updates != now.kernel_updates {
-            return Some("whether the kernel updates it is another answer now".to_owned());
+            return Some(
+                "the running kernel updated it, and does not any more, or the other way round"
+                    .to_owned(),
+            );
         }
         if self.kernel_updates {
             return None;
@@ -82,11 +85,13 @@ impl Fit {
     pub fn outdated(&self, now: &Self) -> Option<String> {
         if let Some(range) = missing(&now.dump, &self.dump) {
             return Some(format!(
-                "memory at {range} was added and is not in its dump"
+                "the memory {range:#} was added, and the dump would not hold it"
             ));
         }
         if let Some(range) = missing(&self.dump, &now.dump) {
-            return Some(format!("memory at {range} is in its dump and is gone"));
+            return Some(format!(
+                "the memory {range:#} was removed, and the dump would still name it"
+            ));
         }
         let without = |all: &[(u32, Note)], other: &[(u32, Note)]| {
             all.iter()
@@ -94,10 +99,12 @@ impl Fit {
                 .map(|(number, _)| *number)
         };
         if let Some(number) = without(&now.cpus, &self.cpus) {
-            return Some(format!("CPU {number} was added and is not in its dump"));
+            return Some(format!(
+                "CPU {number} was added, and the dump would not hold its registers"
+            ));
         }
         without(&self.cpus, &now.cpus)
-            .map(|number| format!("CPU {number} is in its dump and is gone"))
+            .map(|number| format!("CPU {number} was removed, and the dump would still name it"))
     }
 }
 
@@ -171,32 +178,32 @@ mod tests {
         );
         assert_eq!(
             said(&more),
-            "memory at 40000000-47ffffff was added and is not in its dump"
+            "the memory 0x40000000-0x47ffffff was added, and the dump would not hold it"
         );
         assert_eq!(
             more.differs(&old).unwrap(),
-            "memory at 40000000-47ffffff is in its dump and is gone"
+            "the memory 0x40000000-0x47ffffff was removed, and the dump would still name it"
         );
         assert_eq!(
             said(&fit(&[(0x10_0000, 0x1000_0000)], 3, false)),
-            "CPU 2 was added and is not in its dump"
+            "CPU 2 was added, and the dump would not hold its registers"
         );
         assert_eq!(
             said(&fit(&[(0x10_0000, 0x1000_0000)], 1, false)),
-            "CPU 1 is in its dump and is gone"
+            "CPU 1 was removed, and the dump would still name it"
         );
         // The kernel keeps up with memory and CPUs, not with a moved reservation.
         let old = fit(&[(0, 1)], 1, true);
         assert_eq!(old.differs(&fit(&[(0, 5)], 9, true)), None);
         let outdated = old.outdated(&fit(&[(0, 5)], 9, true)).unwrap();
         assert!(
-            outdated.contains("memory at 00000001-00000004 was added"),
+            outdated.contains("the memory 0x1-0x4 was added"),
             "{outdated}"
         );
         let moved = Fit {
             reservation: PhysRange::new(0x2000_0000, 0x1000_0000).unwrap(),
             ..fit(&[(0, 1)], 1, true)
         };
-        assert!(old.differs(&moved).unwrap().contains("reservation"));
+        assert!(old.differs(&moved).unwrap().contains("reserved"));
     }
 }

@@ -5,10 +5,11 @@ pub mod elfcorehdr;
 pub mod fit;
 pub mod sizing;
 
-use crate::base::{PAGE_SIZE, PhysRange, Told};
+use crate::base::{PAGE_SIZE, PhysRange, Told, human};
 use crate::host::Host;
 use crate::host::crash::Note;
 use crate::memory::{Layer, MemoryKind, MemoryMap, Placement, Region};
+use crate::refusal::MAKE_ROOM;
 use crate::sys::Hotplug;
 use elfcorehdr::{Contents, TooManyHeaders};
 
@@ -43,12 +44,13 @@ pub enum CrashError {
     NoReservation,
     /// The kernel does not tell its size now.
     #[error(
-        "a load is under way, and the kernel does not tell the size of the reservation meanwhile"
+        "another load is running, and the kernel hides the size of the reservation during a load"
     )]
     Busy,
     /// The reservation is tiny.
     #[error(
-        "the reservation for a crash kernel has {size:#x} bytes, and the running kernel itself takes {room:#x} of it"
+        "the memory reserved for a crash kernel is too small: {}, of which the running kernel itself takes {}",
+        human(*size), human(*room)
     )]
     Tiny {
         /// Its size, bytes.
@@ -57,7 +59,7 @@ pub enum CrashError {
         room: u64,
     },
     /// The dump cannot be described.
-    #[error("the running kernel does not tell {what} ({file}), and a dump needs it")]
+    #[error("the running kernel does not show {what} ({file}), and a dump needs it")]
     Untold {
         /// What is missing.
         what: &'static str,
@@ -77,19 +79,17 @@ impl CrashError {
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::NoReservation | Self::Tiny { .. } => {
-                Some("boot with crashkernel=512M (or more) on the kernel's command line")
-            }
+            Self::NoReservation | Self::Tiny { .. } => Some(MAKE_ROOM),
             Self::Busy => Some("try again when the other load is done"),
             Self::Untold { .. } => Some(
-                "run as root, or leave the description to the kernel: --syscall kexec_file_load",
+                "run as root, or use --syscall kexec_file_load: then the running kernel describes the dump",
             ),
             Self::TooManyHeaders(_) => {
-                Some("memory in so many pieces cannot be dumped whole: plug it in larger blocks")
+                Some("add memory in larger blocks: a dump cannot hold all of so many pieces")
             }
-            Self::NoHotplug(_) => {
-                Some("leave --hotplug out, and let `rkexec arm --watch` load again after a hotplug")
-            }
+            Self::NoHotplug(_) => Some(
+                "leave --hotplug out; `rkexec arm --watch` loads the crash kernel again when memory or CPUs change",
+            ),
         }
     }
 }
@@ -99,7 +99,7 @@ impl CrashError {
 pub struct Reservation {
     /// Where segments go: the high one of two (`crashk_res`).
     pub target: PhysRange,
-    /// Every range the capture kernel may use: `target`, the low one, and those of
+    /// Every range the crash kernel may use: `target`, the low one, and those of
     /// `crashkernel=…,cma`.
     pub all: Vec<PhysRange>,
 }
@@ -148,7 +148,7 @@ impl Reservation {
             .ok_or(CrashError::Tiny { size, room })
     }
 
-    /// Makes `map` the capture kernel's. Its only RAM is below 1 MiB and in the
+    /// Makes `map` the crash kernel's. Its only RAM is below 1 MiB and in the
     /// reservation, and its segments go there. What the running kernel uses as System
     /// RAM in the reservation is RAM, whatever the firmware calls it: `memmap=` can
     /// have made it so. Soft-reserved memory is left out, because dax drivers would use
@@ -167,17 +167,17 @@ impl Reservation {
         };
         map.change_all(&of(Told::SOFT_RESERVED), |region| {
             region.told = None;
-            region.reason = "a driver of the capture kernel would take it for RAM";
+            region.reason = "a driver of the crash kernel would use it as RAM";
         });
         let ram = of(Told::RAM);
         map.change_all(&ram, |region| {
             region.told = None;
             region.placement = Placement::Never;
-            region.reason = "RAM of the kernel that will have died: in its dump";
+            region.reason = "memory of the crashed kernel: saved in the dump";
         });
         let own = |region: &mut Region| {
             region.told = Some(Told::RAM);
-            region.reason = "the capture kernel's own memory";
+            region.reason = "the crash kernel runs here";
         };
         let low: Vec<PhysRange> = PhysRange::from_bounds(0, LOW).into_iter().collect();
         map.change_all(&low, |region| region.in_dump = false);
@@ -196,7 +196,7 @@ impl Reservation {
         });
         map.change(room, |region| {
             region.placement = Placement::Never;
-            region.reason = "the capture kernel's own memory; left free for what the kernel adds";
+            region.reason = "the crash kernel runs here; kept empty for the running kernel";
         });
         Ok(())
     }
@@ -235,11 +235,11 @@ pub fn dumped(map: &MemoryMap) -> Vec<PhysRange> {
     ram.entries().iter().map(|(range, ())| *range).collect()
 }
 
-/// Keeps the capture kernel off `elfcorehdr`, which it reads like the dump.
+/// Keeps the crash kernel off `elfcorehdr`, which it reads like the dump.
 pub fn hide(map: &mut MemoryMap, elfcorehdr: PhysRange) {
     map.change(elfcorehdr, |region| {
         region.told = None;
-        region.reason = "elfcorehdr: the capture kernel reads it like the dump";
+        region.reason = "the header of the dump (elfcorehdr): the crash kernel reads it";
     });
 }
 

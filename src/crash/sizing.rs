@@ -8,7 +8,7 @@ use crate::cmdline;
 use crate::image::decompress::DEFAULT_CAP;
 use crate::image::initramfs;
 
-/// What a capture kernel needs besides itself and its initrd, bytes: the
+/// What a crash kernel needs besides itself and its initrd, bytes: the
 /// descriptors of its memory, buffers of its drivers, and the program that saves
 /// the dump (makedumpfile takes some 20 MiB by default, its bitmap included).
 /// An unpacked initrd in 256 MiB leaves Debian's 6.1 and 6.12 about as much.

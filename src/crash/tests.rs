@@ -46,7 +46,7 @@ bffe0000-bfffffff : ACPI Tables
     host
 }
 
-/// The map of the capture kernel.
+/// The map of the crash kernel.
 fn map(host: &Host) -> MemoryMap {
     let mut map = MemoryMap::reconcile(host, MapPolicy::FixedUp, &BTreeSet::new());
     Reservation::of(host).unwrap().restrict(&mut map).unwrap();
@@ -222,7 +222,7 @@ proptest! {
         let wanted = blocks.iter().enumerate().filter(|(at, kind)| **kind < 2 && *at != reserved);
         prop_assert_eq!(size, wanted.count() as u64 * 64 * MIB);
 
-        // And no byte of it is RAM to the capture kernel.
+        // And no byte of it is RAM to the crash kernel.
         for (range, kind) in map.told() {
             let overlaps = dump.iter().any(|dumped| dumped.overlaps(range));
             prop_assert!(kind != Told::RAM || !overlaps);
@@ -231,7 +231,7 @@ proptest! {
 }
 
 /// `memmap=256M%0x10000000-2+1` and the like make RAM of what the firmware calls
-/// something else; the capture kernel gets no such word.
+/// something else; the crash kernel gets no such word.
 #[test]
 fn system_ram_in_the_reservation_is_ram_whatever_the_firmware_calls_it() {
     for kind in [2, 3, 4, 5, 7, 12, 13, 0xefff_ffff] {

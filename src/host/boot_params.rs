@@ -249,7 +249,11 @@ mod tests {
         write(dir.path(), &format!("{SYSFS}/setup_data/0/type"), b"0x2\n");
         assert_eq!(
             read(&root).unwrap_err().to_string(),
-            "reading /sys/kernel/boot_params/setup_data/0/data"
+            format!(
+                "{}: no such file",
+                root.path("/sys/kernel/boot_params/setup_data/0/data")
+                    .display()
+            )
         );
     }
 

@@ -61,9 +61,9 @@ pub struct CrashFacts {
     pub vmcoreinfo: Option<Note>,
     /// How it maps itself and memory, by the program headers of /proc/kcore.
     pub mapping: Option<KernelMapping>,
-    /// Memory of `crashkernel=…,cma`: the capture kernel's, used by user space until then.
+    /// Memory of `crashkernel=…,cma`: the crash kernel's, used by user space until then.
     pub cma: Vec<PhysRange>,
-    /// Names of the dm-crypt keys that the capture kernel shall get. The keys themselves
+    /// Names of the dm-crypt keys that the crash kernel shall get. The keys themselves
     /// are in the kernel's keyring.
     pub dm_crypt_keys: Vec<String>,
 }

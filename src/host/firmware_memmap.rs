@@ -177,7 +177,10 @@ mod tests {
         std::fs::remove_file(dir.path().join("sys/firmware/memmap/3/type")).unwrap();
         assert_eq!(
             read(&root).unwrap_err().to_string(),
-            "reading /sys/firmware/memmap/3/type"
+            format!(
+                "{}: no such file",
+                root.path("/sys/firmware/memmap/3/type").display()
+            )
         );
     }
 

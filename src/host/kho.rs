@@ -128,7 +128,7 @@ impl Facts {
             );
         }
         if self.has_word("elfcorehdr") && version >= Some((7, 3)) {
-            return says(false, "a capture kernel switches it off");
+            return says(false, "a crash kernel switches it off");
         }
         let word = word(self.cmdline.as_bstr(), "kho");
         match (word, self.shown) {

@@ -24,6 +24,9 @@ pub enum HostError {
         #[source]
         source: io::Error,
     },
+    /// A file that every machine has is missing in a captured one.
+    #[error("{}: no such file", crate::base::bytes::shown_name(.0))]
+    NotCaptured(PathBuf),
     /// The file was read, and is not what it should be.
     #[error("{path}: {what}")]
     Malformed {
@@ -41,7 +44,9 @@ pub enum HostError {
         reads: u32,
     },
     /// /proc/iomem shows only zeroes: the reader lacks CAP_SYS_ADMIN.
-    #[error("/proc/iomem shows every address as 0: the memory map is hidden from this user")]
+    #[error(
+        "only root may see the memory map: to other users /proc/iomem shows every address as 0"
+    )]
     Hidden,
 }
 
@@ -53,6 +58,9 @@ impl HostError {
             Self::Hidden => {
                 Some("run as root (CAP_SYS_ADMIN), or plan on a captured machine with --root DIR")
             }
+            Self::NotCaptured(_) => Some(
+                "--root wants a directory that `rkexec capture` made: is it one, and complete?",
+            ),
             Self::Unsteady { .. } => {
                 Some("memory or devices are being added or removed: try again when that is over")
             }
@@ -280,9 +288,15 @@ impl Root {
     /// # Errors
     /// When it is missing or cannot be read.
     pub fn read(&self, path: &str) -> Result<Vec<u8>, HostError> {
-        self.read_optional(path)?.ok_or_else(|| HostError::Read {
-            path: path.to_owned(),
-            source: io::Error::from_raw_os_error(libc::ENOENT),
+        self.read_optional(path)?.ok_or_else(|| {
+            if self.is_system() {
+                HostError::Read {
+                    path: path.to_owned(),
+                    source: io::Error::from_raw_os_error(libc::ENOENT),
+                }
+            } else {
+                HostError::NotCaptured(self.path(path))
+            }
         })
     }
 
@@ -389,8 +403,17 @@ mod tests {
         let root = Root::at(dir.path());
         assert_eq!(root.read_optional("/proc/nothing").unwrap(), None);
         assert_eq!(root.list("/sys/nothing").unwrap(), None);
+        // What is missing in a captured machine is named by where it was looked for.
         let error = root.read("/proc/nothing").unwrap_err();
+        let missing = root.path("/proc/nothing");
+        assert_eq!(
+            error.to_string(),
+            format!("{}: no such file", missing.display())
+        );
+        assert!(error.hint().unwrap().contains("rkexec capture"));
+        let error = Root::system().read("/proc/nothing").unwrap_err();
         assert_eq!(error.to_string(), "reading /proc/nothing");
+        assert_eq!(error.hint(), None);
     }
 
     #[test]

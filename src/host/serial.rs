@@ -8,6 +8,13 @@ const UPIO_PORT: u32 = 0;
 /// I/O ports of ttyS0 to ttyS3 (arch/x86/include/asm/serial.h).
 const LEGACY_PORTS: [u16; 4] = [0x3f8, 0x2f8, 0x3e8, 0x2e8];
 
+/// First I/O port of `ttyS0` to `ttyS3`, as a PC has them.
+#[must_use]
+pub fn legacy_port(name: &str) -> Option<u16> {
+    let line = usize::try_from(text::decimal(name.strip_prefix("ttyS")?)?).ok()?;
+    LEGACY_PORTS.get(line).copied()
+}
+
 /// A 16550 that is reached through I/O ports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SerialPort {

@@ -12,6 +12,7 @@ use super::ImageError;
 use super::linux::{EntryMode, Format, Geometry, LinuxKernel, Load, X86, xloadflags};
 use super::signature;
 use crate::abi::x86::boot_params::{SETUP_HEADER_MAGIC, SetupHeader};
+use crate::base::human;
 
 /// Offset of the setup header in the file, and in boot_params.
 pub const SETUP_HEADER_OFFSET: usize = 0x1f1;
@@ -67,11 +68,11 @@ pub fn parse(file: &[u8]) -> Result<Option<LinuxKernel<'_>>, ImageError> {
         0
     };
     if present == 0 || present + unfilled < promised {
+        let whole = setup_size as u64 + promised;
         return malformed(format!(
-            "truncated: setup_sects {} and syssize say {} bytes, the file has {}",
-            setup_size / SECTOR - 1,
-            setup_size as u64 + promised,
-            file.len()
+            "the file is incomplete: the last {} of {} are missing; copy or download it again",
+            human(whole.saturating_sub(file.len() as u64)),
+            human(whole)
         ));
     }
     let (kernel, whole) = without_what_follows(file, kernel, promised);
@@ -182,7 +183,8 @@ fn malformed(what: String) -> ImageError {
 /// The header, no longer than the jump instruction over it says: the byte at
 /// 0x201 is the jump's distance from 0x202, where the header ends.
 fn read_header(file: &[u8]) -> Result<SetupHeader, ImageError> {
-    let truncated = || malformed("truncated inside the setup header".to_owned());
+    let truncated =
+        || malformed("the file is incomplete: it ends inside the setup header".to_owned());
     let jump = usize::from(*file.get(0x201).ok_or_else(truncated)?);
     let end = 0x202 + jump;
     let bytes = file.get(SETUP_HEADER_OFFSET..end).ok_or_else(truncated)?;

@@ -252,15 +252,15 @@ fn absurd_fields_are_named() {
         ),
         (
             tiny().u8(field::SETUP_SECTS, 255),
-            "truncated: setup_sects 255 and syssize say 196608 bytes, the file has 69632",
+            "the file is incomplete: the last 124 KiB of 192 KiB are missing; copy or download it again",
         ),
         (
             tiny().u8(field::SETUP_SECTS, 8),
-            "truncated: setup_sects 8 and syssize say 70144 bytes, the file has 69632",
+            "the file is incomplete: the last 512 B of 68.5 KiB are missing; copy or download it again",
         ),
         (
             tiny().u32(field::SYSSIZE, u32::MAX),
-            "truncated: setup_sects 7 and syssize say 68719480816 bytes, the file has 69632",
+            "the file is incomplete: the last 63.9 GiB of 64 GiB are missing; copy or download it again",
         ),
         (
             tiny().u32(field::KERNEL_ALIGNMENT, 0),
@@ -334,7 +334,7 @@ fn truncated_anywhere() {
             // What is left of the file does not even say what it was.
             ImageError::NotAKernel(_) => length < field::VERSION,
             ImageError::Malformed { ref what, .. } => {
-                length >= field::VERSION && what.starts_with("truncated")
+                length >= field::VERSION && what.starts_with("the file is incomplete")
             }
             _ => false,
         };

@@ -92,7 +92,7 @@ fn unnamed(file: &[u8]) -> String {
     if file.is_empty() {
         "the file is empty".to_owned()
     } else if file.iter().all(|byte| *byte == 0) {
-        format!("all of its {} bytes are zero", file.len())
+        "the file has nothing but zeroes".to_owned()
     } else if std::str::from_utf8(start).is_ok_and(|text| !text.contains('\0')) {
         "this is a text file".to_owned()
     } else if file.len() < BOOT_SECTOR {

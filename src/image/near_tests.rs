@@ -68,7 +68,7 @@ fn files_are_called_by_their_magic() {
         named(file, &format!("not a kernel image: {message}"));
     };
     unnamed(b"", "the file is empty");
-    unnamed(&[0; 5000], "all of its 5000 bytes are zero");
+    unnamed(&[0; 5000], "the file has nothing but zeroes");
     unnamed(b"xxxxxxxxxx", "this is a text file");
     unnamed(
         b"x\0xxxxxxxx",

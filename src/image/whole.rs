@@ -6,6 +6,7 @@
 //! other gzip stream is unpacked completely, and the result discarded.
 
 use std::io::{self, ErrorKind, Read};
+use std::ops::Range;
 
 use super::decompress::{
     Compression, LZ4_BLOCK, LZ4_BOUND, LZ4_LEGACY, LZMA_LIMIT_KIB, MAX_WINDOW, compression,
@@ -26,7 +27,7 @@ const RATIO: u64 = 16;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Flaw {
     /// Zeroes, and nothing else.
-    #[error("it begins with nothing but zeroes")]
+    #[error("it has nothing but zeroes")]
     Zeroes,
     /// An archive is cut short.
     #[error("the {what} archive that begins at byte {at} is cut short")]
@@ -66,27 +67,34 @@ pub enum Flaw {
     },
 }
 
-/// Most zeroes that are looked at before or between archives, bytes. To read the holes of
-/// a sparse file on a tmpfs takes memory, which there may not be.
-const MAX_ZEROES: usize = 1 << 20;
-
 /// Looks whether `initrd` is a row of whole archives, each plain cpio or packed, with
 /// zeroes between them.
 ///
 /// # Errors
 /// What is wrong with the first one that is not whole.
 pub fn check(initrd: &[u8]) -> Result<(), Flaw> {
+    check_sparse(initrd, |at| Some(at..initrd.len()))
+}
+
+/// The same for bytes with holes, which `data` skips: it returns the first part at or
+/// behind an offset that is no hole. Reading a hole of a file on a tmpfs takes memory, which
+/// there may not be.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_sparse(
+    initrd: &[u8],
+    data: impl Fn(usize) -> Option<Range<usize>>,
+) -> Result<(), Flaw> {
     let mut at = 0;
     loop {
-        let rest = initrd.get(at..).unwrap_or_default();
-        let near = rest.get(..MAX_ZEROES).unwrap_or(rest);
-        let Some(zeroes) = near.iter().position(|byte| *byte != 0) else {
+        let Some(begin) = first_nonzero(initrd, at, &data) else {
             return match at {
                 0 if initrd.len() > NOTHING => Err(Flaw::Zeroes),
                 _ => Ok(()),
             };
         };
-        at += zeroes;
+        at = begin;
         let rest = initrd.get(at..).unwrap_or_default();
         let end = match (is_cpio(rest), compression(rest)) {
             (true, _) => Some(archive_end(rest).ok_or(Flaw::Cut { what: "cpio", at })?),
@@ -101,6 +109,25 @@ pub fn check(initrd: &[u8]) -> Result<(), Flaw> {
             None => return Ok(()),
         }
     }
+}
+
+/// Where the first byte from `at` on is that is not zero. Linux skips any number of zeroes.
+fn first_nonzero(
+    initrd: &[u8],
+    mut at: usize,
+    data: impl Fn(usize) -> Option<Range<usize>>,
+) -> Option<usize> {
+    while at < initrd.len() {
+        let part = data(at)?;
+        // A file that changes meanwhile may have any parts.
+        let part = part.start.max(at)..part.end.min(initrd.len());
+        let bytes = initrd.get(part.clone())?;
+        if let Some(zeroes) = bytes.iter().position(|byte| *byte != 0) {
+            return Some(part.start + zeroes);
+        }
+        at = part.end.max(at + 1);
+    }
+    None
 }
 
 /// What is wrong with a packed archive.

@@ -105,7 +105,7 @@ fn what_is_no_archive_is_named() {
     let frame = include_bytes!("../../tests/data/plain.frame.lz4").to_vec();
     let unknown = "at byte 0 is no cpio archive, nor one in a packing that Linux unpacks: ";
     for (initrd, said) in [
-        (zeroes(4096), "it begins with nothing but zeroes".to_owned()),
+        (zeroes(4096), "it has nothing but zeroes".to_owned()),
         (b"#!/bin/sh\n".to_vec(), format!("{unknown}it begins with 23 21 2f 62 69 6e")),
         (b"MZ".to_vec(), format!("{unknown}it begins with 4d 5a")),
         (
@@ -149,4 +149,36 @@ fn gzip_of_an_odd_size_is_unpacked() {
         check(&wrong),
         Err(Flaw::Damaged { what: "gzip", .. })
     ));
+}
+
+/// Linux skips any number of zeroes before an archive and between two.
+#[test]
+fn any_number_of_zeroes_may_come_before_an_archive() {
+    for count in [1 << 20, (1 << 20) + 4, 5 << 20] {
+        let initrd = [&zeroes(count), CPIO, &zeroes(count), CPIO].concat();
+        assert_eq!(check(&initrd), Ok(()), "{count}");
+        let cut = initrd.len() - without_zeroes(CPIO).len() / 2 - 512;
+        let cut = check(&initrd[..cut]).unwrap_err();
+        assert!(matches!(cut, Flaw::Cut { what: "cpio", .. }), "{cut}");
+    }
+}
+
+/// Only the parts that are no holes are looked at.
+#[test]
+fn holes_are_skipped() {
+    let hole = 3 << 20;
+    let initrd = [&zeroes(hole), CPIO].concat();
+    let asked = std::cell::RefCell::new(Vec::new());
+    let data = |at: usize| {
+        asked.borrow_mut().push(at);
+        (at < initrd.len()).then(|| at.max(hole)..initrd.len())
+    };
+    assert_eq!(check_sparse(&initrd, data), Ok(()));
+    assert_eq!(asked.borrow().first(), Some(&0));
+    // A hole to the end is not read: it would be found to hold an archive here.
+    assert_eq!(check_sparse(&initrd, |_| None), Err(Flaw::Zeroes));
+    // Parts that are no parts of the initrd end the search, and nothing panics.
+    assert_eq!(check_sparse(&initrd, |_| Some(0..0)), Err(Flaw::Zeroes));
+    let beyond = |_| Some(usize::MAX - 1..usize::MAX);
+    assert_eq!(check_sparse(&initrd, beyond), Err(Flaw::Zeroes));
 }

@@ -8,8 +8,12 @@ use crate::sys::MappedFile;
 #[must_use]
 pub fn warnings(files: &[MappedFile], initrds: &[&[u8]]) -> Vec<String> {
     let warning = |initrd: &&[u8]| {
-        let flaw = whole::check(initrd).err()?;
         let file = super::call::whole(initrd, files);
+        let flaw = match file {
+            Some(file) => whole::check_sparse(initrd, |at| file.data_from(at)),
+            None => whole::check(initrd),
+        }
+        .err()?;
         let name = file.map_or_else(
             || "an initrd inside the UKI".to_owned(),
             |file| format!("the initrd {}", crate::base::bytes::shown_name(file.path())),

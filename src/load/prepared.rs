@@ -30,7 +30,7 @@ pub struct Prepared<'a> {
 /// `--module` with a Linux.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "planning failed: --module is for multiboot kernels, and this is a Linux, which takes --initrd"
+    "planning failed: --module works only with multiboot kernels (Xen), and this is a Linux kernel: use --initrd FILE"
 )]
 pub struct ModulesForLinux;
 

@@ -1,6 +1,6 @@
 //! The search for places: free memory, less what was already given out.
 
-use crate::base::{PAGE_SIZE, PhysRange};
+use crate::base::{PAGE_SIZE, PhysRange, human};
 
 /// From which end a place is looked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +28,10 @@ pub struct Want {
 
 /// No place for something.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("no hole for {what}: {size:#x} bytes, aligned to {align:#x}, between {:#x} and {:#x}; {}", bounds.start(), bounds.last(), describe(largest))]
+#[error(
+    "not enough free memory for {what}: it needs {} in one piece{}, between {:#x} and {:#x}; {}",
+    human(*size), aligned(*align), bounds.start(), bounds.last(), describe(largest)
+)]
 pub struct NoHole {
     /// What the place was for.
     pub what: &'static str,
@@ -48,9 +51,18 @@ fn describe(largest: &[PhysRange]) -> String {
     }
     let list: Vec<String> = largest
         .iter()
-        .map(|r| format!("{r} ({:#x} bytes)", r.size()))
+        .map(|piece| format!("{} ({piece:#})", human(piece.size())))
         .collect();
     format!("the largest free there: {}", list.join(", "))
+}
+
+/// An alignment that is worth a word: every place begins on a page.
+fn aligned(align: u64) -> String {
+    if align > PAGE_SIZE {
+        format!(", aligned to {}", human(align))
+    } else {
+        String::new()
+    }
 }
 
 /// Free memory in whole pages.

@@ -196,22 +196,22 @@ fn the_message_names_object_bounds_and_the_three_largest() {
         .unwrap_err();
     assert_eq!(
         error.to_string(),
-        "no hole for the initrd: 0x5000 bytes, aligned to 0x1000, between 0x100000 and 0x7fffff; \
-         the largest free there: 00200000-00203fff (0x4000 bytes), \
-         00400000-00402fff (0x3000 bytes), 00300000-00301fff (0x2000 bytes)"
+        "not enough free memory for the initrd: it needs 20 KiB in one piece, between 0x100000 and 0x7fffff; \
+         the largest free there: 16 KiB (0x200000-0x203fff), \
+         12 KiB (0x400000-0x402fff), 8 KiB (0x300000-0x301fff)"
     );
     let error = Holes::default()
         .take(&Want {
             what: "purgatory",
             size: 1,
-            align: 0x1000,
+            align: 0x20_0000,
             bounds: range(0, 0x1000),
             direction: Direction::BottomUp,
         })
         .unwrap_err();
     assert_eq!(
         error.to_string(),
-        "no hole for purgatory: 0x1 bytes, aligned to 0x1000, between 0x0 and 0xfff; \
+        "not enough free memory for purgatory: it needs 1 B in one piece, aligned to 2 MiB, between 0x0 and 0xfff; \
          nothing is free there"
     );
 }

@@ -4,8 +4,12 @@ mod holes;
 mod kernels;
 mod layer;
 mod reconcile;
+mod region;
+mod resources;
+mod rules;
 
 pub use holes::{Direction, Holes, NoHole, Want};
 pub use kernels::{UNKNOWN_KERNEL_MAP, kernel_map};
 pub use layer::Layer;
-pub use reconcile::{MapPolicy, MemoryKind, MemoryMap, Placement, Region, Sources, boot_e820};
+pub use reconcile::{MapPolicy, MemoryMap, boot_e820};
+pub use region::{MemoryKind, Placement, Region, Sources};

@@ -117,7 +117,7 @@ fn no_segment_lies_in_what_the_line_takes() {
 fn what_does_not_fit_for_a_word_is_refused_by_that_word() {
     assert_eq!(
         refused(&line("quiet memmap=exactmap memmap=8M@1M"), &machine()),
-        "no hole for the kernel: 0x1800000 bytes, aligned to 0x200000, between 0x1000000 and 0x3fffffffefff; \
+        "not enough free memory for the kernel: it needs 24 MiB in one piece, aligned to 2 MiB, between 0x1000000 and 0x3fffffffefff; \
          nothing is free there; it would fit without memmap=exactmap on the new command line"
     );
     let many = [0, 1, 4, 5, 6, 7].map(|gib| format!("memmap=1G${gib}G"));
@@ -201,9 +201,9 @@ fn a_pool_that_the_line_takes_is_refused() {
     ];
     let takes = |protect, text| match with(protect, text) {
         Err(PlanError::Handover(error)) => {
-            let name =
-                "the new command line takes away the pool default_pmpool at 140000000-143ffffff";
-            assert_eq!(error.to_string(), format!("{name}: {text}"));
+            let takes = "on the new command line takes the memory of the pool default_pmpool at \
+                         0x140000000-0x143ffffff away";
+            assert_eq!(error.to_string(), format!("{text} {takes}"));
             assert!(error.hint().is_some());
             true
         }

@@ -11,6 +11,7 @@ mod decide;
 mod error;
 mod excluded;
 mod file_flags;
+mod idle;
 mod place;
 mod pools;
 mod predict;
@@ -322,6 +323,7 @@ pub fn plan<'a>(
     }
     let mut warnings = advice::general_warnings(request, host);
     warnings.extend(advice::empty_line(request, asked.as_bstr()));
+    warnings.extend(idle::warnings(request, host, &handover));
     warnings.extend(idle);
 
     let empty = [EMPTY_INITRD];

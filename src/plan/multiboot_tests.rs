@@ -223,9 +223,9 @@ fn the_reason_is_told_when_a_fixed_kernel_finds_no_place() {
     reserved.iomem = host("00100000-002fffff : System RAM\n00300000-003fffff : Reserved\n00400000-0fffffff : System RAM\n").iomem;
     let error = planned(&plain, &reserved, &v1_at(3 * MIB - 4096), &[]).unwrap_err();
     assert!(
-        error
-            .to_string()
-            .ends_with("00300000-003fffff is reserved: not RAM: kept as it is"),
+        error.to_string().ends_with(
+            "00300000-003fffff is reserved: not RAM: same type as in the running kernel"
+        ),
         "{error}"
     );
 }

@@ -15,7 +15,7 @@ mod tests;
 
 use std::fmt;
 
-use crate::base::{PAGE_SIZE, Syscall, Target};
+use crate::base::{PAGE_SIZE, Syscall, Target, human};
 use crate::host::loaded::Loaded;
 use crate::host::security::{Lockdown, Security};
 use crate::sys::errno::{ENOTSUPP, Errno};
@@ -259,7 +259,7 @@ pub fn explain(facts: &CallFacts<'_>, errno: Errno) -> Cause {
         libc::ENOSYS => refused::no_such_call(facts),
         libc::EBUSY => busy(facts),
         libc::EFAULT => Cause::new(
-            "the kernel could not read the bytes to load: an input file was cut short meanwhile",
+            "the kernel could not read what it was to load: an input file became shorter meanwhile",
         )
         .hint("load again when nobody is writing the kernel and the initrd"),
         libc::ENOMEM => no_memory(facts),
@@ -316,12 +316,12 @@ pub fn explain_reboot(security: &Security, loaded: &Loaded, errno: Errno) -> Cau
             "this kernel is built without kexec (CONFIG_KEXEC_CORE)",
         ])
         .hint("`rkexec status` says what is loaded"),
-        libc::EBUSY => Cause::new("a load, or an update after hotplug, is under way")
+        libc::EBUSY => Cause::new("a load, or an update after hotplug, is going on")
             .hint("try again in a moment"),
         libc::ENOSYS => refused::reboot_filtered(),
         _ => Cause::new(format!(
-            "the kernel gave up before the jump: {} (since Linux 6.19 the live update \
-             of open files comes first and may refuse)",
+            "the kernel stopped before the jump: {} (since Linux 6.19 the live update \
+             of open files is done first, and may refuse)",
             errno.description()
         ))
         .hint("the running kernel goes on; `dmesg` says what refused"),
@@ -349,7 +349,7 @@ fn checks(facts: &CallFacts<'_>) -> Vec<(i32, Cause)> {
         if facts.largest_file > FILE_MAX {
             let cause = Cause::new(format!(
                 "an input file has {}, and kexec_file_load reads at most 4 GiB",
-                size(facts.largest_file)
+                human(facts.largest_file)
             ))
             .hint("--syscall kexec_load has no such limit");
             found.push((libc::EFBIG, cause));
@@ -363,15 +363,20 @@ fn checks(facts: &CallFacts<'_>) -> Vec<(i32, Cause)> {
 
 fn too_many(facts: &CallFacts<'_>) -> Cause {
     Cause::new(format!(
-        "the image has {} segments, and the kernel takes at most {SEGMENT_MAX}",
+        "the image has {} segments, and the running kernel accepts at most {SEGMENT_MAX}",
         facts.segments
     ))
     .hint("give fewer modules")
 }
 
+/// What to do where no memory is reserved for a crash kernel. One size for all: a kernel
+/// and an initrd of Debian 12 need about 300 MiB together to run. A plan for a reservation
+/// that is there calculates its own number.
+pub const MAKE_ROOM: &str = "add crashkernel=512M to the kernel's command line and reboot; that is enough for the kernel \
+    and the initrd of most distributions";
+
 fn no_reservation() -> Cause {
-    Cause::new("no memory is reserved for a crash kernel")
-        .hint("boot with crashkernel=512M (or more) on the kernel's command line")
+    Cause::new("no memory is reserved for a crash kernel").hint(MAKE_ROOM)
 }
 
 fn cmdline_too_long(facts: &CallFacts<'_>) -> Option<Cause> {
@@ -383,31 +388,31 @@ fn cmdline_too_long(facts: &CallFacts<'_>) -> Option<Cause> {
     let length = facts.cmdline_size - 1;
     let cause = if facts.cmdline_size > limit {
         Cause::new(format!(
-            "the command line has {length} bytes, and the image takes at most {limit}"
+            "the command line is too long: {length} bytes, and the kernel accepts {limit}"
         ))
         .hint("shorten it: --remove PARAM")
     } else {
         Cause::new(format!(
-            "the command line has {length} bytes: kexec_file_load keeps {ELFCOREHDR_ROOM} of the \
-             image's {limit} free for elfcorehdr=, even where none is added"
+            "the command line is too long for kexec_file_load: {length} bytes, and {ELFCOREHDR_ROOM} of the \
+             {limit} that the kernel accepts are kept free for elfcorehdr="
         ))
-        .hint("shorten it (--remove PARAM), or take --syscall kexec_load")
+        .hint("shorten it (--remove PARAM), or use --syscall kexec_load")
     };
     Some(cause)
 }
 
 fn half_of_memory(facts: &CallFacts<'_>) -> Option<Cause> {
     let what = if facts.too_large(facts.largest) {
-        format!("one segment takes {}", size(facts.largest))
+        format!("one segment takes {}", human(facts.largest))
     } else if facts.too_large(facts.bytes) {
-        format!("the image takes {}", size(facts.bytes))
+        format!("the image takes {}", human(facts.bytes))
     } else {
         return None;
     };
     Some(
         Cause::new(format!(
-            "{what}, more than half of the machine's {}",
-            size(facts.total_ram)
+            "{what}, more than half of the {} of this machine",
+            human(facts.total_ram)
         ))
         .hint("use a smaller initrd, or give the machine more memory"),
     )
@@ -415,9 +420,9 @@ fn half_of_memory(facts: &CallFacts<'_>) -> Option<Cause> {
 
 fn busy(facts: &CallFacts<'_>) -> Cause {
     let why = match facts.target {
-        Target::Normal => "another load or a crash is under way",
+        Target::Normal => "another load or a crash is going on",
         Target::Crash => {
-            "another load, or an update of the crash kernel after hotplug, is under way"
+            "another load, or an update of the crash kernel after hotplug, is going on"
         }
     };
     let cause = Cause::new(why);
@@ -437,14 +442,14 @@ fn no_memory(facts: &CallFacts<'_>) -> Cause {
     }
     if facts.target == Target::Crash {
         let reserved = match facts.loaded.crash_size {
-            Some(bytes) => format!("reservation of {}", size(bytes)),
+            Some(bytes) => format!("reservation of {}", human(bytes)),
             None => "reservation".to_owned(),
         };
         return Cause::one_of(&[
             &format!(
                 "the segments ({}) leave no room in the crash kernel's {reserved} for page tables \
                  and control pages",
-                size(facts.bytes)
+                human(facts.bytes)
             ),
             "the running kernel has no memory for its work on them",
             "a signal ended the load",
@@ -455,20 +460,20 @@ fn no_memory(facts: &CallFacts<'_>) -> Cause {
     if available != 0 && facts.bytes > available {
         return Cause::new(format!(
             "the kernel copies the whole image, {}, and only {} of memory are available",
-            size(facts.bytes),
-            size(available)
+            human(facts.bytes),
+            human(available)
         ))
-        .hint("stop something large, or use a smaller initrd");
+        .hint("stop a large program, or use a smaller initrd");
     }
     Cause::one_of(&[
         &format!(
             "memory is short or in pieces: the kernel copies the whole image, {} ({} were available)",
-            size(facts.bytes),
-            size(available)
+            human(facts.bytes),
+            human(available)
         ),
         "a signal ended the load",
     ])
-    .hint("stop something large, or use a smaller initrd; `dmesg` shows failed allocations")
+    .hint("stop a large program, or use a smaller initrd; `dmesg` shows failed allocations")
 }
 
 fn invalid(facts: &CallFacts<'_>) -> Cause {
@@ -497,13 +502,13 @@ fn invalid(facts: &CallFacts<'_>) -> Cause {
         .hint("`rkexec plan` shows the segments; compare them with MemTotal in /proc/meminfo"),
         (Syscall::KexecFileLoad, false, _) => Cause::one_of(&[
             "the kernel or the initrd became empty or is no regular file",
-            "the command line is longer than the image takes, less 30 bytes",
+            "the command line is longer than the kernel accepts, less 30 bytes",
             "the image takes more than half of the memory",
             "the image needs more than 16 segments",
             "this kernel does not know a flag of the call",
         ])
         .hint(
-            "`dmesg` may say which; --syscall kexec_load has none of these limits but the memory's",
+            "`dmesg` may say which; of these limits, --syscall kexec_load has only the one of the memory",
         ),
     }
 }
@@ -518,14 +523,14 @@ fn no_address(facts: &CallFacts<'_>) -> Cause {
         (Syscall::KexecLoad, Target::Crash, Some(reserved)) => Cause::one_of(&[
             &format!(
                 "the crash kernel's reservation ({}) is not where it was when the load was planned",
-                size(reserved)
+                human(reserved)
             ),
             "a segment or the entry lies outside of it (a fault of rkexec)",
         ])
         .hint("load again; `rkexec status` shows the reservation"),
         (Syscall::KexecFileLoad, Target::Crash, Some(reserved)) => Cause::new(format!(
             "the kernel found no place for the image in the crash kernel's reservation of {}",
-            size(reserved)
+            human(reserved)
         ))
         .hint("use a smaller initrd or a larger crashkernel="),
         (Syscall::KexecLoad, Target::Normal, _) => Cause::ours(
@@ -560,30 +565,18 @@ fn not_executable(facts: &CallFacts<'_>) -> Cause {
     ]);
     if facts.kexec_load_is_open() {
         cause.hint(
-            "`rkexec inspect KERNEL` and `dmesg` tell which; --syscall kexec_load does not mind the \
-             4 GiB and the 32-bit EFI",
+            "`rkexec inspect KERNEL` and `dmesg` show which; --syscall kexec_load works without the \
+             4 GiB and with a 32-bit EFI",
         )
     } else {
-        cause.hint("`rkexec inspect KERNEL` and `dmesg` tell which")
+        cause.hint("`rkexec inspect KERNEL` and `dmesg` show which")
     }
 }
 
 fn unknown(what: &str, errno: Errno) -> Cause {
     Cause::new(format!(
-        "the kernel says \"{}\", which {what} is not known to say",
+        "the kernel says \"{}\", an error that {what} is not known to have",
         errno.description()
     ))
     .hint("`dmesg` may say more; a security module or a filter of this container may be the cause")
-}
-
-/// A number of bytes for people: `200.0 MiB`.
-fn size(bytes: u64) -> String {
-    let (unit, name) = match bytes {
-        0..0x400 => return format!("{bytes} bytes"),
-        0x400..0x10_0000 => (10, "KiB"),
-        0x10_0000..0x4000_0000 => (20, "MiB"),
-        _ => (30, "GiB"),
-    };
-    let tenths = (u128::from(bytes) * 10) >> unit;
-    format!("{}.{} {name}", tenths / 10, tenths % 10)
 }

@@ -28,14 +28,14 @@ pub(super) fn crash_support(facts: &CallFacts<'_>) -> Option<Cause> {
     }
     let cause = if facts.loaded.normal.is_some() {
         Cause::new(
-            "this kernel is built without crash dumps (CONFIG_CRASH_DUMP), and the call would \
-             touch the normal image instead",
+            "the running kernel does not support crash kernels (no CONFIG_CRASH_DUMP), and the call would \
+             replace the kernel for exec instead",
         )
         .hint("boot a kernel with CONFIG_CRASH_DUMP")
     } else {
         Cause::new(
-            "/sys/kernel does not tell whether this kernel has crash dumps, and without them the \
-             call would touch the normal image",
+            "/sys/kernel does not show whether the running kernel supports crash kernels; if it does not, the \
+             call would replace the kernel for exec",
         )
         .hint("mount sysfs at /sys")
     };
@@ -107,7 +107,7 @@ pub(super) fn denied(facts: &CallFacts<'_>) -> Option<Cause> {
     }
     if security.load_disabled == Some(true) {
         return Some(
-            Cause::new("loading and unloading is switched off (kernel.kexec_load_disabled = 1)")
+            Cause::new("loading and unloading are switched off (kernel.kexec_load_disabled = 1)")
                 .hint(
                     "only a reboot switches it on again; look for the setting in /etc/sysctl.conf \
                      and /etc/sysctl.d",
@@ -146,11 +146,11 @@ fn locked_down(facts: &CallFacts<'_>, mode: &str) -> Cause {
     let why = format!("the kernel is locked down in {mode} mode{by}, which forbids kexec_load");
     if facts.unload {
         return Cause::new(why)
-            .hint("kexec_file_load may unload under lockdown: `rkexec unload` takes it");
+            .hint("kexec_file_load may unload under lockdown: `rkexec unload` uses it");
     }
     let file_load = match facts.signed {
         Some(false) => {
-            "this kernel file is not signed: take a signed one and --syscall kexec_file_load"
+            "this kernel file is not signed: use a signed one and --syscall kexec_file_load"
         }
         Some(true) | None => "--syscall kexec_file_load loads a kernel signed with a trusted key",
     };

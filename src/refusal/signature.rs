@@ -68,7 +68,7 @@ pub(super) fn rejected(facts: &CallFacts<'_>, errno: Errno) -> Cause {
                 .hint(sign(facts))
         }
         libc::ELIBBAD => Cause::new(
-            "the kernel file is a malformed PE file, so its signature cannot be verified",
+            "the kernel file is a malformed PE file, so its signature cannot be checked",
         )
         .hint(format!("compare it with its package; {}", sign(facts))),
         libc::EMSGSIZE => Cause::new(
@@ -80,7 +80,7 @@ pub(super) fn rejected(facts: &CallFacts<'_>, errno: Errno) -> Cause {
         )
         .hint(format!("sign the file anew; {}", verify())),
         libc::ENOPKG => Cause::new(
-            "this kernel has not the hash or key algorithm of the kernel file's signature",
+            "this kernel does not have the hash or key algorithm of the kernel file's signature",
         )
         .hint("load the module of the algorithm (see /proc/crypto), or sign with RSA and SHA-256"),
         libc::ENOKEY => Cause::new(
@@ -105,11 +105,11 @@ fn key_rejected(facts: &CallFacts<'_>) -> Cause {
         "the kernel file was changed after it was signed",
         "its key or its digest is on the revocation list (dbx, mokx)",
         "its key may not be used for this",
-        "this kernel cannot verify files of this format",
+        "this kernel cannot check the signature of this file format",
     ];
     if facts.signed == Some(false) {
-        open = vec!["this kernel verifies kernel files, and this one has no signature"];
-        open.push("this kernel cannot verify files of this format");
+        open = vec!["this kernel checks signatures, and this file has none"];
+        open.push("this kernel cannot check the signature of this file format");
     }
     let hint = if facts.kexec_load_is_open() {
         format!(

@@ -71,7 +71,7 @@ fn every_errno_has_its_own_cause_and_way_out() {
         (libc::EACCES, "IMA"),
         (libc::ENOSYS, "seccomp"),
         (libc::EBUSY, "another load"),
-        (libc::EFAULT, "cut short"),
+        (libc::EFAULT, "became shorter"),
         (libc::ENOMEM, "memory is short"),
         (libc::EINVAL, "half of the memory"),
         (libc::EOPNOTSUPP, "TDX"),
@@ -137,7 +137,7 @@ fn an_errno_that_is_not_known_is_named_and_not_explained_away() {
 fn a_crash_call_never_reaches_a_kernel_without_crash_dumps() {
     let changes: [(Change, &str); 2] = [
         (|_, loaded| loaded.crash = None, "CONFIG_CRASH_DUMP"),
-        (|_, loaded| *loaded = Loaded::default(), "does not tell"),
+        (|_, loaded| *loaded = Loaded::default(), "does not show"),
     ];
     for (change, says) in changes {
         for unload in [false, true] {
@@ -177,7 +177,7 @@ fn a_crash_kernel_needs_a_reservation() {
     let file = with(Syscall::KexecFileLoad, Target::Crash, NOTHING, |a| {
         why(&a, libc::EADDRNOTAVAIL)
     });
-    assert!(file.contains("512.0 MiB"), "{file}");
+    assert!(file.contains("512 MiB"), "{file}");
     let load = with(Syscall::KexecLoad, Target::Crash, NOTHING, |a| {
         why(&a, libc::EADDRNOTAVAIL)
     });
@@ -211,14 +211,14 @@ fn einval_is_decided_by_the_numbers() {
         };
         let text = why(&over, libc::EINVAL);
         assert!(
-            text.contains("the image takes 2.0 GiB, more than half of the machine's 4.0 GiB"),
+            text.contains("the image takes 2 GiB, more than half of the 4 GiB of this machine"),
             "{text}"
         );
         let one = CallFacts {
             largest: 3 * GIB,
             ..over
         };
-        assert!(why(&one, libc::EINVAL).contains("one segment takes 3.0 GiB"));
+        assert!(why(&one, libc::EINVAL).contains("one segment takes 3 GiB"));
         let unknown_ram = CallFacts {
             total_ram: 0,
             ..one
@@ -250,7 +250,7 @@ fn the_command_line_of_kexec_file_load_keeps_thirty_bytes_free() {
     let near = at(Syscall::KexecFileLoad, 2018).unwrap();
     assert!(near.why.contains("2017 bytes") && near.why.contains("elfcorehdr="));
     let over = at(Syscall::KexecFileLoad, 2048).unwrap();
-    assert!(over.why.contains("2047 bytes") && over.why.contains("at most 2047"));
+    assert!(over.why.contains("2047 bytes") && over.why.contains("accepts 2047"));
     assert_eq!(at(Syscall::KexecLoad, 2048), None);
 }
 
@@ -355,13 +355,13 @@ fn memory_busy_and_handover_follow_the_facts() {
             ..facts
         };
         let text = why(&short, libc::ENOMEM);
-        assert!(text.contains("256.0 MiB, and only 128.0 MiB"), "{text}");
+        assert!(text.contains("256 MiB, and only 128 MiB"), "{text}");
         assert!(why(&facts, libc::ENOMEM).starts_with("one of"));
     });
     let crash = with(Syscall::KexecLoad, Target::Crash, NOTHING, |a| {
         why(&a, libc::ENOMEM)
     });
-    assert!(crash.contains("reservation of 512.0 MiB"), "{crash}");
+    assert!(crash.contains("reservation of 512 MiB"), "{crash}");
 
     let limited = |s: &mut Security, _: &mut Loaded| s.limit_reboot = Some(4);
     let hint = with(Syscall::KexecLoad, Target::Normal, limited, |facts| {
@@ -395,7 +395,7 @@ fn reboot_has_causes_of_its_own() {
     };
     assert!(says(&security, &ready, libc::EINVAL).contains("PID namespace"));
     assert!(says(&security, &Loaded::default(), libc::EINVAL).starts_with("one of"));
-    assert!(says(&security, &ready, libc::EBUSY).contains("under way"));
+    assert!(says(&security, &ready, libc::EBUSY).contains("going on"));
     assert!(says(&security, &ready, libc::EPERM).starts_with("one of"));
     assert!(says(&security, &ready, libc::ENOSYS).contains("seccomp"));
     assert!(says(&security, &ready, libc::ENODEV).contains("6.19"));
@@ -419,13 +419,13 @@ fn errors_read_what_failed_why() {
         let made = SysError::failed(&facts, Errno::new(libc::EPERM)).to_string();
         assert_eq!(
             made,
-            "kexec_file_load failed: loading and unloading is switched off \
+            "kexec_file_load failed: loading and unloading are switched off \
              (kernel.kexec_load_disabled = 1) (EPERM)"
         );
         let not_made = SysError::forbidden(&facts).unwrap();
         assert_eq!(
             not_made.to_string(),
-            "load failed: loading and unloading is switched off \
+            "load failed: loading and unloading are switched off \
              (kernel.kexec_load_disabled = 1) (the system call was not made)"
         );
         assert!(not_made.hint().unwrap().contains("reboot"));
@@ -434,13 +434,4 @@ fn errors_read_what_failed_why() {
         SysError::forbidden(&facts)
     });
     assert_eq!(open, None);
-}
-
-#[test]
-fn sizes_are_for_people() {
-    assert_eq!(size(1023), "1023 bytes");
-    assert_eq!(size(1024), "1.0 KiB");
-    assert_eq!(size(200 << 20), "200.0 MiB");
-    assert_eq!(size(GIB + GIB / 2), "1.5 GiB");
-    assert_eq!(size(u64::MAX), "17179869183.9 GiB");
 }

@@ -13,12 +13,14 @@
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::host::door::kind_name;
 use memmap2::{Advice, Mmap, MmapOptions};
+use nix::unistd::Whence;
 
 /// Why a file cannot be an input.
 #[derive(Debug, thiserror::Error)]
@@ -180,6 +182,25 @@ impl MappedFile {
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.map
+    }
+
+    /// The first part of the file, at or behind `at`, that is no hole; `None` when only a hole
+    /// follows. A file system that knows no holes has one part.
+    #[must_use]
+    pub fn data_from(&self, at: usize) -> Option<Range<usize>> {
+        let seek = |at: usize, whence| {
+            let offset = i64::try_from(at).map_err(|_| nix::Error::EOVERFLOW)?;
+            let found = nix::unistd::lseek(&self.file, offset, whence)?;
+            usize::try_from(found).map_err(|_| nix::Error::EOVERFLOW)
+        };
+        let start = match seek(at, Whence::SeekData) {
+            Ok(start) => start,
+            // Behind the last part, or behind the end.
+            Err(nix::Error::ENXIO) => return None,
+            Err(_) => return Some(at..self.map.len()),
+        };
+        let end = seek(start, Whence::SeekHole).unwrap_or(self.map.len());
+        Some(start..end)
     }
 
     /// The descriptor, for kexec_file_load.
@@ -352,6 +373,22 @@ mod tests {
             open_error(Path::new("/boot/k"), denied).to_string(),
             "/boot/k: permission denied"
         );
+    }
+
+    #[test]
+    fn holes_are_no_parts() {
+        let (_dir, path) = file(b"");
+        let writer = File::options().write(true).open(&path).unwrap();
+        writer.set_len(8 << 20).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&writer, b"data", 4 << 20).unwrap();
+        let mapped = MappedFile::open(&path).unwrap();
+        let part = mapped.data_from(0).unwrap();
+        // A file system may have larger blocks than pages.
+        assert!(part.contains(&(4 << 20)), "{part:?}");
+        assert!(part.start > 0 && part.end < 8 << 20, "{part:?} holds holes");
+        assert_eq!(mapped.data_from(part.start + 1).unwrap().end, part.end);
+        assert_eq!(mapped.data_from(part.end), None);
+        assert_eq!(mapped.data_from(9 << 20), None);
     }
 
     #[test]

@@ -27,6 +27,7 @@ const MAX_NOTES: u32 = 1 << 20;
 /// Largest VMCOREINFO, bytes: the kernel's has 4,096 at most.
 const MAX_VMCOREINFO: u64 = 1 << 20;
 
+const A_DUMP: &str = "FILE must be /proc/vmcore in the crash kernel, or a copy of it";
 pub(super) const OTHER_READERS: &str =
     "makedumpfile --dump-dmesg FILE LOG, or vmcore-dmesg of kexec-tools, may read it";
 
@@ -333,7 +334,7 @@ fn check_format(start: &[u8]) -> Result<(), VmcoreError> {
                 let what = format!("this is {} data", compression.name());
                 foreign(what, "unpack it first")
             }
-            None => foreign("neither /proc/vmcore nor an ELF dump", None),
+            None => foreign("this is neither /proc/vmcore nor an ELF dump", A_DUMP),
         });
     }
     if start.get(EI_CLASS) == Some(&ELFCLASS32) {
@@ -341,7 +342,7 @@ fn check_format(start: &[u8]) -> Result<(), VmcoreError> {
     }
     if start.get(EI_DATA) == Some(&ELFDATA2MSB) {
         let what = "a dump of a big-endian machine";
-        let hint = "makedumpfile on a machine of that kind reads it";
+        let hint = "use makedumpfile on a machine of that kind";
         return Err(foreign(what, hint));
     }
     Ok(())
@@ -357,6 +358,5 @@ fn check_type(header: &Header) -> Result<(), VmcoreError> {
         header.e_type,
         goblin::elf::header::et_to_str(header.e_type)
     );
-    let hint = "FILE is /proc/vmcore in the capture kernel, or a copy of that";
-    Err(foreign(what, hint))
+    Err(foreign(what, A_DUMP))
 }

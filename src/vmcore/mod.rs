@@ -1,7 +1,7 @@
-//! What a crashed kernel left: /proc/vmcore in the capture kernel, or an ELF dump
+//! What a crashed kernel left: /proc/vmcore in the crash kernel, or an ELF dump
 //! of it, and the kernel log inside.
 //!
-//! A dump is as large as the memory of the machine, and the capture kernel has
+//! A dump is as large as the memory of the machine, and the crash kernel has
 //! little of that. So only what is needed is read, where it lies.
 
 mod elf;

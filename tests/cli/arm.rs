@@ -9,7 +9,8 @@ fn what_does_not_go_together() {
     let lab = Lab::new();
     assert_eq!(
         lab.fails(2, &["arm", "--root", "x"]),
-        "rkexec: arm failed: it changes this machine, and --root does not go with that\n"
+        "rkexec: arm failed: it would change this machine, so --root is refused; \
+         `rkexec plan --root DIR` plans for another machine\n"
     );
     let err = lab.fails(2, &["arm", "--watch", "--output", "json"]);
     assert!(

@@ -151,7 +151,7 @@ fn files_that_are_no_kernels() {
         ),
         (
             truncated,
-            "malformed bzImage: truncated: setup_sects 7 and syssize say 69632 bytes, the file has 12288",
+            "malformed bzImage: the file is incomplete: the last 56 KiB of 68 KiB are missing; copy or download it again",
         ),
         (
             tiny().u32(field::INIT_SIZE, 16).build(),
@@ -176,7 +176,8 @@ fn command_lines_that_no_kernel_takes() {
     let line = |length: usize| "x".repeat(length);
     assert_eq!(
         plan_fails(&lab, &["vmlinuz", "--cmdline", &line(2048)]),
-        "rkexec: planning failed: the command line has 2048 bytes, the kernel takes 2047\n"
+        "rkexec: planning failed: the command line is too long: 2048 bytes, and the kernel accepts 2047\n\
+         hint: shorten it, for example with --remove PARAM\n"
     );
     // With the blank between the two.
     assert_eq!(
@@ -184,7 +185,8 @@ fn command_lines_that_no_kernel_takes() {
             &lab,
             &["vmlinuz", "--cmdline", &line(1000), "--append", &line(1047)]
         ),
-        "rkexec: planning failed: the command line has 2048 bytes, the kernel takes 2047\n"
+        "rkexec: planning failed: the command line is too long: 2048 bytes, and the kernel accepts 2047\n\
+         hint: shorten it, for example with --remove PARAM\n"
     );
     assert_eq!(
         plan_fails(&lab, &["vmlinuz", "--append", "quiet\nroot=/dev/sda"]),
@@ -203,9 +205,9 @@ fn an_initrd_larger_than_ram() {
     sparse.set_len(1 << 30).unwrap();
     assert_eq!(
         plan_fails(&lab, &["vmlinuz", "--initrd", "sparse"]),
-        "rkexec: planning failed: no hole for the initrd: 0x40000000 bytes, aligned to 0x1000, \
+        "rkexec: planning failed: not enough free memory for the initrd: it needs 1 GiB in one piece, \
          between 0x100000 and 0x3fffffffefff; the largest free there: \
-         00100000-1e5fffff (0x1e500000 bytes), 1fe00000-1ffdffff (0x1e0000 bytes)\n\
+         485 MiB (0x100000-0x1e5fffff), 1.8 MiB (0x1fe00000-0x1ffdffff)\n\
          hint: rkexec memmap shows where segments may go, and why not elsewhere\n"
     );
 }
@@ -239,10 +241,10 @@ fn no_hole_for_the_kernel() {
     // Of the largest, 15 MiB lie below pref_address; the kmem driver's are no place.
     assert_eq!(
         lab.fails(1, &["plan", "--root", "m", "vmlinuz"]),
-        "rkexec: planning failed: no hole for the kernel: 0x1800000 bytes, aligned to 0x200000, \
+        "rkexec: planning failed: not enough free memory for the kernel: it needs 24 MiB in one piece, aligned to 2 MiB, \
          between 0x1000000 and 0x3fffffffefff; the largest free there: \
-         01000000-01ffffff (0x1000000 bytes), 02400000-027fffff (0x400000 bytes), \
-         02a00000-02bfffff (0x200000 bytes)\n\
+         16 MiB (0x1000000-0x1ffffff), 4 MiB (0x2400000-0x27fffff), \
+         2 MiB (0x2a00000-0x2bfffff)\n\
          hint: rkexec memmap shows where segments may go, and why not elsewhere\n"
     );
     assert_eq!(
@@ -259,7 +261,7 @@ fn a_hidden_memory_map() {
         "m",
         "00000000-00000000 : System RAM\n  00000000-00000000 : Kernel code\n00000000-00000000 : Reserved\n",
     );
-    let why = "/proc/iomem shows every address as 0: the memory map is hidden from this user\n\
+    let why = "only root may see the memory map: to other users /proc/iomem shows every address as 0\n\
                hint: run as root (CAP_SYS_ADMIN), or plan on a captured machine with --root DIR\n";
     for (args, what) in [
         (&["plan", "vmlinuz"][..], "planning"),
@@ -269,7 +271,7 @@ fn a_hidden_memory_map() {
         assert_eq!(lab.fails(1, &args), format!("rkexec: {what} failed: {why}"));
     }
     let capture = lab.fails(1, &["capture", "--root", "m", "copy"]);
-    assert!(capture.contains("hidden from this user"), "{capture}");
+    assert!(capture.contains("only root may see"), "{capture}");
     assert!(!lab.path().join("copy").exists());
 }
 
@@ -328,7 +330,8 @@ fn planning_without(lab: &Lab, machine: &str, file: &str) {
     assert_eq!(
         lab.fails(1, &["plan", "--root", machine, "vmlinuz"]),
         format!(
-            "rkexec: planning failed: reading /proc/{file}: No such file or directory (os error 2)\n"
+            "rkexec: planning failed: {machine}/proc/{file}: no such file\n\
+             hint: --root wants a directory that `rkexec capture` made: is it one, and complete?\n"
         )
     );
     lab.machine(machine, "00100000-3fffffff : System RAM\n");

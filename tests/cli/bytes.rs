@@ -99,7 +99,9 @@ fn the_limit_counts_bytes() {
     );
     let ended = run(&lab, &[&plan[..], &[&line]].concat());
     assert!(
-        ended.err.contains("has 2048 bytes, the kernel takes 2047"),
+        ended
+            .err
+            .contains("too long: 2048 bytes, and the kernel accepts 2047"),
         "{ended:?}"
     );
 }

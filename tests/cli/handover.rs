@@ -9,9 +9,9 @@ use crate::{Lab, captured};
 const POOL: &str = "0x10000000,64M";
 /// What is known of the tiny kernel: it understands pools.
 const KNOWS: &str = "CONFIG_X86_64=y\nCONFIG_OF=y\nCONFIG_PMPOOL=y\nCONFIG_RANDOMIZE_BASE=y\n";
-const HINT: &str = "hint: --assume-pmpool if it does (CONFIG_OF and CONFIG_PMPOOL); else \
-    --pool-protect indirect (Linux 5.5 and later, the pool stays RAM) or \
-    --pool-protect reserved (every kernel)\n";
+const HINT: &str = "hint: use --pool-protect indirect (Linux 5.5 and later, the pool stays RAM) or \
+                    --pool-protect reserved (every kernel); --assume-pmpool if you know that it has \
+                    CONFIG_OF and CONFIG_PMPOOL\n";
 
 /// A lab whose kernel is known to understand pools.
 fn knowing() -> Lab {
@@ -97,9 +97,9 @@ fn a_target_that_ignores_pools() {
         let why = refused(&lab, "bios-512m", &[&wish, assume].concat());
         assert_eq!(
             why,
-            "the next kernel would overwrite the pools: it has no CONFIG_OF \
-             (config-6.12.0-tiny beside the image)\n\
-             hint: --pool-protect indirect or --pool-protect reserved keeps them whole\n"
+            "--pool-protect kernel is not possible: the next kernel has no CONFIG_OF \
+             (config-6.12.0-tiny beside the image), and would overwrite the pools\n\
+             hint: use --pool-protect indirect (Linux 5.5 and later) or --pool-protect reserved (every kernel)\n"
         );
     }
 }
@@ -109,12 +109,13 @@ fn another_pmpool_on_the_command_line() {
     for (line, why) in [
         (
             "pmpool=0x10000000,32M",
-            "the new command line says pmpool=0x10000000,32M, and the pool default_pmpool is \
-             0x10000000,0x4000000\n",
+            "the new command line says pmpool=0x10000000,32M, but the pool default_pmpool is at \
+             0x10000000,0x4000000\n\
+             hint: correct it, or leave it out with --remove pmpool\n",
         ),
         (
             "pmpool=0x10000000",
-            "pmpool= on the new command line names no pool: \"0x10000000\" names no size: wanted BASE,SIZE\n",
+            "pmpool= on the new command line names no pool: \"0x10000000\": the size is missing; use BASE,SIZE, for example 512M,64M\n",
         ),
     ] {
         let args = ["--pool", POOL, "--cmdline", line];
@@ -129,7 +130,7 @@ fn a_parameter_goes_where_the_kernel_reads_it() {
     let line = "quiet pmpool=0x10000000,0x4000000 nokaslr -- single";
     assert_eq!(plan["cmdline"], line);
     let args = ["--pool", POOL, "--cmdline", "quiet x=\"y"];
-    assert!(refused(&knowing(), "bios-512m", &args).contains("a quote is left open"));
+    assert!(refused(&knowing(), "bios-512m", &args).contains("a double quote in it is not closed"));
 }
 
 #[test]
@@ -138,14 +139,17 @@ fn a_pmpool_that_is_no_pool() {
     let why = refused(&Lab::new(), "bios-512m", &["--cmdline", line]);
     assert!(
         why.starts_with(
-            "the new command line says pmpool=0x1000000,64M, and no pool is handed over there\n"
+            "the new command line says pmpool=0x1000000,64M, but no pool is passed to the next kernel there\n"
         ),
         "{why}"
     );
     // The one that is handed over has another name.
     let named = ["--pool", "0x1000000,64M,name=other", "--cmdline", line];
     let why = refused(&knowing(), "bios-512m", &named);
-    assert!(why.contains("no pool is handed over there"), "{why}");
+    assert!(
+        why.contains("no pool is passed to the next kernel there"),
+        "{why}"
+    );
     // Forgotten on purpose: said, and done.
     let args = ["--cmdline", line, "--no-carry-pools"];
     let (plan, _) = plan(&Lab::new(), "bios-512m", &args);
@@ -195,25 +199,25 @@ fn pools_where_none_can_be() {
         (
             "virtio-mem",
             "0x100000000,64M",
-            "lies on memory of the driver virtio_mem",
+            "is in memory of the driver virtio_mem, which may remove it",
         ),
         (
             "pmem-kmem",
             "0x50000000,64M",
-            "lies on memory of the driver kmem",
+            "is in memory of the driver kmem, which may remove it",
         ),
         // The pmem in front of what kmem has.
-        ("pmem-kmem", "0x40000000,64M", "lies outside the RAM"),
+        ("pmem-kmem", "0x40000000,64M", "is outside the RAM"),
         // Ends beyond the RAM, begins before it, lies where nothing is.
-        ("bios-512m", "0x1c000000,128M", "lies outside the RAM"),
-        ("bios-512m", "0,64M", "lies outside the RAM"),
-        ("bios-512m", "0x40000000,64M", "lies outside the RAM"),
-        ("bios-512m", "0x10000000000,64M", "lies outside the RAM"),
+        ("bios-512m", "0x1c000000,128M", "is outside the RAM"),
+        ("bios-512m", "0,64M", "is outside the RAM"),
+        ("bios-512m", "0x40000000,64M", "is outside the RAM"),
+        ("bios-512m", "0x10000000000,64M", "is outside the RAM"),
         // Across what the kernel was told to set aside, and RAM on both sides:
         // all of it is the firmware's RAM.
         ("reserved", "0x1c000000,192M", ""),
         // The firmware's own.
-        ("reserved", "0x3fc00000,4M", "lies outside the RAM"),
+        ("reserved", "0x3fc00000,4M", "is outside the RAM"),
     ] {
         let args = ["--pool", pool, "--pool-protect", "reserved"];
         if why.is_empty() {
@@ -244,7 +248,10 @@ fn no_segment_lies_in_a_pool() {
     }
     let args = ["--pool", "0x1000000,495M", "--pool-protect", "reserved"];
     let why = refused(&knowing(), "bios-512m", &args);
-    assert!(why.contains("no hole for the kernel"), "{why}");
+    assert!(
+        why.contains("not enough free memory for the kernel"),
+        "{why}"
+    );
 }
 
 /// `depth` nodes in each other, the root not counted.
@@ -346,6 +353,10 @@ fn pools_are_carried_over() {
     assert_eq!(pools(&lab, &["--pool", POOL]), carried);
     let args = ["plan", "--root", "m", "vmlinuz", "--pool", "0x11000000,64M"];
     let err = lab.fails(1, &args);
+    assert!(
+        err.contains("(the running kernel's device tree), and --pool puts it at 0x11000000-0x14ffffff (64 MiB)"),
+        "{err}"
+    );
     assert!(err.contains("a pool cannot move"), "{err}");
     assert!(err.contains("hint: --no-carry-pools"), "{err}");
     assert!(pools(&lab, &["--no-carry-pools"]).is_empty());
@@ -374,7 +385,7 @@ fn what_the_firmware_reserves_is_no_pool_by_a_word_on_the_command_line() {
     );
     let err = lab.fails(1, &["plan", "--root", "m", "vmlinuz"]);
     assert!(
-        err.contains("lies outside the RAM: 3ff00000-3fffffff is reserved"),
+        err.contains("is outside the RAM of this machine: 0x3ff00000-0x3fffffff is \"Reserved\""),
         "{err}"
     );
 }
@@ -399,4 +410,17 @@ fn a_malformed_carried_pool_is_not_forgotten_silently() {
     let err = lab.fails(1, &args);
     assert!(err.contains("pmpool="), "{err}");
     assert!(pools(&lab, &["--no-carry-pools"]).is_empty());
+}
+
+/// The running kernel's pools have nothing to do with it, and the hint does not name them.
+#[test]
+fn two_pools_of_one_name_on_the_command_line() {
+    let pools = ["--pool", "0x21c00000,64M", "--pool", "0x10000000,64M"];
+    let err = refused(&knowing(), "bios-512m", &pools);
+    assert_eq!(
+        err,
+        "two pools have the name default_pmpool: 0x21c00000-0x25bfffff (64 MiB) (--pool) and \
+         0x10000000-0x13ffffff (64 MiB) (--pool)\n\
+         hint: give each --pool a name of its own, for example --pool 512M,64M,name=a\n"
+    );
 }

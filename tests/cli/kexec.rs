@@ -206,8 +206,11 @@ fn what_follows_a_load() {
     );
     for (args, what) in [
         (&["-e"][..], "would boot the loaded kernel\n"),
-        (&["-u"], "would unload the normal kernel\n"),
-        (&["-u", "-p"], "would unload the crash kernel\n"),
+        (&["-u"], "would unload the kernel that was loaded with -l\n"),
+        (
+            &["-u", "-p"],
+            "would unload the crash kernel (loaded with -p)\n",
+        ),
     ] {
         let ended = kexec(&lab, &[&["--dry-run"], args].concat());
         assert_eq!((ended.code, &*ended.out, &*ended.err), (Some(0), what, ""));
@@ -275,14 +278,18 @@ fn failures_have_kexec_tools_codes() {
         (
             [255, 253, 255],
             &["vmlinuz", long],
-            "the command line has 3000 bytes",
+            "the command line is too long: 3000 bytes",
         ),
         (
             [255, 255, 255],
             &["vmlinuz", "-t", "elf-x86_64"],
-            "not what --type says",
+            "but --type says another type",
         ),
-        ([255, 255, 255], &["vmlinuz", "-t", "what"], "no such type"),
+        (
+            [255, 255, 255],
+            &["vmlinuz", "-t", "what"],
+            "unknown type; known are ",
+        ),
         (
             [255, 255, 255],
             &["vmlinuz", "--serial=x"],
@@ -315,7 +322,7 @@ fn nothing_changes_a_machine_that_is_elsewhere() {
         &["-f", "vmlinuz"],
         &["vmlinuz"],
     ] {
-        fails(&lab, 1, args, "--root does not go with that");
+        fails(&lab, 1, args, "--root is refused");
     }
 }
 
@@ -466,7 +473,7 @@ fn the_type_chooses_among_the_headers_of_a_file() {
         assert_eq!(plan["image"]["format"], format, "{err}");
     }
     let linux = ["--dry-run", "-l", "both.elf", "-t", "elf-x86_64"];
-    fails(&lab, 255, &linux, "is a multiboot2 kernel, not what --type");
+    fails(&lab, 255, &linux, "is a multiboot2 kernel, but --type");
 }
 
 /// A bzImage without a 64-bit entry is what kexec-tools calls bzImage, and the other
@@ -527,7 +534,49 @@ fn modules_go_with_multiboot_kernels() {
     let modules = segments.filter(|segment| segment["role"] == "module");
     assert_eq!(modules.count(), 2, "{planned}");
     let linux = ["--dry-run", "-l", "vmlinuz", "--module=m"];
-    fails(&lab, 1, &linux, "--module is for multiboot kernels");
+    fails(
+        &lab,
+        1,
+        &linux,
+        "--module works only with multiboot kernels",
+    );
     let missing = ["--dry-run", "-l", "-c", "mb", "--module=missing a"];
     fails(&lab, 1, &missing, "missing: no such file");
+}
+
+/// Once, and in the words of kexec, although rkexec's own plan has them as well.
+#[test]
+fn a_dry_run_says_each_warning_once() {
+    let lab = Lab::new();
+    let root = captured("bios-512m");
+    let ended = lab.run(&["--root", &root, "kexec", "--dry-run", "-l", "vmlinuz"]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let both = ended.out + &ended.err;
+    assert_eq!(
+        both.matches("the command line is empty").count(),
+        1,
+        "{both}"
+    );
+    assert!(
+        both.contains("(--command-line or --reuse-cmdline give one)"),
+        "{both}"
+    );
+    assert!(!both.contains("--append give one"), "{both}");
+    assert!(
+        both.contains("\nafter loading: nothing is booted\n"),
+        "{both}"
+    );
+}
+
+/// Plain `kexec` may be the one of kexec-tools.
+#[test]
+fn the_hint_names_the_program_that_was_called() {
+    let lab = Lab::new();
+    let ended = lab.run(&["kexec", "--what"]);
+    assert!(
+        ended
+            .err
+            .ends_with("hint: `rkexec kexec --help` lists the options\n"),
+        "{ended:?}"
+    );
 }

@@ -102,7 +102,7 @@ fn what_belongs_to_linux_is_refused_with_the_way_out() {
     let module = lab.fails(2, &[&plan[..], &["vmlinuz", "--module", "initrd"]].concat());
     assert_eq!(
         module,
-        "rkexec: planning failed: --module is for multiboot kernels, and this is a Linux, which takes --initrd\n"
+        "rkexec: planning failed: --module works only with multiboot kernels (Xen), and this is a Linux kernel: use --initrd FILE\n"
     );
     let missing = lab.fails(
         1,
@@ -144,7 +144,7 @@ fn inspect_shows_loads_entry_and_bounds() {
     let text = lab.succeeds(&["inspect", "one"]);
     for line in [
         "format:        multiboot 1\n",
-        "loads:         00100000-0010176f (5.8 KiB, 5.8 KiB of it from the file)\n",
+        "loads:         0x100000-0x10176f (5.8 KiB, 5.8 KiB of it from the file)\n",
         "entry:         0x100000\n",
         "relocatable:   no\n",
     ] {

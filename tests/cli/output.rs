@@ -173,7 +173,7 @@ fn explain_says_why() {
     let (short, explained, full) = (plan(&[]), plan(&["--explain"]), plan(&["-v"]));
     for line in [
         "0x48000000-0x5fffffff        384 MiB  System RAM (kmem)           Persistent (legacy)  no    [5]\n",
-        "[5] driver-managed: its driver finds it again in the next kernel\n",
+        "[5] not passed on as RAM: its driver adds it again after boot\n",
         "      highest place at or above pref_address 0x1000000, aligned to kernel_alignment 0x200000, of init_size bytes; 64 KiB of it are loaded, the rest is zero\n",
     ] {
         assert!(explained.contains(line), "{line}: {explained}");
@@ -465,7 +465,7 @@ fn documentation_from_the_parsers_definitions() {
     assert!(page.contains("\\-\\-reuse\\-cmdline"), "{page}");
     assert_eq!(
         lab.fails(2, &["generate", "man", "nothing"]),
-        "rkexec: unknown verb \"nothing\": rkexec --help lists them\n"
+        "rkexec: generate failed: unknown verb \"nothing\"; rkexec --help lists the verbs\n"
     );
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let script = lab.succeeds(&["generate", "completions", shell]);
@@ -568,11 +568,11 @@ fn warnings_hints_and_errors_are_coloured_on_a_terminal() {
     }
     // On standard output, and each stream by itself.
     let args = format!("status --root {root}");
-    let hint = "  \u{1b}[1m\u{1b}[36mhint:\u{1b}[0m boot with";
+    let hint = "  \u{1b}[1m\u{1b}[36mhint:\u{1b}[0m add crashkernel=";
     let shown = on_a_terminal(&lab, &args, &[]);
     assert!(shown.contains(hint), "{shown:?}");
     let shown = on_a_terminal(&lab, &format!("{args} | cat"), &[]);
-    assert!(shown.contains("  hint: boot with"), "{shown:?}");
+    assert!(shown.contains("  hint: add crashkernel="), "{shown:?}");
     let error = "\u{1b}[1m\u{1b}[31mrkexec:\u{1b}[0m opening the file failed";
     let shown = on_a_terminal(&lab, "inspect missing", &[]);
     assert!(shown.contains(error), "{shown:?}");

@@ -229,7 +229,7 @@ fn without_kcore_the_kernel_describes_itself() {
     assert_eq!(plan["syscall"]["name"], "kexec_file_load");
     let reason = plan["syscall"]["reason"].as_str().unwrap();
     assert!(
-        reason.contains("does not tell how it maps memory (/proc/kcore)"),
+        reason.contains("does not show how it maps memory (/proc/kcore)"),
         "{reason}"
     );
     // Masked by /dev/null, as in a container.

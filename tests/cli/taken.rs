@@ -132,7 +132,7 @@ fn a_pool_that_the_command_line_takes_is_refused() {
     let plan = ["plan", "vmlinuz", "--root", "pc", "--cmdline", "mem=5G"];
     let err = lab().fails(1, &[&plan[..], &pool].concat());
     assert!(
-        err.contains("takes away the pool default_pmpool at 140000000-143ffffff: mem=5G\n"),
+        err.contains("mem=5G on the new command line takes the memory of the pool default_pmpool at 0x140000000-0x143ffffff away\n"),
         "{err}"
     );
 }

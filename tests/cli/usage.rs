@@ -15,11 +15,11 @@ fn a_wrong_command_line() {
         (&["plan", "vmlinuz", "--mem-min", "-1"], "'-1'"),
         (
             &["plan", "vmlinuz", "--mem-max", "1X"],
-            "not a number of bytes (0x or decimal, suffix K, M, G or T)",
+            "not a number of bytes: write it like 64M or 0x4000000 (suffix K, M, G or T, no MiB, no decimal point)",
         ),
         (
             &["plan", "vmlinuz", "--mem-max", "99999999999T"],
-            "larger than 2^64 - 1",
+            "too large: more than 64 bits",
         ),
         (
             &["plan", "vmlinuz", "--syscall", "kexec"],
@@ -33,15 +33,15 @@ fn a_wrong_command_line() {
         (&["unload", "--sync"], "'--sync'"),
         (
             &["exec", "--root", "x", "--sync-limit", "9223372036854775807"],
-            "not a number of seconds from 0 to 86400 (a day)",
+            "not a whole number of seconds from 0 to 86400 (a day)",
         ),
         (
             &["exec", "--root", "x", "--sync-limit", "86401"],
-            "not a number of seconds from 0 to 86400 (a day)",
+            "not a whole number of seconds from 0 to 86400 (a day)",
         ),
         (
             &["exec", "--root", "x", "--sync-limit", "86400"],
-            "--root does not go with that",
+            "--root is refused",
         ),
         (&["capture"], "<DIR>"),
         (&["inspect"], "<FILE>"),
@@ -121,7 +121,8 @@ fn verbs_that_change_the_machine_refuse_another_root() {
         assert_eq!(
             lab.fails(2, &args),
             format!(
-                "rkexec: {verb} failed: it changes this machine, and --root does not go with that\n"
+                "rkexec: {verb} failed: it would change this machine, so --root is refused; \
+                 `rkexec plan --root DIR` plans for another machine\n"
             )
         );
     }
@@ -172,6 +173,36 @@ fn help_and_version_are_no_errors() {
     assert_eq!(plain.count(), 2, "{options}");
     let version = format!("rkexec {}\n", env!("CARGO_PKG_VERSION"));
     assert_eq!(lab.succeeds(&["--version"]), version);
+}
+
+#[test]
+fn a_serial_port_has_a_name_or_a_number() {
+    let lab = Lab::new();
+    let root = captured("bios-512m");
+    let plan = |port: &str| {
+        let args = [
+            "plan",
+            "--root",
+            &root,
+            "vmlinuz",
+            "--cmdline",
+            "x",
+            "--serial-port",
+            port,
+        ];
+        lab.run(&args)
+    };
+    for port in ["ttyS0", "ttyS3", "0x3f8", "760"] {
+        assert_eq!(plan(port).code, Some(0), "{port}");
+    }
+    for port in ["ttyS4", "ttyS", "ttyS00", "0", "0x10000", "usb"] {
+        let ended = plan(port);
+        let why = "neither ttyS0 to ttyS3 nor the number of an I/O port (0x1 to 0xffff)";
+        assert!(
+            ended.code == Some(2) && ended.err.contains(why),
+            "{ended:?}"
+        );
+    }
 }
 
 #[test]

@@ -85,7 +85,7 @@ fn what_is_damaged_or_missing() {
     lab.write("damaged", damaged.build());
     let rest: String = TEXT.split_inclusive('\n').skip(2).collect();
     let ended = lab.run(&["vmcore-dmesg", "damaged"]);
-    let warning = "rkexec: warning: damaged records that were left out: 1\n";
+    let warning = "rkexec: warning: damaged records of the log that are left out: 1\n";
     assert_eq!(
         (ended.code, &*ended.out, &*ended.err),
         (Some(0), &*rest, warning)
@@ -95,7 +95,7 @@ fn what_is_damaged_or_missing() {
     let file = whole.build();
     lab.write("cut", &file[..file.len() - 100]);
     let ended = lab.run(&["vmcore-dmesg", "cut"]);
-    let warning = "rkexec: warning: the dump is cut short: it lacks 100 bytes\n";
+    let warning = "rkexec: warning: the dump is incomplete: 100 B are missing at its end\n";
     assert_eq!(
         (ended.code, &*ended.out, &*ended.err),
         (Some(0), TEXT, warning)
@@ -105,7 +105,7 @@ fn what_is_damaged_or_missing() {
     let cut = whole.memory_at() + text + 72;
     lab.write("cut", &file[..cut]);
     let expected = format!(
-        "rkexec: warning: the dump is cut short: it lacks {} bytes\n\
+        "rkexec: warning: the dump is incomplete: {} B are missing at its end\n\
          rkexec: reading cut failed: records of the log that cannot be read: 1; the first: \
          the dump is cut short: it ends before a record's text at offset {cut:#x}\n\
          hint: was there room enough where the dump was saved?\n",
@@ -157,7 +157,11 @@ fn files_that_are_no_dumps() {
             "it is neither a regular file nor a block device\n",
         ),
         ("missing", "no such file\n"),
-        ("vmlinuz", "neither /proc/vmcore nor an ELF dump\n"),
+        (
+            "vmlinuz",
+            "this is neither /proc/vmcore nor an ELF dump\n\
+             hint: FILE must be /proc/vmcore in the crash kernel, or a copy of it\n",
+        ),
         ("vmcore/x", "Not a directory (os error 20)\n"),
         (
             "flat",

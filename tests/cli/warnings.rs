@@ -186,7 +186,7 @@ fn a_reservation_that_is_too_small_is_warned_of_before_the_panic() {
     };
     assert!(
         warning.starts_with(
-            "the reservation of 256 MiB may be too small for the crash kernel to run: it needs 28"
+            "the 256 MiB reserved for the crash kernel may be too small for it to run: it needs 28"
         ) && warning.ends_with("; boot with crashkernel=288M or more"),
         "{warning}"
     );
@@ -215,7 +215,7 @@ fn a_reservation_that_is_too_small_is_warned_of_before_the_panic() {
         let args = [&plan[..], &panic, &[initrd]].concat();
         let error = lab.fails(1, &args);
         assert!(
-            error.starts_with("rkexec: planning failed: the crash kernel does not fit its reservation: no hole for ")
+            error.starts_with("rkexec: planning failed: the crash kernel does not fit its reservation: not enough free memory for ")
                 && error.ends_with(&format!(
                     "\nhint: boot with {hint} (or more) on the kernel's command line, or take a smaller initrd\n"
                 )),
@@ -227,4 +227,39 @@ fn a_reservation_that_is_too_small_is_warned_of_before_the_panic() {
             "{bounded}"
         );
     }
+}
+
+#[test]
+fn options_without_effect_are_named() {
+    let lab = Lab::new();
+    let said = |args: &[&str]| {
+        let line = ["vmlinuz", "--cmdline", "quiet root=/dev/sda -- init"];
+        warnings(&lab, "big", &[&line[..], args].concat())
+    };
+    let remove =
+        |name: &str| format!("--remove {name} has no effect: it is not on the command line");
+    assert_eq!(said(&["--remove", "quiet"]), [""; 0]);
+    assert_eq!(
+        said(&["--remove", "quit", "--remove", "root", "--remove", "init"]),
+        [remove("quit"), remove("init")]
+    );
+    let no_pool = "has no effect: no pool is passed to the next kernel (--pool BASE,SIZE)";
+    assert_eq!(
+        said(&["--pool-protect", "reserved", "--assume-pmpool"]),
+        [
+            format!("--pool-protect {no_pool}"),
+            format!("--assume-pmpool {no_pool}")
+        ]
+    );
+    let reserved = ["--pool", "512M,64M", "--pool-protect", "reserved"];
+    assert_eq!(said(&reserved), [""; 0]);
+    assert_eq!(
+        said(&[&reserved[..], &["--assume-pmpool"]].concat()),
+        ["--assume-pmpool has no effect with this --pool-protect"]
+    );
+    // For a crash kernel these are taken out as a precaution.
+    let panic = ["--panic", "vmlinuz", "--cmdline", "reset_devices"];
+    let crash = |name: &str| warnings(&lab, "big", &[&panic[..], &["--remove", name]].concat());
+    assert_eq!(crash("crashkernel"), [""; 0]);
+    assert_eq!(crash("nothing"), [remove("nothing")]);
 }

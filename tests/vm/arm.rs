@@ -223,7 +223,7 @@ fn a_storm_under_6_1_is_one_load() -> Result<()> {
     let anew: Vec<&&str> = lines.iter().filter(|line| line.contains("anew")).collect();
     assert_eq!(anew.len(), 1, "{lines:?}");
     assert!(
-        anew[0].contains("loaded anew: memory at 100000000-11fffffff was added"),
+        anew[0].contains("loaded anew: the memory 0x100000000-0x11fffffff was added"),
         "{lines:?}"
     );
     // The first one, and the one that the storm made.

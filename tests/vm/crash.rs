@@ -549,12 +549,12 @@ fn a_failed_reload_leaves_the_machine_armed() -> Result<()> {
     failed(
         "large",
         &[
-            "no hole for the initrd",
+            "not enough free memory for the initrd",
             "the largest free there",
             "hint: boot with crashkernel=",
         ],
     )?;
-    failed("large-file", &["no hole for the initrd"])?;
+    failed("large-file", &["not enough free memory for the initrd"])?;
     armed("large", "1", "0")?;
     ensure!(stage.text("hotplug.status")? == "2");
     failed(

@@ -172,11 +172,14 @@ fn the_service_and_the_rule_keep_a_machine_armed() -> Result<()> {
     let before = outcome.stage(1)?;
     fenced_in(before)?;
     let service = before.text("service")?;
-    assert!(service.contains("loaded anew: memory at "), "{service}");
+    assert!(service.contains("loaded anew: the memory "), "{service}");
     assert!(service.ends_with("ended by SIGTERM"), "{service}");
     assert_eq!(before.text("result")?, "success");
     let rule = before.text("rule")?;
-    assert!(rule.contains("was added and is not in its dump"), "{rule}");
+    assert!(
+        rule.contains("was added, and the dump would not hold it"),
+        "{rule}"
+    );
     for check in ["check-1", "check-2"] {
         assert_eq!(before.text(check)?, "0", "{check}");
     }

@@ -56,7 +56,7 @@ fn what_is_cached_is_written_and_what_stays_mounted_is_named() -> Result<()> {
     let outcome = disk("exec-sync", "1000000000", "rkexec exec")?;
     let digest = outcome.stage(2)?.digest("file-digest")?;
     assert_eq!(digest, trip::sha256(&trip::noise("disk", 8 << 20)));
-    let warning = "rkexec: warning: still mounted writable, and left so without being unmounted: /mnt (minix)";
+    let warning = "rkexec: warning: these file systems are NOT unmounted: /mnt (minix)";
     assert!(outcome.console.contains(warning), "{}", outcome.story());
     Ok(())
 }
@@ -74,8 +74,8 @@ fn quiet_is_quiet() -> Result<()> {
 fn a_disk_that_hangs_does_not_hang_the_jump() -> Result<()> {
     let outcome = disk("exec-hang", "4096", "rkexec exec --sync-limit 5")?;
     outcome.stage(2)?;
-    let warning = "rkexec: warning: cached data was not all written, and none any more for 5 s: what is missing is lost \
-                   on one of /mnt (minix)";
+    let warning = "rkexec: warning: writing data to disk made no progress for 5 s, and the machine boots all the same: \
+                   data may be lost on /mnt (minix)";
     assert!(outcome.console.contains(warning), "{}", outcome.story());
     Ok(())
 }

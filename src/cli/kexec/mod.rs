@@ -70,13 +70,22 @@ pub(super) fn shield(mut arguments: Vec<OsString>) -> Vec<OsString> {
     arguments
 }
 
+/// How this front end was called: plain `kexec` may be the one of kexec-tools.
+fn called() -> &'static str {
+    let program = std::env::args_os().next();
+    match program.as_ref().is_some_and(is_name) {
+        true => "kexec",
+        false => "rkexec kexec",
+    }
+}
+
 /// Does what `arguments`, without the program's name, ask for.
 pub(super) fn main(context: &Context, arguments: &[OsString]) -> ExitCode {
     let command = match request::read(arguments) {
         Ok(command) => command,
         Err(error) => {
             say_error(&format!("rkexec: reading the command line failed: {error}"));
-            say("hint: kexec --help lists the options");
+            say(&format!("hint: `{} --help` lists the options", called()));
             return ExitCode::from(exit::bad_request(&error));
         }
     };
@@ -137,9 +146,13 @@ fn carry_out_run(context: &Context, run: &Run) -> anyhow::Result<()> {
         context.on_this_machine("kexec")?;
     }
     match &run.action {
-        Action::Unload(target) if run.dry_run => {
-            would(context, &format!("unload the {target} kernel"))
-        }
+        Action::Unload(target) if run.dry_run => would(
+            context,
+            match target {
+                Target::Normal => "unload the kernel that was loaded with -l",
+                Target::Crash => "unload the crash kernel (loaded with -p)",
+            },
+        ),
         Action::Exec if run.dry_run => would(context, "boot the loaded kernel"),
         Action::Unload(target) => unload::unload(context, *target).map(|_| ()),
         Action::Exec => exec_now(context, run, false),
@@ -196,6 +209,7 @@ fn load(context: &Context, load: &Load, then: Then, run: &Run) -> anyhow::Result
     for warning in &plan.warnings {
         context.warn(warning);
     }
+    // The text has no warnings: they were said above, in the words of kexec.
     let detail = render::Detail::of(run.debug, false);
     let text = || render::text::plan(load::shown(&plan, &prepared), detail);
     if run.dry_run {
@@ -203,7 +217,10 @@ fn load(context: &Context, load: &Load, then: Then, run: &Run) -> anyhow::Result
             then: Some(then.name()),
             ..render::json::plan(&plan, prepared.image(), &load.kernel)
         };
-        return context.print(|| text() + &format!("\nthen:      {}\n", then.name()), json);
+        return context.print(
+            || text() + &format!("\nafter loading: {}\n", then.shown()),
+            json,
+        );
     }
     if run.debug {
         say_lines(text().trim_end());
@@ -231,7 +248,7 @@ fn check_type(wanted: ImageType, prepared: &Prepared<'_>) -> anyhow::Result<()> 
     };
     anyhow::ensure!(
         wanted == is,
-        "load failed: the kernel is {name}, not what --type says"
+        "load failed: the kernel file is {name}, but --type says another type"
     );
     Ok(())
 }

@@ -155,7 +155,7 @@ const ACTIONS: &[Opt] = &[
         Some(b'e'),
         &["exec"],
         Does::Exec,
-        "Boot the loaded kernel now: nothing is unmounted, no process is told.",
+        "Boot the loaded kernel at once, without stopping services or unmounting.",
         "sync(2) is waited for as long as it writes something within 30 seconds: a dead network file \
          system cannot hang the reboot. File systems that are mounted writable are named before the \
          jump. Network interfaces stay up. A KERNEL beside -e is an error: kexec-tools ignores it and \
@@ -255,7 +255,7 @@ const HOW: &[Opt] = &[
         Some(b'x'),
         &["no-ifdown"],
         Does::Anyway,
-        "Leave the network interfaces up: rkexec always does.",
+        "Accepted, without effect: rkexec never takes network interfaces down.",
         "kexec-tools takes interfaces down before the jump and stops at the first that it cannot. The \
          kernel quiesces devices itself, so rkexec never does.",
     ),
@@ -263,7 +263,7 @@ const HOW: &[Opt] = &[
         Some(b'i'),
         &["no-checks"],
         Does::NoChecks,
-        "Let purgatory not verify what was loaded.",
+        "Do not check the loaded data before it is booted.",
         "Without effect where kexec_file_load loads, as with kexec-tools; but a line says so.",
     ),
 ];
@@ -317,7 +317,7 @@ const LOAD: &[Opt] = &[
         &["dtb"],
         "FILE",
         Does::DeviceTree,
-        "A device tree blob for the kernel, handed over as SETUP_DTB.",
+        "A device tree blob for the next kernel (SETUP_DTB).",
         "kexec-tools reads it for the 32-bit entry alone and prints an error for others. With -p it is an \
          error: a crash kernel takes nothing over.",
     ),
@@ -339,7 +339,7 @@ const LOAD: &[Opt] = &[
         None,
         &["noefi"],
         Does::NoEfi,
-        "Tell the kernel nothing of EFI; ACPI is handed over all the same.",
+        "Do not pass EFI to the next kernel; ACPI is still passed.",
         "",
     ),
     flag(
@@ -361,15 +361,15 @@ const LOAD: &[Opt] = &[
         None,
         &["force-dtb"],
         Does::ForceDtb,
-        "With kexec_file_load: hand over the device tree that the running kernel was booted with \
+        "With kexec_file_load: pass on the device tree that the running kernel was booted with \
          (KEXEC_FILE_FORCE_DTB).",
-        "As --no-cma. With kexec_load, --dtb hands over a tree.",
+        "As --no-cma. With kexec_load, --dtb passes a tree to the next kernel.",
     ),
     with(
         &["serial"],
         "PORT",
         Does::Serial,
-        "The serial port on which purgatory reports what it found damaged: ttyS0 to ttyS3, or the \
+        "The serial port for error messages of purgatory: ttyS0 to ttyS3, or the \
          number of an I/O port.",
         "It takes effect without --console-serial. The default is the running kernel's serial console.",
     ),
@@ -384,28 +384,28 @@ const LOAD: &[Opt] = &[
         None,
         &["console-serial"],
         Does::Anyway,
-        "Let purgatory print to the serial port: what it finds damaged it always prints there.",
+        "Accepted, without effect: damage is always reported on the serial port.",
         "When all is well purgatory prints nothing.",
     ),
     flag(
         None,
         &["args-linux"],
         Does::Anyway,
-        "Give a Linux kernel in an ELF file what Linux expects: rkexec always does.",
+        "Accepted, without effect: rkexec always gives a Linux kernel in an ELF file what Linux expects.",
         "kexec-tools starts such a kernel without parameters unless it is told.",
     ),
     flag(
         None,
         &["reuse-video-type"],
         Does::Anyway,
-        "Hand over the console that the running kernel was given: rkexec always does.",
+        "Accepted, without effect: rkexec always passes on the console of the running kernel.",
         "kexec-tools loses it when the driver of /dev/fb0 is not one of two.",
     ),
     flag(
         None,
         &["elf64-core-headers"],
         Does::Anyway,
-        "Write the headers of the crash dump as 64-bit ELF: they always are.",
+        "Accepted, without effect: the headers of the crash dump are always 64-bit ELF.",
         "",
     ),
 ];

@@ -10,6 +10,7 @@ use super::options::{Does, Opt};
 use crate::base::bytes::shown_name;
 use crate::base::{Syscall, Target};
 use crate::base::{parse_digits, parse_size};
+use crate::host::serial::legacy_port;
 use crate::image::Wish;
 use crate::sys::FileFlags;
 
@@ -78,6 +79,15 @@ impl Then {
             Self::Stay => "nothing",
             Self::Exec => "exec",
             Self::Shutdown => "exec --shutdown",
+        }
+    }
+
+    /// The same for people.
+    pub(super) const fn shown(self) -> &'static str {
+        match self {
+            Self::Stay => "nothing is booted",
+            Self::Exec => "the kernel is booted at once",
+            Self::Shutdown => "the init system shuts down and boots the kernel",
         }
     }
 }
@@ -404,7 +414,15 @@ fn image_type(option: &Opt, value: &OsStr) -> Result<ImageType, BadValue> {
             Some("beoboot-x86" | "nbi-x86") => {
                 "images of this type are not supported: no kernel of this century needs one"
             }
-            _ => "no such type of kernel file",
+            _ => {
+                let mut names: Vec<&str> = IMAGE_TYPES.iter().map(|(name, _)| *name).collect();
+                names.dedup();
+                return bad_value(
+                    option,
+                    value,
+                    format!("unknown type; known are {}", names.join(", ")),
+                );
+            }
         };
         bad_value(option, value, why)
     })
@@ -424,21 +442,20 @@ fn address(option: &Opt, value: &OsStr) -> Result<u64, BadValue> {
     number(&value.to_string_lossy()).map_err(|why| bad_value(option, value, why))
 }
 
-/// First I/O port of ttyS0 to ttyS3 (arch/x86/include/asm/serial.h), or a number.
+/// The name of a port, or its number.
 fn port(option: &Opt, value: &OsStr) -> Result<u16, BadValue> {
     let text = value.to_string_lossy();
-    let named = [
-        ("ttyS0", 0x3f8),
-        ("ttyS1", 0x2f8),
-        ("ttyS2", 0x3e8),
-        ("ttyS3", 0x2e8),
-    ];
-    if let Some((_, port)) = named.into_iter().find(|(name, _)| *name == text) {
+    if let Some(port) = legacy_port(&text) {
         return Ok(port);
     }
     let port = number(&text).ok().and_then(|port| u16::try_from(port).ok());
-    port.filter(|port| *port != 0)
-        .ok_or_else(|| bad_value(option, value, "neither ttyS0 to ttyS3 nor an I/O port"))
+    port.filter(|port| *port != 0).ok_or_else(|| {
+        bad_value(
+            option,
+            value,
+            "neither ttyS0 to ttyS3 nor the number of an I/O port (0x1 to 0xffff)",
+        )
+    })
 }
 
 /// The rates that a 16550 can have: 115200 divided by a whole number, 9600 at least.
@@ -447,7 +464,7 @@ fn check_rate(option: &Opt, value: &OsStr) -> Result<(), BadValue> {
     if (9600..=115_200).contains(&rate) && 115_200_u64.is_multiple_of(rate) {
         return Ok(());
     }
-    let why = "not a divisor of 115200 from 9600 on";
+    let why = "not 9600, 19200, 38400, 57600, 115200 or another divisor of 115200 above 9600";
     Err(bad_value(option, value, why))
 }
 

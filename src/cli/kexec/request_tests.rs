@@ -138,12 +138,14 @@ fn values_are_read_as_kexec_tools_reads_them() {
     assert_eq!(options("--serial=0x3e8").serial, Some(0x3e8));
     assert_eq!(
         refusal("-l /k --mem-min=08"),
-        "--mem-min \"08\": not a number of bytes (0x or decimal, suffix K, M, G or T)"
+        "--mem-min \"08\": not a number of bytes: write it like 64M or 0x4000000 (suffix K, M, G or T, no MiB, no decimal point)"
     );
     for port in ["ttyS4", "0", "0x10000", "usb", ""] {
         assert_eq!(
             refusal(&format!("-l /k --serial={port}")),
-            format!("--serial {port:?}: neither ttyS0 to ttyS3 nor an I/O port")
+            format!(
+                "--serial {port:?}: neither ttyS0 to ttyS3 nor the number of an I/O port (0x1 to 0xffff)"
+            )
         );
     }
     let baud = run("-l /k --serial-baud=57600");
@@ -156,7 +158,7 @@ fn values_are_read_as_kexec_tools_reads_them() {
     }
     assert_eq!(
         refusal("-l /k -t arm"),
-        "--type \"arm\": no such type of kernel file"
+        "--type \"arm\": unknown type; known are bzImage64, bzImage, elf-x86_64, elf-x86, multiboot-x86, multiboot2-x86, uki"
     );
     assert!(refusal("-l /k -t nbi-x86").contains("not supported"));
 }

@@ -66,24 +66,24 @@ fn one_line(text: OsString) -> OsString {
 
 /// Takes out of `options` what only kexec_load can do; a line for each.
 fn without_what_needs_kexec_load(options: &mut LoadOptions) -> Vec<String> {
-    let places = "the running kernel places the segments itself with kexec_file_load";
+    let places = "with kexec_file_load the running kernel places the segments itself";
     let taken = [
         (options.mem_min.take().is_some(), "--mem-min", places),
         (options.mem_max.take().is_some(), "--mem-max", places),
         (
             std::mem::take(&mut options.no_checks),
             "--no-checks",
-            "the running kernel's own purgatory verifies always with kexec_file_load",
+            "with kexec_file_load the running kernel always checks the loaded data",
         ),
         (
             std::mem::take(&mut options.no_efi),
             "--noefi",
-            "the running kernel hands over what it has of EFI with kexec_file_load",
+            "with kexec_file_load the running kernel passes on its EFI itself",
         ),
         (
             options.serial.take().is_some(),
             "--serial",
-            "the running kernel's own purgatory prints nothing with kexec_file_load",
+            "with kexec_file_load nothing is printed on a serial port",
         ),
     ];
     let given = taken.into_iter().filter(|(given, ..)| *given);

@@ -1,7 +1,7 @@
 //! Messages in the words of kexec-tools' command line.
 
 /// rkexec's words and kexec-tools' words for the same; longer ones go first.
-const WORDS: [(&str, &str); 18] = [
+const WORDS: [(&str, &str); 19] = [
     ("--syscall kexec_file_load", "-s"),
     ("--syscall kexec_load", "-c"),
     ("without --syscall", "with -a"),
@@ -27,8 +27,12 @@ const WORDS: [(&str, &str); 18] = [
     ("--no-digest", "--no-checks"),
     ("--panic", "-p"),
     ("rkexec load KERNEL", "kexec -l KERNEL"),
+    (
+        "rkexec exec --shutdown",
+        "systemctl kexec, or kexec without -e",
+    ),
     ("rkexec exec", "kexec -e"),
-    ("exec --shutdown", "systemctl kexec, or kexec without -e,"),
+    ("--cmdline STRING", "--command-line STRING"),
 ];
 
 /// `message`, with what rkexec calls options replaced by what kexec does.
@@ -62,8 +66,8 @@ mod tests {
             ),
             ("try --syscall kexec_load", "try -c"),
             (
-                "still mounted; exec --shutdown unmounts first",
-                "still mounted; systemctl kexec, or kexec without -e, unmounts first",
+                "NOT unmounted; next time use rkexec exec --shutdown",
+                "NOT unmounted; next time use systemctl kexec, or kexec without -e",
             ),
             ("\u{e4} --no-efi --panic", "\u{e4} --noefi -p"),
             ("--mem-min 0x1", "--mem-min 0x1"),

@@ -10,24 +10,9 @@ use crate::base::printable::inline;
 use crate::base::{PhysRange, Told};
 use crate::memory::{MemoryKind, MemoryMap, Placement, Region};
 
-/// What a kind is called: in the words of /proc/iomem where it has some.
+/// What a kind is called.
 pub(in crate::cli) fn words(kind: &MemoryKind) -> String {
-    match kind {
-        MemoryKind::Ram => "System RAM".to_owned(),
-        MemoryKind::HotAddedRam => "System RAM (hot-added)".to_owned(),
-        MemoryKind::DriverManaged(driver) => format!("System RAM ({})", inline(driver)),
-        MemoryKind::PersistentMemory => Told::PMEM.name().to_owned(),
-        MemoryKind::PersistentMemoryLegacy => Told::PRAM.name().to_owned(),
-        MemoryKind::Reserved => Told::RESERVED.name().to_owned(),
-        MemoryKind::AcpiTables => Told::ACPI.name().to_owned(),
-        MemoryKind::AcpiNvs => Told::NVS.name().to_owned(),
-        MemoryKind::Unusable => Told::UNUSABLE.name().to_owned(),
-        MemoryKind::SoftReserved => Told::SOFT_RESERVED.name().to_owned(),
-        MemoryKind::Unknown => "Unknown E820 type".to_owned(),
-        MemoryKind::Withheld => "System RAM (not used)".to_owned(),
-        MemoryKind::EfiTables => "EFI tables".to_owned(),
-        MemoryKind::Pool(name) => format!("pool {}", inline(name)),
-    }
+    inline(&kind.in_words()).into()
 }
 
 /// What a type of the next kernel's map is called; with `Full` detail also its number.

@@ -43,7 +43,7 @@ pub(super) fn text(image: &Multiboot<'_>) -> String {
         let (size, given) = (human(range.size()), human(bytes.len() as u64));
         line(
             name,
-            format!("{range} ({size}, {given} of it from the file)"),
+            format!("{range:#} ({size}, {given} of it from the file)"),
         );
     }
     line("entry:", format!("{:#x}", image.entry));
