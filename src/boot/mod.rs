@@ -310,7 +310,7 @@ impl<'k, 'a> Protocol<'k, 'a> {
     #[must_use]
     pub const fn purgatory_rule(self) -> &'static str {
         match self {
-            Self::LinuxX86(_) => "highest place that is left",
+            Self::LinuxX86(_) => "highest free address",
             Self::Multiboot(_) => multiboot::protocol::PURGATORY_RULE,
         }
     }

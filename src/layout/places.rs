@@ -8,7 +8,7 @@
 //! `kimage_alloc_page`): the load takes longer with the square of the size.
 
 use super::Excluded;
-use crate::base::{PAGE_SIZE, PhysRange};
+use crate::base::{PAGE_SIZE, PhysRange, human};
 use crate::memory::{Direction, Holes, MemoryMap, NoHole, Placement, Want};
 use crate::request::LoadRequest;
 
@@ -27,7 +27,7 @@ pub enum PlaceError {
         max: u64,
     },
     /// Image and request leave no address for something.
-    #[error("no place for {what}: it must lie at or above {min:#x} and below {max:#x}")]
+    #[error("no place for {what}: it must lie at or above {min:#x} ({}) and below {max:#x} ({})", human(*min), human(*max))]
     Unreachable {
         /// What the place was for.
         what: &'static str,

@@ -277,8 +277,8 @@ fn firmware_types(
 }
 
 #[cfg(test)]
-#[path = "reconcile_tests.rs"]
-mod tests;
-#[cfg(test)]
 #[path = "reconcile_efi_tests.rs"]
 mod efi_tests;
+#[cfg(test)]
+#[path = "reconcile_tests.rs"]
+mod tests;

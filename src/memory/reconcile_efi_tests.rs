@@ -1,9 +1,9 @@
 //! Tables of EFI inside of other ranges, and changes of a finished map.
 
-use super::tests::{machine, map, show};
+use super::tests::{BOOT_RAM, RAM, machine, map, show, typed};
 use super::*;
-use std::collections::BTreeSet;
 use crate::testing::host::{Says as _, host};
+use std::collections::BTreeSet;
 
 /// `machine("")` whose EFI runtime map has these descriptors: address, pages.
 fn with_efi(machine: Host, descriptors: &[(u64, u64)]) -> Host {

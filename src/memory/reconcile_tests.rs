@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::testing::host::{Says as _, host};
 
-const RAM: &str = "System RAM";
+pub(super) const RAM: &str = "System RAM";
 
 pub(super) fn map(host: &Host) -> MemoryMap {
     MemoryMap::reconcile(host, MapPolicy::FixedUp, &BTreeSet::new())
@@ -49,10 +49,10 @@ pub(super) fn machine(iomem: &str) -> Host {
         .boot_e820([(0x10_0000, 0x3fff_ffff, 1)])
 }
 
-const BOOT_RAM: &str = "00100000-3fffffff ram 0x1 yes dump";
+pub(super) const BOOT_RAM: &str = "00100000-3fffffff ram 0x1 yes dump";
 
 /// As [`machine`], where the firmware calls what is behind the RAM `kind`.
-fn typed(iomem: &str, last: u64, kind: &str, number: u32) -> Host {
+pub(super) fn typed(iomem: &str, last: u64, kind: &str, number: u32) -> Host {
     machine(iomem)
         .firmware([(0x10_0000, 0x3fff_ffff, RAM), (0x4000_0000, last, kind)])
         .boot_e820([(0x10_0000, 0x3fff_ffff, 1), (0x4000_0000, last, number)])

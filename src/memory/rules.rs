@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 
+use super::layer::Layer;
 use super::region::{MemoryKind, Placement};
 use super::resources::Class;
 use crate::base::Told;

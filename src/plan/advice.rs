@@ -3,7 +3,7 @@
 use bstr::{BStr, ByteSlice as _};
 
 use super::{CrashPlan, Inputs, PlanError};
-use crate::base::{Syscall, Target};
+use crate::base::{Syscall, Target, human};
 use crate::cmdline::{self, CmdlineBase};
 use crate::crash::sizing::{self, Sizing};
 use crate::host::Host;
@@ -44,7 +44,7 @@ pub(super) fn empty_line(request: &LoadRequest, line: &BStr) -> Option<String> {
     })
 }
 
-/// Parameters by which a capture kernel takes memory from itself, and what it does then.
+/// Parameters by which a crash kernel takes memory from itself, and what it does then.
 const UNFIT_FOR_CRASH: [(&str, &str); 2] = [
     (
         "crashkernel",
@@ -59,7 +59,7 @@ pub(super) fn unfit_for_crash(line: &BStr) -> impl Iterator<Item = String> {
     let there = unfit.filter(move |(parameter, _)| cmdline::has(line, parameter));
     there.map(|(parameter, harm)| {
         format!(
-            "the command line has {parameter}=: the capture kernel {harm} out of the reservation that it \
+            "the command line has {parameter}=: the crash kernel {harm} out of the reservation that it \
              runs in. Take it out of the command line"
         )
     })
@@ -90,8 +90,9 @@ pub(super) fn withheld(request: &LoadRequest, map: &MemoryMap) -> Option<String>
     let is_told = request.target == Target::Normal && request.memory_map == MapPolicy::FixedUp;
     (withheld > 0 && is_told).then(|| {
         format!(
-            "{withheld:#x} bytes are RAM by the firmware and not used by the running kernel (mem=?): they are \
-             withheld; --memory-map firmware hands them over"
+            "{} of RAM are not used by the running kernel (mem=?) and not passed on; --memory-map firmware \
+             passes them on",
+            human(withheld)
         )
     })
 }
@@ -108,14 +109,14 @@ pub(super) fn crash_warnings(
     let keys = host.crash.dm_crypt_keys.len();
     if keys > 0 && !by_kernel {
         warnings.push(format!(
-            "the capture kernel gets none of the {keys} dm-crypt keys in {DM_CRYPT_KEYS}, and cannot \
+            "the crash kernel gets none of the {keys} dm-crypt keys in {DM_CRYPT_KEYS}, and cannot \
              open the encrypted disk that the dump is for: only kexec_file_load passes them on"
         ));
     }
     if !cmdline::has(line, "reset_devices") {
         warnings.push(
-            "the command line has no reset_devices: drivers of the capture kernel may trust devices in a state \
-             that a panic left (Documentation/admin-guide/kdump/kdump.rst)"
+            "reset_devices is missing on the command line: some drivers may fail after a crash. Add: \
+             --append \"nr_cpus=1 reset_devices\""
                 .to_owned(),
         );
     }

@@ -3,7 +3,7 @@
 use bstr::{BStr, ByteSlice as _};
 
 use super::PlanError;
-use crate::base::{PAGE_SIZE, PhysRange, Syscall, Target, Told};
+use crate::base::{PAGE_SIZE, PhysRange, Syscall, Target, Told, human};
 use crate::boot::{FileRefusal, Protocol};
 use crate::carry::Handover;
 use crate::cmdline::{self, Cmdline};
@@ -61,7 +61,7 @@ pub(super) fn decide(
                 let because = match (decides, needs_load) {
                     (Some(because), _) => because.to_owned(),
                     (None, Some((option, reason))) => format!("{option} needs it: {reason}"),
-                    (None, None) => "the fixed-up memory map, placement by this plan, and a digest that names what is damaged"
+                    (None, None) => "only with it rkexec can correct the memory map, choose the addresses and check the parts"
                         .to_owned(),
                 };
                 return decision(Syscall::KexecLoad, because);
@@ -107,7 +107,7 @@ fn favours_file_load(request: &LoadRequest, host: &Host) -> Option<String> {
     if keys > 0 {
         return Some(format!(
             "only kexec_file_load passes on the {keys} dm-crypt keys of {DM_CRYPT_KEYS}, with which \
-             the capture kernel opens the encrypted disk for the dump"
+             the crash kernel opens the encrypted disk for the dump"
         ));
     }
     let untold = crash::contents(host, &[]).err()?;
@@ -229,7 +229,8 @@ pub(super) fn harm(
         if let Some((bytes, first, kind)) = handed_over_as_ram(regions, kernels) {
             harm.push(Harm {
                 what: format!(
-                    "hands over {bytes:#x} bytes as RAM that are not, first {first} ({kind})"
+                    "passes {} on as RAM that must stay reserved, first {first:#} ({kind})",
+                    human(bytes)
                 ),
                 severe: wanted,
             });
@@ -239,8 +240,9 @@ pub(super) fn harm(
     if let Some((bytes, first, _)) = handed_over_as_ram(tables.into_iter(), kernels) {
         harm.push(Harm {
             what: format!(
-                "takes {bytes:#x} bytes that hold tables of EFI for free RAM, first {first}: they may be overwritten, \
-                 and the next kernel does without them"
+                "takes {} that hold tables of EFI for free RAM, first {first:#}: they may be overwritten, \
+                 and the next kernel does without them",
+                human(bytes)
             ),
             severe: false,
         });
@@ -259,7 +261,7 @@ fn by_hand(line: &BStr) -> Vec<&BStr> {
 fn handed_over_as_ram<'a>(
     regions: impl Iterator<Item = &'a Region>,
     kernels: &[(PhysRange, Told)],
-) -> Option<(u64, PhysRange, &'static str)> {
+) -> Option<(u64, PhysRange, String)> {
     let mut first = None;
     let mut bytes = 0;
     for region in regions.filter(|region| region.told != Some(Told::RAM)) {
@@ -274,7 +276,7 @@ fn handed_over_as_ram<'a>(
                 .intersection(region.range)
                 .filter(|part| part.end() > PAGE_SIZE);
             bytes += part.map_or(0, PhysRange::size);
-            first = first.or(part.map(|part| (part, region.kind.name())));
+            first = first.or(part.map(|part| (part, region.kind.in_words())));
         }
     }
     first.map(|(range, kind)| (bytes, range, kind))

@@ -106,7 +106,7 @@ fn forbidden() -> [(Fact, &'static str); 7] {
 #[test]
 fn kexec_load_where_nothing_forbids_it() {
     let because =
-        "the fixed-up memory map, placement by this plan, and a digest that names what is damaged";
+        "only with it rkexec can correct the memory map, choose the addresses and check the parts";
     let facts: [Fact; 9] = [
         |_| (),
         |host| host.security.lockdown = Some(Lockdown::None),
@@ -171,8 +171,8 @@ fn neither_where_one_is_forbidden_and_the_other_does_harm() {
     for (set, reason) in forbidden() {
         let mut host = with_legacy_pmem();
         set(&mut host);
-        let harm = "hands over 0x40000000 bytes as RAM that are not, first \
-                    40000000-7fffffff (persistent_memory_legacy)";
+        let harm = "passes 1 GiB on as RAM that must stay reserved, first \
+                    0x40000000-0x7fffffff (Persistent Memory (legacy))";
         assert_eq!(
             decided(&LoadRequest::default(), &host),
             Err(format!("cannot load: {reason}, and kexec_file_load {harm}"))
@@ -435,7 +435,7 @@ fn e820_entries_that_are_dropped() {
 #[test]
 fn memory_that_is_no_ram_any_more() {
     let what = |size: &str, range: &str, kind: &str| {
-        format!("hands over {size} bytes as RAM that are not, first {range} ({kind})")
+        format!("passes {size} on as RAM that must stay reserved, first {range} ({kind})")
     };
     // kmem in a range that was RAM by mistake of the firmware.
     let host = host("00100000-3fffffff : System RAM\n40000000-7fffffff : dax0.0\n  50000000-7fffffff : System RAM (kmem)\n")
@@ -445,15 +445,15 @@ fn memory_that_is_no_ram_any_more() {
         [
             format!(
                 "!{}",
-                what("0x30000000", "50000000-7fffffff", "driver_managed")
+                what("768 MiB", "0x50000000-0x7fffffff", "System RAM (kmem)")
             ),
-            what("0x10000000", "40000000-4fffffff", "withheld"),
+            what("256 MiB", "0x40000000-0x4fffffff", "System RAM (not used)"),
         ]
     );
     // A reservation by hand is somebody's wish; others are the kernel's business.
     let reserved = self::host("00100000-3fffffff : System RAM\n40000000-7fffffff : Reserved\n")
         .boot_e820([(0x10_0000, 0x7fff_ffff, 1)]);
-    let expected = what("0x40000000", "40000000-7fffffff", "reserved");
+    let expected = what("1 GiB", "0x40000000-0x7fffffff", "Reserved");
     assert_eq!(harms(&reserved), std::slice::from_ref(&expected));
     let by_hand = reserved.cmdline("quiet memmap=1G$0x40000000");
     assert_eq!(harms(&by_hand), [format!("!{expected}")]);
@@ -467,9 +467,9 @@ fn memory_that_is_no_ram_any_more() {
     .boot_e820([(0x10_0000, 0x7fff_ffff, 1)])
     .cmdline("memmap=512M!1G memmap=512M!1536M");
     let expected = what(
-        "0x40000000",
-        "40000000-7fffffff",
-        "persistent_memory_legacy",
+        "1 GiB",
+        "0x40000000-0x7fffffff",
+        "Persistent Memory (legacy)",
     );
     assert!(harms_with(&pmem, "memmap=512M!1G memmap=512M!1536M") == [&*expected]);
     assert_eq!(

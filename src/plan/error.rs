@@ -1,6 +1,7 @@
 //! Why there is no plan, and what to do about it.
 
 use super::Violation;
+use crate::base::human;
 use crate::boot::BootError;
 use crate::carry::HandoverError;
 use crate::cmdline::CmdlineError;
@@ -25,7 +26,7 @@ pub enum PlanError {
     #[error(transparent)]
     Boot(BootError),
     /// The crash kernel does not fit what is reserved for it.
-    #[error("the crash kernel does not fit its reservation: {hole}")]
+    #[error("the crash kernel does not fit the memory reserved for it: {hole}")]
     NotInReservation {
         /// What found no place.
         hole: NoHole,
@@ -65,7 +66,7 @@ pub enum PlanError {
         reason: &'static str,
     },
     /// A driver whose memory cannot be handed over.
-    #[error("memory of the driver {driver} cannot be handed over as RAM: {reason}")]
+    #[error("memory of the driver {driver} cannot be passed to the next kernel as RAM: {reason}")]
     NotIncludable {
         /// The driver.
         driver: String,
@@ -83,7 +84,7 @@ pub enum PlanError {
     Purgatory(#[from] crate::purgatory::ImageError),
     /// The running kernel refuses an image this large.
     #[error(
-        "an image of {size:#x} bytes: the kernel takes at most half of the RAM, {limit:#x} bytes"
+        "all parts together take {}: the running kernel loads at most half of the RAM, {}", human(*size), human(*limit)
     )]
     TooLarge {
         /// All segments together, bytes.

@@ -180,7 +180,7 @@ fn a_crash_kernels_line_is_held_against_its_reservation() {
         assert_eq!(kept_free(&made), [(range(0x1c00_0000, 0x1fff_ffff), word)]);
         assert!(made.segments.iter().all(|it| it.end() <= 0x1c00_0000));
         let error = refused(&crash("mem=256M"), &machine());
-        assert!(error.starts_with("the crash kernel does not fit its reservation: "));
+        assert!(error.starts_with("the crash kernel does not fit the memory reserved for it: "));
         assert!(error.ends_with("it would fit without mem=256M on the new command line"));
     }
 }

@@ -299,8 +299,8 @@ fn no_segment_lies_over_a_table_of_efi() {
     assert_eq!(
         warnings,
         [
-            "kexec_file_load takes 0x1000 bytes that hold tables of EFI for free RAM, first \
-          3fffe000-3fffefff: they may be overwritten, and the next kernel does without them"
+            "kexec_file_load takes 4 KiB that hold tables of EFI for free RAM, first \
+          0x3fffe000-0x3fffefff: they may be overwritten, and the next kernel does without them"
         ]
     );
 }
@@ -315,12 +315,12 @@ fn memory_that_mem_takes_away_is_told_of_by_the_call_that_withholds_it() {
         })
         .unwrap()
     };
-    let withheld = "they are withheld; --memory-map firmware hands them over";
+    let withheld = "not passed on; --memory-map firmware passes them on";
     assert!(warnings(Syscall::KexecLoad).contains(withheld));
     let warnings = warnings(Syscall::KexecFileLoad);
     assert!(!warnings.contains(withheld), "{warnings}");
     assert!(
-        warnings.contains("hands over 0x10000000 bytes as RAM that are not"),
+        warnings.contains("passes 256 MiB on as RAM that must stay reserved"),
         "{warnings}"
     );
 }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::{CrashPlan, Ground, Inputs, Method, Plan, PlanError, advice, excluded, validate};
-use crate::base::{PAGE_SIZE, PhysRange, Target, Told};
+use crate::base::{PAGE_SIZE, PhysRange, Target, Told, human};
 use crate::boot::{Facts, TableSummary};
 use crate::cmdline::Cmdline;
 use crate::crash::{self, CrashError, elfcorehdr};
@@ -197,10 +197,11 @@ fn place_elfcorehdr<'a>(
         mem: places.small(Rest::Highest, "elfcorehdr", size)?,
         rule: match crash.hotplug {
             Some((_, size)) => format!(
-                "highest place left by the initrd, of the {size} bytes that the kernel wants to update it; \
-                 not digested for that"
+                "highest free address; {} because the running kernel may update it; for the same reason it is \
+                 not checked",
+                human(size)
             ),
-            None => "highest place left by the initrd".to_owned(),
+            None => "highest free address".to_owned(),
         },
     })
 }

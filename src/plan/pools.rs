@@ -99,7 +99,7 @@ fn without_pools(
         handover.check_cmdline(line)?;
     } else if cmdline::has(line, "pmpool") {
         warning = Some(
-            "pmpool= on the command line names no pool that is handed over: what lies there is lost"
+            "pmpool= on the command line names no pool that is passed to the next kernel: what lies there is lost"
                 .to_owned(),
         );
     }

@@ -86,7 +86,7 @@ fn a_check_says_what_would_be_loaded_and_why() {
     configure(&lab, "[cmdline]\nappend = ''\n");
     let warned = lab.run(&check);
     assert_eq!(warned.code, Some(0));
-    let warning = "rkexec: warning: the command line has no reset_devices: ";
+    let warning = "rkexec: warning: reset_devices is missing on the command line: ";
     assert!(warned.err.starts_with(warning), "{warned:?}");
 }
 

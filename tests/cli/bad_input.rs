@@ -249,7 +249,7 @@ fn no_hole_for_the_kernel() {
     );
     assert_eq!(
         lab.fails(1, &["plan", "--root", "m", "vmlinuz", "--mem-max", "8M"]),
-        "rkexec: planning failed: no place for the kernel: it must lie at or above 0x1000000 and below 0x800000\n\
+        "rkexec: planning failed: no place for the kernel: it must lie at or above 0x1000000 (16 MiB) and below 0x800000 (8 MiB)\n\
          hint: these bounds come from --mem-min, --mem-max and the kernel (rkexec inspect shows what it needs)\n"
     );
 }

@@ -174,7 +174,7 @@ fn explain_says_why() {
     for line in [
         "0x48000000-0x5fffffff        384 MiB  System RAM (kmem)           Persistent (legacy)  no    [5]\n",
         "[5] not passed on as RAM: its driver adds it again after boot\n",
-        "      highest place at or above pref_address 0x1000000, aligned to kernel_alignment 0x200000, of init_size bytes; 64 KiB of it are loaded, the rest is zero\n",
+        "      highest free address that the kernel allows (from 0x1000000 on, a multiple of 2 MiB); it needs all of the 24 MiB to start; 64 KiB of it are loaded, the rest is zero\n",
     ] {
         assert!(explained.contains(line), "{line}: {explained}");
         assert!(!short.contains(line), "{short}");

@@ -81,7 +81,7 @@ fn options_that_contradict_each_other() {
         ),
         (
             &["--include-driver-managed", "virtio_mem"],
-            "rkexec: planning failed: memory of the driver virtio_mem cannot be handed over as RAM: \
+            "rkexec: planning failed: memory of the driver virtio_mem cannot be passed to the next kernel as RAM: \
              the hypervisor may have unplugged parts of it, and its driver unplugs all of it when it starts\n\
              hint: only --include-driver-managed kmem is possible\n",
         ),
@@ -92,7 +92,7 @@ fn options_that_contradict_each_other() {
                 "--include-driver-managed",
                 "hmem",
             ],
-            "rkexec: planning failed: memory of the driver hmem cannot be handed over as RAM: \
+            "rkexec: planning failed: memory of the driver hmem cannot be passed to the next kernel as RAM: \
              nothing is known of this driver\n\
              hint: only --include-driver-managed kmem is possible\n",
         ),

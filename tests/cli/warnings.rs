@@ -215,7 +215,7 @@ fn a_reservation_that_is_too_small_is_warned_of_before_the_panic() {
         let args = [&plan[..], &panic, &[initrd]].concat();
         let error = lab.fails(1, &args);
         assert!(
-            error.starts_with("rkexec: planning failed: the crash kernel does not fit its reservation: not enough free memory for ")
+            error.starts_with("rkexec: planning failed: the crash kernel does not fit the memory reserved for it: not enough free memory for ")
                 && error.ends_with(&format!(
                     "\nhint: boot with {hint} (or more) on the kernel's command line, or take a smaller initrd\n"
                 )),

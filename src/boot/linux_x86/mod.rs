@@ -19,7 +19,7 @@ use std::borrow::Cow;
 use super::x86::{BELOW_FLOOR, FLOOR, FOUR_GIB};
 use super::{BootError, Facts, TableSummary, Tables};
 use crate::abi::x86::setup_data;
-use crate::base::{PAGE_SIZE, PhysRange};
+use crate::base::{PAGE_SIZE, PhysRange, human};
 use crate::host::Host;
 use crate::image::LinuxKernel;
 use crate::image::linux::{Format, Load, xloadflags};
@@ -160,15 +160,16 @@ fn place_initrd(
 /// kernel keeps what it needs for the jump off all of it.
 fn kernel_segments<'a>(image: &LinuxKernel<'a>, place: PhysRange) -> Vec<Segment<'a>> {
     let rule = format!(
-        "{} place at or above pref_address {:#x}, aligned to kernel_alignment {:#x}, \
-         of init_size bytes",
+        "{} free address that the kernel allows (from {:#x} on, a multiple of {}); it needs all of the {} \
+         to start",
         if image.is_32_bit() {
             "entered in 32-bit mode: lowest"
         } else {
             "highest"
         },
         image.geometry.floor,
-        image.geometry.align
+        human(image.geometry.align),
+        human(image.geometry.size)
     );
     let start = |load: &Load<'_>| place.start() + load.offset;
     let ends = image.loads.iter().skip(1).map(start).chain([place.end()]);
@@ -191,7 +192,7 @@ fn initrd_segments<'a>(
     limit: usize,
     empty: Option<&str>,
 ) -> Vec<Segment<'a>> {
-    let mut rule = "highest place left by the kernel".to_owned();
+    let mut rule = "highest free address below the kernel".to_owned();
     if let Some(why) = empty {
         rule = format!("{rule}; an empty initrd, because {why}");
     }
@@ -243,17 +244,13 @@ pub(super) fn tables<'a>(
             role: Role::BootParams,
             buf: Cow::Owned(zero_page::segment_bytes(&zero_page, line)),
             mem: boot_params,
-            rule:
-                "highest place; the command line begins on the second page, with the 2,048 bytes \
-                   that the decompressor maps"
-                    .to_owned(),
+            rule: "highest free address; the command line begins on the second page".to_owned(),
         },
         Segment {
             role: Role::SetupData,
             buf: Cow::Owned(chain.bytes_at(setup_data.start())),
             mem: setup_data,
-            rule: "highest place; one segment, so that few page tables reach the whole chain"
-                .to_owned(),
+            rule: "highest free address; all setup_data in one part".to_owned(),
         },
     ];
     let nodes = chain.nodes().iter();

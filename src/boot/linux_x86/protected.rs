@@ -47,6 +47,6 @@ pub(super) fn crash_warning(image: &LinuxKernel<'_>, dumped: &[PhysRange]) -> Op
         _ => return None,
     };
     Some(format!(
-        "the capture kernel is a 32-bit one, and can save memory below {limit}: this machine has RAM up to {end:#x}"
+        "the crash kernel is a 32-bit one, and can save memory below {limit}: this machine has RAM up to {end:#x}"
     ))
 }

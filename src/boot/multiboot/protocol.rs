@@ -71,7 +71,7 @@ fn refuse(request: &LoadRequest, initrds: &[&[u8]]) -> Result<(), BootError> {
         (
             request.target == Target::Crash,
             "--panic",
-            "the capture kernel is a Linux",
+            "the crash kernel is a Linux",
             None,
         ),
         (
