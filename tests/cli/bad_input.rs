@@ -219,8 +219,7 @@ fn an_image_larger_than_half_of_the_ram() {
     lab.write("m/proc/meminfo", "MemTotal: 32768 kB\n");
     assert_eq!(
         lab.fails(1, &["plan", "--root", "m", "vmlinuz"]),
-        "rkexec: planning failed: an image of 0x1800000 bytes: the kernel takes at most half of \
-         the RAM, 0x1000000 bytes\n\
+        "rkexec: planning failed: all parts together take 24 MiB: the running kernel loads at most half of the RAM, 16 MiB\n\
          hint: the kernel refuses images larger than half of the RAM: a smaller initrd is needed\n"
     );
 }

@@ -250,7 +250,7 @@ fn debug_shows_the_plan_and_the_reason_of_the_call() {
     assert!(
         shown
             .out
-            .contains("syscall:   kexec_load, because: the fixed-up memory map")
+            .contains("syscall:   kexec_load, because: only with it rkexec can correct the memory map")
     );
     assert!(shown.out.contains("every range of this machine:"));
 }

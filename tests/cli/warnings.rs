@@ -127,7 +127,7 @@ fn a_crash_kernel_that_takes_memory_from_itself() {
     assert_eq!(
         said("reset_devices crashkernel=256M"),
         [
-            "the command line has crashkernel=: the capture kernel reserves memory for a crash kernel of its own \
+            "the command line has crashkernel=: the crash kernel reserves memory for a crash kernel of its own \
           out of the reservation that it runs in. Take it out of the command line"
         ]
     );
