@@ -196,7 +196,7 @@ fn more_than_128_entries_all_arrive() -> Result<()> {
     for number in 0..70u64 {
         write!(words, "memmap=4K${:#x} ", 0x1000_0000 + number * 0x2_0000)?;
     }
-    let kernel = Kernel::small()?;
+    let kernel = Kernel::new("6.12")?;
     let guest = Guest::new("e820-ext", &kernel).append(&words);
     // The plan decides for kexec_load by itself: kexec_file_load drops what is
     // beyond 128 entries.
@@ -214,7 +214,7 @@ fn more_than_128_entries_all_arrive() -> Result<()> {
 #[test]
 fn what_the_new_command_line_takes_holds_no_segment() -> Result<()> {
     const GIB: u64 = 1 << 30;
-    let kernel = Kernel::small()?;
+    let kernel = Kernel::new("6.12")?;
     // Of 6 GiB this machine has the upper half from 4 GiB on: 6 to 7 GiB is where
     // segments go when nobody says otherwise.
     let guest = Guest::new("taken-by-the-line", &kernel).memory("6G");

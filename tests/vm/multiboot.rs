@@ -341,7 +341,7 @@ fn xen(guest: Guest, trip: &Trip, options: &str, dom0: &str) -> Result<(Guest, S
 /// Xen, and a Debian kernel on it that reaches its /init and knows where it is.
 #[test]
 fn xen_boots_with_a_debian_dom0() -> Result<()> {
-    let (first, dom0) = (Kernel::small()?, Kernel::new("6.1")?);
+    let (first, dom0) = (Kernel::new("6.12")?, Kernel::new("6.1")?);
     let trip = Trip::to(&dom0).after(
         "record hypervisor </sys/hypervisor/type
          record xen-version </sys/hypervisor/version/major

@@ -45,7 +45,7 @@ fn one_static_file_loads_and_boots() -> Result<()> {
         "README.md has no {command:?}"
     );
 
-    let kernel = Kernel::small()?;
+    let kernel = Kernel::new("6.12")?;
     let dir = tempfile::tempdir()?;
     let stripped = dir.path().join("rkexec");
     initramfs::stripped(&build()?, &stripped)?;
