@@ -19,9 +19,12 @@ mod start;
 #[path = "../../tests/vm/initramfs.rs"]
 mod initramfs;
 #[path = "../../tests/vm/lab.rs"]
-mod lab;
-#[path = "../../tests/vm/qemu.rs"]
 #[expect(dead_code, reason = "the tests use the rest")]
+mod lab;
+#[path = "../../tests/vm/outcome.rs"]
+mod outcome;
+#[path = "../../tests/vm/qemu.rs"]
+#[expect(dead_code, unused_imports, reason = "the tests use the rest")]
 mod qemu;
 #[path = "../../tests/vm/witness.rs"]
 #[expect(

@@ -13,7 +13,7 @@ use crate::crash::took_no_memory_of_the_dump;
 use crate::examples::example;
 use crate::initramfs::{self, Archive};
 use crate::lab::{self, Kernel};
-use crate::qemu::{Guest, Outcome, Running};
+use crate::qemu::{Guest, Outcome, Running, line};
 use crate::trip::host_file;
 use crate::witness::Stage;
 
@@ -24,14 +24,18 @@ const PLUGGED: u64 = 512 << 20;
 const EVENTS: u64 = 50;
 
 /// A capture kernel that breaks down says where on the console.
-pub(crate) const CONFIG: &str = "
+pub(crate) const CONFIG: &str = concat!(
+    "
 kernel = '/next/vmlinuz'
 initrd = ['/next/initrd']
 minimum_reservation = '128M'
 
 [cmdline]
-line = 'console=ttyS0 earlyprintk=ttyS0 panic=-1 no_timer_check rkexec.stage=2'
-";
+line = '",
+    line!("earlyprintk=ttyS0 rkexec.stage=2"),
+    "'
+"
+);
 
 /// Counts the system calls from here on.
 const TRACE: &str = "
@@ -337,7 +341,11 @@ record loaded </sys/kernel/kexec_crash_loaded
 
 #[test]
 fn only_what_differs_is_loaded() -> Result<()> {
+    // What is loaded a dozen times, and never entered.
+    let next = Kernel::small()?;
     let outcome = guest("arm-changes", &Kernel::new("6.12")?)?
+        .file("next/vmlinuz", &host_file(&next.image())?)
+        .file("next/initrd", &initramfs::initrd(&next, Archive::new())?)
         .program("/sbin/kexec")?
         .script(CHANGES)
         .run()?;

@@ -1,6 +1,6 @@
-//! Kexecs in a row in one guest, all stages alike. The kernel and the initrd
-//! that every stage loads lie in memory that the first command line reserves,
-//! so that no stage has to pack its own.
+//! Kexecs in a row in one guest, all stages alike. The kernels and initrds that
+//! the stages load lie in memory that the first command line reserves, so that no
+//! stage has to pack its own.
 
 use std::os::unix::fs::FileExt as _;
 use std::time::Duration;
@@ -13,16 +13,18 @@ use crate::qemu::{Guest, Outcome};
 use crate::ram::Ram;
 use crate::trip;
 
-/// Room for the kernel and the initrd, bytes.
+/// Room for kernels and initrds, bytes.
 pub(crate) const SUPPLIES: usize = 96 << 20;
 
 const PAGE: usize = 4096;
 
-/// So many kexecs of one kernel into itself.
+/// So many kexecs of one kernel into itself, or of two kernels into each other.
 #[derive(Debug)]
 pub(crate) struct Chain<'a> {
     name: String,
     kernel: &'a Kernel,
+    /// The kernel of the stages with even numbers.
+    other: &'a Kernel,
     trips: u32,
     supplies: u64,
     first_words: String,
@@ -39,6 +41,7 @@ impl<'a> Chain<'a> {
         Self {
             name: name.to_owned(),
             kernel,
+            other: kernel,
             trips,
             supplies,
             first_words: String::new(),
@@ -48,6 +51,12 @@ impl<'a> Chain<'a> {
             files: Vec::new(),
             until: None,
         }
+    }
+
+    /// Every second stage is `other`.
+    pub(crate) fn crosswise(mut self, other: &'a Kernel) -> Self {
+        self.other = other;
+        self
     }
 
     /// Words for the first kernel's command line.
@@ -110,27 +119,7 @@ impl<'a> Chain<'a> {
         mut loaded: impl FnMut(u32) -> Result<()>,
     ) -> Result<Outcome> {
         let script = self.script();
-        let mut overlay = Archive::new();
-        for stage in 2..=self.trips + 1 {
-            overlay.file(&format!("test/stage-{stage}"), 0o644, script.as_bytes());
-        }
-        let initrd = initramfs::initrd(self.kernel, overlay)?;
-        let image = std::fs::read(self.kernel.image())?;
-        let pages = |bytes: &[u8]| bytes.len().div_ceil(PAGE);
-        let sizes = format!(
-            "image={} image_pages={} initrd={} initrd_pages={}\n",
-            image.len(),
-            pages(&image),
-            initrd.len(),
-            pages(&initrd)
-        );
-        let room = SUPPLIES / PAGE;
-        ensure!(1 + pages(&image) + pages(&initrd) <= room, "no room");
-        let mut at = self.supplies;
-        for bytes in [sizes.as_bytes(), &image, &initrd] {
-            ram.file().write_all_at(bytes, at)?;
-            at += (pages(bytes) * PAGE) as u64;
-        }
+        self.supply(ram, &script)?;
 
         let mut guest = ram
             .attach(Guest::new(&self.name, self.kernel))
@@ -165,6 +154,31 @@ impl<'a> Chain<'a> {
         })
     }
 
+    /// Writes what the stages load into `ram`, behind a page that says where it is.
+    fn supply(&self, ram: &Ram, script: &str) -> Result<()> {
+        let mut overlay = Archive::new();
+        for stage in 2..=self.trips + 1 {
+            overlay.file(&format!("test/stage-{stage}"), 0o644, script.as_bytes());
+        }
+        let mut at = 1;
+        let mut write = |bytes: &[u8]| -> Result<String> {
+            let (start, pages) = (at, bytes.len().div_ceil(PAGE));
+            at += pages;
+            ensure!(at * PAGE <= SUPPLIES, "no room");
+            let place = self.supplies + (start * PAGE) as u64;
+            ram.file().write_all_at(bytes, place)?;
+            Ok(format!("{start} {pages} {}", bytes.len()))
+        };
+        let mut table = String::new();
+        for (number, kernel) in [self.other, self.kernel].into_iter().enumerate() {
+            let image = write(&std::fs::read(kernel.image())?)?;
+            let initrd = write(&initramfs::initrd(kernel, overlay.clone())?)?;
+            table += &format!("kernel_{number}='{image} {initrd}'\n");
+        }
+        ram.file().write_all_at(table.as_bytes(), self.supplies)?;
+        Ok(())
+    }
+
     /// The script of every stage.
     fn script(&self) -> String {
         let Self {
@@ -184,12 +198,13 @@ impl<'a> Chain<'a> {
             if [ $stage -gt 1 ]; then refused report rkexec report --output json; fi
             if [ $stage -le {trips} ] && [ $go = go ]; then
               page() {{ dd if=/dev/mem bs={PAGE} skip=$(({page} + $1)) count=$2 2>/dev/null; }}
-              eval $(page 0 1 | tr -d '\\000')
+              eval \"$(page 0 1 | tr -d '\\000')\"
+              eval \"set -- \\$kernel_$((next % 2))\"
               mkdir -p /next
-              page 1 $image_pages >/next/vmlinuz
-              truncate -s $image /next/vmlinuz
-              page $((1 + image_pages)) $initrd_pages >/next/initrd
-              truncate -s $initrd /next/initrd
+              page $1 $2 >/next/vmlinuz
+              truncate -s $3 /next/vmlinuz
+              page $4 $5 >/next/initrd
+              truncate -s $6 /next/initrd
               options='{options}'
               if [ $stage = 1 ]; then options='{options} {first_options}'; fi
               {load}

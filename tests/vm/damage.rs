@@ -3,8 +3,6 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
-use std::thread;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
@@ -37,7 +35,7 @@ fn damage(ram: &File, image: &[u8], at: usize) -> Result<usize> {
 }
 
 fn damaged(name: &str, role: &str) -> Result<()> {
-    let kernel = Kernel::new("6.12")?;
+    let kernel = Kernel::small()?;
     let trip = Trip::to(&kernel);
     let initrd = trip.initrd()?;
     let ram = Ram::new(MEMORY)?;
@@ -63,8 +61,7 @@ fn damaged(name: &str, role: &str) -> Result<()> {
         guest.say("go")?;
         guest.wait_for(1, "go")?;
         guest.wait_for_console("halted")?;
-        // It stays there.
-        thread::sleep(Duration::from_secs(10));
+        guest.wait_for_halt()?;
         guest.quit()
     })?;
 

@@ -10,11 +10,10 @@ use serde_json::Value;
 
 use crate::initramfs::{self, Archive};
 use crate::lab::{self, Kernel};
-use crate::qemu::{Guest, Outcome};
+use crate::qemu::{Guest, Outcome, line};
 
 /// The capture kernel's command line.
-const CMDLINE: &str =
-    "console=ttyS0 panic=-1 no_timer_check quiet nr_cpus=1 reset_devices rkexec.stage=2";
+const CMDLINE: &str = line!("quiet nr_cpus=1 reset_devices rkexec.stage=2");
 
 /// Arms the crash kernel by `loader`: a system call of rkexec's, or kexec-tools.
 fn load(loader: &str) -> String {
@@ -134,49 +133,34 @@ fn lines(log: &[u8]) -> Result<Vec<&str>> {
     Ok(log.split('\n').collect())
 }
 
-/// The ring that is built in has wrapped, and its IDs have overflowed, when CPU
-/// `cpu` of as many as that needs panics.
-fn wrapped(series: &str, syscall: &str, cpu: u32) -> Result<()> {
+/// The ring that is built in has wrapped, and its IDs have overflowed, when the
+/// second CPU panics. The kernel decides what the log is like, and the call who writes
+/// the dump's header: each is tried once.
+fn wrapped(series: &str, syscall: &str) -> Result<()> {
     let kernel = Kernel::new(series)?;
     let fill =
         "i=0; while [ $i -lt 9000 ]; do echo \"filler $i $((i * i))\" >&8; i=$((i + 1)); done";
-    let panic = format!(
-        "sent; taskset {} sh -c 'echo c >/proc/sysrq-trigger'",
-        1 << cpu
-    );
+    let panic = "sent; taskset 2 sh -c 'echo c >/proc/sysrq-trigger'";
     let script = format!("{}{ODD}{fill}\n{ODD}{panic}\n", load(syscall));
     let guest = Guest::new(&format!("dmesg-{series}-{syscall}"), &kernel)
-        .cpus(cpu + 1)
+        .cpus(2)
         .append("crashkernel=256M");
     let outcome = log_of(guest, &kernel, &script, "")?;
     let log = outcome.stage(2)?.text("text.out")?;
     ensure!(!log.contains("Linux version"), "the ring did not wrap");
     ensure!(log.contains("filler 8999 "));
-    ensure!(
-        log.contains(&format!("CPU: {cpu} ")),
-        "another CPU panicked"
-    );
+    ensure!(log.contains("CPU: 1 "), "another CPU panicked");
     Ok(())
 }
 
 #[test]
-fn the_log_of_6_1_by_kexec_load() -> Result<()> {
-    wrapped("6.1", "kexec_load", 0)
-}
-
-#[test]
 fn the_log_of_6_1_by_kexec_file_load() -> Result<()> {
-    wrapped("6.1", "kexec_file_load", 1)
+    wrapped("6.1", "kexec_file_load")
 }
 
 #[test]
 fn the_log_of_6_12_by_kexec_load() -> Result<()> {
-    wrapped("6.12", "kexec_load", 1)
-}
-
-#[test]
-fn the_log_of_6_12_by_kexec_file_load() -> Result<()> {
-    wrapped("6.12", "kexec_file_load", 0)
+    wrapped("6.12", "kexec_load")
 }
 
 /// A ring of its own size lies in the direct mapping; an independent loader; and

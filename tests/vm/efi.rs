@@ -6,15 +6,14 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 
 use crate::lab::Kernel;
-use crate::qemu::{End, Guest};
+use crate::qemu::{End, Guest, line};
 use crate::round_trip::runtime_map;
 use crate::trip::{Trip, host_file};
 use crate::witness::{Row, Stage, hex};
 
 /// The command line of a kernel that gets no initrd: it panics for want of a root, and
 /// that is how far a kernel without one comes.
-const NO_INITRD: &str =
-    "console=ttyS0 earlyprintk=ttyS0,115200 panic=-1 no_timer_check rkexec.stage=2";
+const NO_INITRD: &str = line!("earlyprintk=ttyS0,115200 rkexec.stage=2");
 
 /// The first kernel was started by its EFI stub, with an initrd (QEMU's -kernel and
 /// -initrd); the next one is given none by `load`, which `boot` boots.
@@ -22,8 +21,7 @@ fn without_an_initrd(name: &str, options: &str, boot: &str) -> Result<()> {
     let kernel = Kernel::new("6.12")?;
     let request = format!("/next/vmlinuz --cmdline '{NO_INITRD}' {options}");
     let script = format!(
-        "try plan rkexec plan {request} --output json
-         try load rkexec load {request}
+        "try load rkexec load {request} --output json
          sent
          {boot}"
     );
@@ -42,7 +40,7 @@ fn without_an_initrd(name: &str, options: &str, boot: &str) -> Result<()> {
         .lines()
         .find(|line| line.contains("efi: ") && line.contains("INITRD="));
     efi.context("the stub left no INITRD table")?;
-    let plan: serde_json::Value = serde_json::from_str(before.text("plan.out")?)?;
+    let plan: serde_json::Value = serde_json::from_str(before.text("load.out")?)?;
     ensure!(plan["empty_initrd"].is_string(), "{plan}");
     let (_, next) = outcome
         .console

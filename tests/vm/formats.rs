@@ -135,8 +135,7 @@ fn script(steps: &[Step]) -> String {
           case $stage in
           {choice}
           esac
-          try plan rkexec plan /next/kernel \"$@\" --output json
-          try load rkexec load /next/kernel \"$@\"
+          try load rkexec load /next/kernel \"$@\" --output json
           try exec rkexec exec
         fi\n",
         SUPPLIES / PAGE as u64,
@@ -449,8 +448,7 @@ fn under_lockdown_the_signature_of_the_kernel_inside_counts() -> Result<()> {
         .script(
             "refused outside rkexec load /next/outside
             record loaded </sys/kernel/kexec_loaded
-            try plan rkexec plan /next/both --output json
-            try load rkexec load /next/both
+            try load rkexec load /next/both --output json
             try exec rkexec exec",
         )
         .run()?;

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::initramfs::{self, Archive};
 use crate::lab::Kernel;
-use crate::qemu::{End, Guest};
+use crate::qemu::{End, Guest, line};
 use crate::witness::{Row, Stage};
 
 /// kexec-tools, an independent loader, from 6.12 to 6.1.
@@ -18,9 +18,10 @@ fn a_round_trip_with_kexec_tools_is_seen() -> Result<()> {
         .file("next/vmlinuz", &std::fs::read(next.image())?)
         .file("next/initrd", &initramfs::initrd(&next, Archive::new())?)
         .script(
-            "try load kexec -c -l /next/vmlinuz --initrd=/next/initrd \
-             --command-line='console=ttyS0 panic=-1 no_timer_check quiet rkexec.stage=2 by=kexec-tools'
-             try exec kexec -e",
+            &"try load kexec -c -l /next/vmlinuz --initrd=/next/initrd \
+             --command-line='LINE'
+             try exec kexec -e"
+                .replace("LINE", line!("quiet rkexec.stage=2 by=kexec-tools")),
         )
         .run()?;
     let (before, after) = (outcome.stage(1)?, outcome.stage(2)?);
@@ -39,7 +40,7 @@ fn a_round_trip_with_kexec_tools_is_seen() -> Result<()> {
 
 #[test]
 fn a_panic_is_no_power_off() -> Result<()> {
-    let outcome = Guest::new("harness-panic", &Kernel::new("6.12")?)
+    let outcome = Guest::new("harness-panic", &Kernel::small()?)
         .script("echo c >/proc/sysrq-trigger")
         .run()?;
     assert_eq!(outcome.end, End::Reset);
@@ -50,7 +51,7 @@ fn a_panic_is_no_power_off() -> Result<()> {
 
 #[test]
 fn a_failed_script_is_seen() -> Result<()> {
-    let outcome = Guest::new("harness-script", &Kernel::new("6.12")?)
+    let outcome = Guest::new("harness-script", &Kernel::small()?)
         .script("try this false\ntry never true")
         .run()?;
     assert_eq!(outcome.end, End::PowerOff);
@@ -64,9 +65,9 @@ fn a_failed_script_is_seen() -> Result<()> {
 
 #[test]
 fn a_hang_is_ended_by_the_timeout() -> Result<()> {
-    let outcome = Guest::new("harness-hang", &Kernel::new("6.12")?)
+    let outcome = Guest::new("harness-hang", &Kernel::small()?)
         .script("sleep 1000")
-        .timeout(Duration::from_secs(25))
+        .timeout(Duration::from_secs(8))
         .run()?;
     assert_eq!(outcome.end, End::Timeout);
     Ok(())

@@ -78,7 +78,7 @@ fn an_x86_64_kernel_that_names_no_64_bit_entry_boots() -> Result<()> {
 
 #[test]
 fn a_32_bit_memtest_boots() -> Result<()> {
-    let guest = Guest::new("memtest32", &Kernel::new("6.12")?).timeout(Duration::from_secs(600));
+    let guest = Guest::new("memtest32", &Kernel::small()?).timeout(Duration::from_secs(600));
     let outcome = memtest(guest, "memtest32.bin")?;
     let plan = Plan::of(outcome.stage_of_any_end(1)?)?;
     assert_eq!(plan.json["image"]["entry_mode"], "32-bit");

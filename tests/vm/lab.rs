@@ -62,6 +62,11 @@ impl Kernel {
         })
     }
 
+    /// The one that starts and is loaded fastest, for tests that hold for any kernel.
+    pub(crate) fn small() -> Result<Self> {
+        Self::new("of")
+    }
+
     /// The bzImage.
     pub(crate) fn image(&self) -> PathBuf {
         self.file("vmlinuz")

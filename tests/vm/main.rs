@@ -22,6 +22,7 @@ mod kernel_32bit;
 mod lab;
 mod memory;
 mod multiboot;
+mod outcome;
 mod qemu;
 mod ram;
 mod refusals;

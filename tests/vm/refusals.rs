@@ -58,8 +58,8 @@ fn lockdown_names_itself() -> Result<()> {
 
 #[test]
 fn sysctls_and_missing_privilege_name_themselves() -> Result<()> {
-    let kernel = Kernel::new("6.12")?;
-    let trip = Trip::to(&kernel);
+    let (kernel, next) = (Kernel::new("6.12")?, Kernel::small()?);
+    let trip = Trip::to(&next);
     let script = format!(
         "{LOAD}
         chmod 1777 /tmp
@@ -187,8 +187,8 @@ const FAULTY: [(&str, &str, &str, &str, &str); 14] = [
 ];
 
 fn faulty_inputs(name: &str, syscall: &str) -> Result<()> {
-    let kernel = Kernel::new("6.12")?;
-    let trip = Trip::to(&kernel).options(&format!("--syscall {syscall}"));
+    let (kernel, next) = (Kernel::new("6.12")?, Kernel::small()?);
+    let trip = Trip::to(&next).options(&format!("--syscall {syscall}"));
     // What is loaded first is what boots in the end.
     let mut script = ". /test/load\n".to_owned();
     let mut names = Vec::new();
@@ -217,7 +217,7 @@ try exec rkexec exec\n";
     let initrd = trip.initrd()?;
     let outcome = trip
         .prepare(Guest::new(name, &kernel), &initrd)?
-        .file("payload", &trip::payload(&kernel))
+        .file("payload", &trip::payload(&next))
         .script(&script)
         .run()?;
     let stage = outcome.stage(1)?;
@@ -238,8 +238,8 @@ try exec rkexec exec\n";
 /// it was free. Errnos: EPERM, EACCES and ENOSYS.
 #[test]
 fn what_refuses_kexec_load_leaves_the_other_call() -> Result<()> {
-    let kernel = Kernel::new("6.12")?;
-    let trip = Trip::to(&kernel).options("");
+    let (kernel, next) = (Kernel::new("6.12")?, Kernel::small()?);
+    let trip = Trip::to(&next).options("");
     let request = trip.request();
     let mut script = String::new();
     for errno in [1, 13, 38] {

@@ -21,12 +21,15 @@ tail -c +5 $variable | record efi-variable
 fn crosswise(name: &str, first: &str, next: &str, uefi: bool, syscall: &str) -> Result<()> {
     let (first, next) = (Kernel::new(first)?, Kernel::new(next)?);
     let guest = Guest::new(name, &first).uefi(uefi);
-    let arrival = Trip::to(&next)
+    let trip = Trip::to(&next)
         .options(&format!("--syscall {syscall}"))
         .bytes(b"rkexec.label=caf\xe9\xff")
-        .after(if uefi { EFI_RUNTIME } else { "" })
-        .run(guest)?;
+        .after(if uefi { EFI_RUNTIME } else { "" });
+    let plan = format!("try plan rkexec plan {} --output json", trip.request());
+    let arrival = trip.before(&plan).run(guest)?;
     let (before, after) = (arrival.before()?, arrival.after()?);
+    // What was planned is what was loaded.
+    assert_eq!(before.text("plan.out")?, before.text("load.out")?);
     assert_eq!(arrival.plan.json["syscall"]["name"], syscall);
     assert_eq!(before.text("release")?, first.release);
     if uefi {
@@ -79,9 +82,9 @@ fn chain_script(cmdline: &str, options: &str) -> String {
     )
 }
 
-/// Three kexecs in a row, with the same script in each of the first three
-/// stages. `words` are what each next kernel is given.
-fn chain(name: &str, uefi: bool, kernel: &Kernel, words: [&str; 3]) -> Result<()> {
+/// Kexecs in a row, with the same script in each stage but the last. `words` are
+/// what each next kernel is given.
+fn chain(name: &str, uefi: bool, kernel: &Kernel, words: &[&str]) -> Result<()> {
     let mut guest = Guest::new(name, kernel)
         .uefi(uefi)
         .append("retain_initrd")
@@ -95,7 +98,7 @@ fn chain(name: &str, uefi: bool, kernel: &Kernel, words: [&str; 3]) -> Result<()
     let outcome = guest.run()?;
 
     let map = Plan::of(outcome.stage(1)?)?.map;
-    for number in 1..=3 {
+    for (number, words) in (1..).zip(words) {
         let (before, after) = (outcome.stage(number)?, outcome.stage(number + 1)?);
         let plan = Plan::of(before)?;
         plan.kept(after)?;
@@ -109,7 +112,7 @@ fn chain(name: &str, uefi: bool, kernel: &Kernel, words: [&str; 3]) -> Result<()
             after.digest("payload-digest")?,
             trip::sha256(&trip::payload(kernel))
         );
-        let five_levels = !words[number as usize - 1].contains("no5lvl");
+        let five_levels = !words.contains("no5lvl");
         assert_eq!(
             after.text("cpu-flags")?.contains(" la57"),
             five_levels,
@@ -131,13 +134,13 @@ fn three_in_a_row_through_both_paging_modes() -> Result<()> {
         "chain-bios",
         false,
         &Kernel::new("6.12")?,
-        ["no5lvl", "up", "stay"],
+        &["no5lvl", "up", "stay"],
     )
 }
 
 #[test]
-fn three_in_a_row_with_uefi() -> Result<()> {
-    chain("chain-uefi", true, &Kernel::new("6.12")?, ["a", "b", "c"])
+fn two_in_a_row_with_uefi() -> Result<()> {
+    chain("chain-uefi", true, &Kernel::new("6.12")?, &["a", "b"])
 }
 
 #[test]
@@ -154,10 +157,10 @@ fn a_cpu_without_la57() -> Result<()> {
 /// `auto` decides by itself, says why, and arrives.
 #[test]
 fn auto_says_which_syscall_and_why() -> Result<()> {
-    let (first, next) = (Kernel::new("6.12")?, Kernel::new("6.12")?);
-    let arrival = Trip::to(&next)
+    let kernel = Kernel::new("6.12")?;
+    let arrival = Trip::to(&kernel)
         .options("--syscall auto")
-        .run(Guest::new("auto", &first))?;
+        .run(Guest::new("auto", &kernel))?;
     let syscall = &arrival.plan.json["syscall"];
     let name = syscall["name"].as_str().unwrap_or_default();
     assert!(trip::SYSCALLS.contains(&name), "{syscall}");
@@ -206,7 +209,7 @@ fn the_vesa_framebuffer_survives_kexec_load() -> Result<()> {
 /// Three initrds, none of a size that is a multiple of four but the first.
 #[test]
 fn several_initrds_arrive_as_one() -> Result<()> {
-    let kernel = Kernel::new("6.12")?;
+    let kernel = Kernel::small()?;
     let archive = |path: &str, content: &[u8]| -> Result<Vec<u8>> {
         let mut archive = Archive::new();
         archive.file(path, 0o644, content);

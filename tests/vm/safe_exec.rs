@@ -97,7 +97,7 @@ chmod +x /bin/systemctl
 
 #[test]
 fn the_init_system_makes_the_jump() -> Result<()> {
-    let kernel = Kernel::new("6.12")?;
+    let kernel = Kernel::small()?;
     let load = trip::load_script(&trip::request(
         "/next/initrd",
         &trip::chain_cmdline("2"),

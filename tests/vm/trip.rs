@@ -9,19 +9,17 @@ use sha2::{Digest as _, Sha256};
 
 use crate::initramfs::{self, Archive};
 use crate::lab::{self, Kernel};
-use crate::qemu::{Guest, Outcome};
+use crate::qemu::{Guest, Outcome, line};
 use crate::witness::{Row, Stage, hex, merged, show};
 
-/// What every command line in the lab has in common. `retain_initrd` keeps
-/// /sys/firmware/initrd (6.12), so that the next kernel can digest all of it;
-/// `no_timer_check`, since emulation on a busy host fails that check (as KVM
-/// guests know by themselves).
-const CMDLINE: &str = "console=ttyS0 panic=-1 no_timer_check quiet retain_initrd rkexec.stage=";
+/// What the next kernels' command lines have in common. `retain_initrd` keeps
+/// /sys/firmware/initrd (6.12), so that the next kernel can digest all of it.
+const CMDLINE: &str = line!("quiet retain_initrd rkexec.stage=");
 
 /// Size of the random file in the next initrd, bytes.
 const PAYLOAD: usize = 1 << 20;
 
-/// A round trip: the first kernel plans, loads and boots `next`.
+/// A round trip: the first kernel loads and boots `next`.
 #[derive(Debug)]
 pub(crate) struct Trip<'a> {
     next: &'a Kernel,
@@ -129,7 +127,7 @@ impl<'a> Trip<'a> {
         initramfs::initrd(self.next, overlay)
     }
 
-    /// `guest` with the next kernel and the script that plans and loads it.
+    /// `guest` with the next kernel and the script that loads it.
     pub(crate) fn prepare(&self, guest: Guest, initrd: &[u8]) -> Result<Guest> {
         let image = match &self.image {
             Some(image) => image.clone(),
@@ -182,11 +180,10 @@ impl<'a> Trip<'a> {
     }
 }
 
-/// Plans and loads /next/vmlinuz in a guest, and records both.
+/// Loads /next/vmlinuz in a guest, and records the plan that was loaded.
 pub(crate) fn load_script(request: &str) -> String {
     format!(
-        "try plan rkexec plan {request} --output json
-         try load rkexec load {request}
+        "try load rkexec load {request} --output json
          record loaded </sys/kernel/kexec_loaded\n"
     )
 }
@@ -238,7 +235,7 @@ impl Arrival {
     }
 }
 
-/// What `rkexec plan --output json` said.
+/// What `rkexec load --output json` said, which is what `rkexec plan` says.
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) json: Value,
@@ -249,9 +246,9 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// The plan that `stage` recorded.
+    /// The plan that `stage` loaded.
     pub(crate) fn of(stage: Stage) -> Result<Self> {
-        Self::parse(stage.text("plan.out")?)
+        Self::parse(stage.text("load.out")?)
     }
 
     pub(crate) fn parse(text: &str) -> Result<Self> {
