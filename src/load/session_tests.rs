@@ -441,7 +441,7 @@ fn hotplug_without_end_is_a_warning() {
     assert_eq!(lab.kernel.calls(), ["kexec_load crash"; 3]);
     let warnings = lab.told.warnings();
     let start =
-        "loaded, but already out of date, because memory or CPUs are still changing: memory at ";
+        "loaded, but already out of date, because memory or CPUs are still changing: the memory ";
     assert!(
         warnings.len() == 1 && warnings[0].starts_with(start),
         "{warnings:?}"

@@ -247,11 +247,9 @@ fn options_without_effect_are_named_and_the_load_goes_on() {
 fn debug_shows_the_plan_and_the_reason_of_the_call() {
     let lab = Lab::new();
     let shown = kexec(&lab, &["-d", "-l", "--dry-run", "vmlinuz", "--append=x"]);
-    assert!(
-        shown
-            .out
-            .contains("syscall:   kexec_load, because: only with it rkexec can correct the memory map")
-    );
+    assert!(shown.out.contains(
+        "syscall:   kexec_load, because: only with it rkexec can correct the memory map"
+    ));
     assert!(shown.out.contains("every range of this machine:"));
 }
 
