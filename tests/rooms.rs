@@ -111,7 +111,7 @@ fn an_upward_import_is_seen() {
 /// Rooms that serve every architecture and boot protocol.
 const NEUTRAL: [&str; 6] = ["cmdline", "request", "job", "layout", "plan", "load"];
 /// Words of x86 and of its boot protocol, in lower case.
-const X86_WORDS: [&str; 9] = [
+const X86_WORDS: [&str; 10] = [
     "e820",
     "boot_params",
     "zero page",
@@ -121,6 +121,7 @@ const X86_WORDS: [&str; 9] = [
     "la57",
     "xloadflags",
     "setup_header",
+    "bzimage",
 ];
 
 /// The words of x86 in `source`, but for the names of roles, which JSON has.

@@ -5,7 +5,7 @@ use crate::carry::HandoverError;
 use crate::cmdline::CmdlineError;
 use crate::layout::PlaceError;
 
-pub use super::linux_x86::firmware::FirmwareError;
+use super::linux_x86::firmware::FirmwareError;
 
 /// Why a boot protocol cannot start a kernel.
 #[derive(Debug, thiserror::Error)]
@@ -74,10 +74,7 @@ impl BootError {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
-            Self::Place(error) => return error.hint().map(str::to_owned),
             Self::Firmware(error) => error.hint(),
-            Self::Cmdline(error) => return error.hint().map(str::to_owned),
-            Self::Handover(error) => return error.hint().map(str::to_owned),
             Self::FiveLevel => {
                 "boot once with no5lvl, or take a kernel with CONFIG_X86_5LEVEL (a bzImage is sure to tell)"
             }
@@ -85,6 +82,8 @@ impl BootError {
             Self::Occupied { .. } => {
                 "rkexec memmap shows where segments may go, and why not elsewhere"
             }
+            // The plan's own errors of these kinds have the hints.
+            Self::Place(_) | Self::Cmdline(_) | Self::Handover(_) => return None,
             Self::MultibootNeeds { .. } | Self::TooManyPieces { .. } => return None,
         };
         Some(hint.to_owned())

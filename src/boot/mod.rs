@@ -12,7 +12,7 @@ pub mod linux_x86;
 pub mod multiboot;
 mod x86;
 
-pub use error::{BootError, FirmwareError};
+pub use error::BootError;
 pub use linux_x86::firmware::EMPTY_INITRD;
 
 use bstr::BStr;
@@ -124,19 +124,25 @@ impl<'k, 'a> Protocol<'k, 'a> {
         }
     }
 
-    /// Checks that the protocol can do what is asked, on this machine.
+    /// Checks that the protocol can do what is asked.
     ///
     /// # Errors
-    /// Names the option, or what the kernel lacks.
-    pub fn check(
-        self,
-        request: &LoadRequest,
-        host: &Host,
-        initrds: &[&[u8]],
-    ) -> Result<(), BootError> {
+    /// Names the option that it cannot fulfil.
+    pub fn check_request(self, request: &LoadRequest, initrds: &[&[u8]]) -> Result<(), BootError> {
+        match self {
+            Self::LinuxX86(_) => Ok(()),
+            Self::Multiboot(kernel) => multiboot::protocol::check(kernel, request, initrds),
+        }
+    }
+
+    /// Checks that the kernel can be entered from the state that the machine is in.
+    ///
+    /// # Errors
+    /// Names what the kernel lacks.
+    pub fn check_machine(self, host: &Host) -> Result<(), BootError> {
         match self {
             Self::LinuxX86(kernel) => linux_x86::check(kernel, host),
-            Self::Multiboot(kernel) => multiboot::protocol::check(kernel, request, initrds),
+            Self::Multiboot(_) => Ok(()),
         }
     }
 
@@ -250,16 +256,25 @@ impl<'k, 'a> Protocol<'k, 'a> {
         }
     }
 
-    /// Takes the places of the tables, to see whether everything fits where the running
-    /// kernel makes them (kexec_file_load).
+    /// Takes places for tables, purgatory, kernel and initrds, to see whether everything
+    /// fits where the running kernel places it (kexec_file_load).
     ///
     /// # Errors
     /// When there is no place.
-    pub fn reserve_tables(self, places: &mut Places<'_>) -> Result<(), BootError> {
+    pub fn fits(self, places: &mut Places<'_>, initrds: &[&[u8]]) -> Result<(), BootError> {
         match self {
-            Self::LinuxX86(_) => linux_x86::reserve_tables(places),
+            Self::LinuxX86(kernel) => linux_x86::fits(kernel, places, initrds),
             // The running kernel loads Linux only.
             Self::Multiboot(_) => Ok(()),
+        }
+    }
+
+    /// The parts of the kernel's file that go into memory.
+    #[must_use]
+    pub fn kernel_parts(self) -> Vec<&'k [u8]> {
+        match self {
+            Self::LinuxX86(kernel) => kernel.loads.iter().map(|load| &*load.bytes).collect(),
+            Self::Multiboot(kernel) => kernel.loads.iter().map(|load| load.bytes).collect(),
         }
     }
 
@@ -312,15 +327,6 @@ impl<'k, 'a> Protocol<'k, 'a> {
         match self {
             Self::LinuxX86(_) => "highest free address",
             Self::Multiboot(_) => multiboot::protocol::PURGATORY_RULE,
-        }
-    }
-
-    /// Memory that the kernel takes to start, bytes.
-    #[must_use]
-    pub fn memory_size(self) -> u64 {
-        match self {
-            Self::LinuxX86(kernel) => kernel.geometry.size,
-            Self::Multiboot(kernel) => kernel.span.size(),
         }
     }
 }

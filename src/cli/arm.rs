@@ -21,6 +21,7 @@ use crate::host::loaded::Loaded;
 use crate::job::Fresh;
 use crate::load::record::LoadRecord;
 use crate::load::{Files, Prepared, Session, ThisKernel};
+use crate::refusal::MAKE_ROOM;
 
 /// `rkexec arm`.
 #[derive(Debug, Args)]
@@ -95,7 +96,7 @@ fn arm(context: &Context, args: &ArmArgs) -> anyhow::Result<()> {
     if args.check {
         return match arming.go(Act::Check) {
             Ok(wanted) => context.print(|| wanted.would(), || wanted.would_json()),
-            Err(error) => arming.forgive(error),
+            Err(error) => arming.forgive(error, true),
         };
     }
     // What happens while it loads is found afterwards.
@@ -106,7 +107,7 @@ fn arm(context: &Context, args: &ArmArgs) -> anyhow::Result<()> {
     };
     let armed = match arming.alone(Act::LoadIfNeeded) {
         Ok(armed) => armed,
-        Err(error) => return arming.forgive(error),
+        Err(error) => return arming.forgive(error, false),
     };
     let Some(outside) = &mut outside else {
         return context.print(|| format!("{}\n", armed.line()), || armed.to_json());
@@ -231,7 +232,7 @@ impl Arming<'_> {
         let was_armed = host.loaded.crash == Some(true);
         let because = because(before.as_ref(), was_armed, &record);
         let wanted = Wanted {
-            kernel: record.job.kernel,
+            kernel: record.kept.kernel,
             syscall: record.syscall,
             cmdline: record.cmdline,
             was_armed,
@@ -251,7 +252,7 @@ impl Arming<'_> {
     }
 
     /// A machine that cannot be armed is a warning, where the configuration says so.
-    fn forgive(&self, error: anyhow::Error) -> anyhow::Result<()> {
+    fn forgive(&self, error: anyhow::Error, check: bool) -> anyhow::Result<()> {
         let Some(impossible) = error.downcast_ref::<Impossible>() else {
             return Err(error);
         };
@@ -264,10 +265,13 @@ impl Arming<'_> {
             false => format!("not armed: {why}"),
         });
         // The warning says it to people.
-        self.context.print(
-            String::new,
-            || json!({ "schema": 1, "armed": armed, "loaded": false, "reason": why }),
-        )
+        self.context.print(String::new, || {
+            let mut json = json!({ "schema": 1, "armed": armed, "loaded": false, "reason": why });
+            if let (true, Some(fields)) = (check, json.as_object_mut()) {
+                fields.insert("would_load".to_owned(), false.into());
+            }
+            json
+        })
     }
 }
 
@@ -324,7 +328,7 @@ fn possible(config: &Config, environment: Environment, loaded: &Loaded) -> Resul
         ),
         (Some(_), None | Some(0)) => (
             "no memory is reserved for a crash kernel".to_owned(),
-            "boot with crashkernel=512M (or more) on the kernel's command line",
+            MAKE_ROOM,
         ),
         (Some(_), Some(size)) if size < minimum => (
             format!(
@@ -443,11 +447,7 @@ mod tests {
             let text = format!("kernel = '{}'\n{more}", kernel.display());
             let arming = Arming {
                 context: &self.context,
-                session: Session {
-                    kernel: &self.kernel,
-                    root: &self.context.root,
-                    tell: &self.told,
-                },
+                session: Session::new(&self.kernel, &self.context.root, &self.told),
                 config: Config::parse(&text, Path::new("f.toml")).unwrap(),
             };
             let wanted = arming.alone(act).unwrap();

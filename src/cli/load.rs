@@ -38,10 +38,17 @@ pub(super) fn load(context: &Context, args: &LoadArgs) -> anyhow::Result<()> {
     let contents = files.contents()?;
     let prepared = Prepared::new(&job, &files, &contents)?;
     let plan = plan_for(context, &prepared, &host)?;
-    for warning in &plan.warnings {
+    let said = plan.warnings.clone();
+    for warning in &said {
         context.warn(warning);
     }
-    let loaded = session.load(&prepared, &host, plan)?;
+    let mut loaded = session.load(&prepared, &host, plan)?;
+    // Another plan than the first one may have been carried out. What was said holds.
+    let lost: Vec<String> = said
+        .into_iter()
+        .filter(|warning| !loaded.warnings.contains(warning))
+        .collect();
+    loaded.warn(lost);
     context.print(
         || render::text::loaded(shown(&loaded, &prepared), context.global.verbose),
         || render::json::plan(&loaded, prepared.image(), &job.kernel),
@@ -94,11 +101,7 @@ pub(super) fn shown<'p>(plan: &'p Plan<'p>, prepared: &'p Prepared<'_>) -> rende
 
 /// A session that tells the operator through `context`.
 pub(super) fn session<'a>(context: &'a Context, kernel: &'a ThisKernel<'a>) -> Session<'a> {
-    Session {
-        kernel,
-        root: &context.root,
-        tell: context,
-    }
+    Session::new(kernel, &context.root, context)
 }
 
 impl Tell for Context {

@@ -228,7 +228,7 @@ fn unpacked(root: &Root, record: &LoadRecord) -> Option<u64> {
         let name = path.to_str().context("not UTF-8")?;
         Ok(MappedFile::of(root.open(name)?, path)?)
     };
-    let job = record.job.job(Fresh::draw().ok()?);
+    let job = record.kept.job(Fresh::draw().ok()?);
     let files = Files::open_with(&job, open).ok()?;
     let contents = files.contents().ok()?;
     let prepared = Prepared::new(&job, &files, &contents).ok()?;
@@ -248,14 +248,14 @@ fn recorded(record: &LoadRecord) -> Value {
         "kernel_updates": record.fit.as_ref().map(|fit| fit.kernel_updates),
     });
     if let Some(fields) = json.as_object_mut() {
-        insert(fields, "kernel", record.job.kernel.as_os_str().as_bytes());
-        let names = record.job.initrds.iter();
+        insert(fields, "kernel", record.kept.kernel.as_os_str().as_bytes());
+        let names = record.kept.initrds.iter();
         let names = names.map(|path| path.as_os_str().as_bytes());
         insert_list(fields, "initrds", names);
         insert_list(
             fields,
             "modules",
-            record.job.modules.iter().map(|line| &***line),
+            record.kept.modules.iter().map(|line| &***line),
         );
         insert(fields, "cmdline", &record.cmdline);
     }

@@ -1,5 +1,7 @@
 //! The digests of what is loaded: purgatory verifies them, and records name files by them.
 
+use std::borrow::Cow;
+
 use super::{Role, Segment};
 use crate::base::PhysRange;
 use crate::carry::record::Blob;
@@ -22,7 +24,7 @@ pub fn digests<'s, 'a: 's>(
 /// What is loaded from files, by its digests.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Blobs {
-    /// The kernel: a bzImage's protected-mode part, or the PT_LOADs of a vmlinux.
+    /// The kernel; its parts as one, where it has several.
     pub kernel: Option<Blob>,
     /// The initrds as one stream, part by part.
     pub initrd: Vec<Blob>,
@@ -33,10 +35,13 @@ impl Blobs {
     #[must_use]
     pub fn of(segments: &[Segment<'_>], digests: &[(PhysRange, Digest)]) -> Option<Self> {
         let of = |role| {
-            let pairs = segments.iter().zip(digests);
-            pairs
-                .filter(move |(segment, _)| segment.role == role)
-                .map(|(segment, (_, digest))| (&*segment.buf, *digest))
+            let of_role = segments.iter().filter(move |segment| segment.role == role);
+            // A segment without bytes has no digest.
+            of_role.filter_map(|segment| {
+                let at = segment.mem.start();
+                let (_, digest) = digests.iter().find(|(range, _)| range.start() == at)?;
+                Some((&*segment.buf, *digest))
+            })
         };
         (!digests.is_empty()).then(|| Self {
             kernel: joined(of(Role::Kernel)),
@@ -44,6 +49,19 @@ impl Blobs {
                 .map(|(bytes, digest)| Blob::new(bytes, &digest))
                 .collect(),
         })
+    }
+
+    /// The same for files that no segment holds.
+    #[must_use]
+    pub fn of_parts(kernel: &[&[u8]], initrd: &[Cow<'_, [u8]>]) -> Self {
+        let kernel = kernel.iter().map(|part| (*part, purgatory::digest(part)));
+        let initrd = initrd.iter();
+        Self {
+            kernel: joined(kernel),
+            initrd: initrd
+                .map(|part| Blob::new(part, &purgatory::digest(part)))
+                .collect(),
+        }
     }
 }
 
@@ -60,5 +78,33 @@ fn joined<'a>(parts: impl Iterator<Item = (&'a [u8], Digest)>) -> Option<Blob> {
                 ..Blob::new(&[], &purgatory::digest(&digests.concat()))
             })
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A segment that is zeroes alone has no digest, and shifts no other's.
+    #[test]
+    fn digests_are_those_of_their_segments() {
+        let segment = |role, buf: &'static [u8], at| Segment {
+            role,
+            buf: Cow::Borrowed(buf),
+            mem: PhysRange::new(at, 0x1000).unwrap(),
+            rule: String::new(),
+        };
+        let segments = [
+            segment(Role::Kernel, b"", 0x1000),
+            segment(Role::Kernel, b"kernel", 0x2000),
+            segment(Role::Initrd, b"initrd", 0x3000),
+        ];
+        let digests = digests(&segments);
+        assert_eq!(digests.len(), 2);
+        let blobs = Blobs::of(&segments, &digests).unwrap();
+        assert_eq!(
+            blobs,
+            Blobs::of_parts(&[b"kernel"], &[b"initrd"[..].into()])
+        );
     }
 }

@@ -35,17 +35,6 @@ pub enum Role {
 }
 
 impl Role {
-    /// All of them.
-    pub const ALL: [Self; 7] = [
-        Self::Kernel,
-        Self::Initrd,
-        Self::BootParams,
-        Self::SetupData,
-        Self::Purgatory,
-        Self::Elfcorehdr,
-        Self::Module,
-    ];
-
     /// The role's name, as in JSON.
     #[must_use]
     pub const fn name(self) -> &'static str {

@@ -5,8 +5,6 @@ use std::os::fd::AsFd as _;
 
 use super::door::RunningKernel;
 use super::files::Files;
-use crate::base::Syscall;
-use crate::boot::EMPTY_INITRD;
 use crate::host::Host;
 use crate::image::Image;
 use crate::image::signature::is_signed;
@@ -81,7 +79,7 @@ impl LoadError {
     }
 }
 
-/// Has `kernel` load the kernel of `plan`, which was made for `image` and `initrds`. What
+/// Has `kernel` load the kernel of `plan`, which was made for `image` in `files`. What
 /// was loaded before is replaced; when this fails, a kernel for `exec` stays, and a crash
 /// kernel may be lost.
 ///
@@ -93,15 +91,9 @@ pub(super) fn load(
     plan: &Checked<Plan<'_>>,
     host: &Host,
     image: &Image<'_>,
-    initrds: &[&[u8]],
     files: &Files,
 ) -> Result<(), LoadError> {
-    let empty = [EMPTY_INITRD];
-    let initrds = match plan.empty_initrd {
-        Some(_) => &empty[..],
-        None => initrds,
-    };
-    let facts = facts(plan, host, image, initrds);
+    let facts = facts(plan, host, image);
     if let Some(error) = SysError::forbidden(&facts) {
         return Err(error.into());
     }
@@ -125,17 +117,13 @@ pub(super) fn load(
                 .collect();
             kernel.kexec_load(*entry, &segments, facts.target, facts.hotplug, when_busy)
         }
-        Method::File { flags } => {
+        Method::File {
+            kernel: file,
+            initrds,
+            flags,
+        } => {
             let with = (plan.cmdline.as_bstr(), *flags);
-            return file_load(
-                kernel,
-                image.file(),
-                initrds,
-                with,
-                files,
-                &facts,
-                when_busy,
-            );
+            return file_load(kernel, file, initrds, with, files, &facts, when_busy);
         }
     };
     called.map_err(|errno| SysError::failed(&facts, errno))?;
@@ -219,24 +207,18 @@ fn unload_after_change(
 }
 
 /// The facts by which a refusal is explained.
-fn facts<'a>(
-    plan: &Plan<'_>,
-    host: &'a Host,
-    image: &Image<'_>,
-    initrds: &[&[u8]],
-) -> CallFacts<'a> {
-    let joined = stream_size(initrds);
+fn facts<'a>(plan: &Plan<'_>, host: &'a Host, image: &Image<'_>) -> CallFacts<'a> {
     let sizes = plan.segments().iter().map(|segment| segment.mem.size());
-    let (bytes, largest) = match plan.syscall() {
-        Syscall::KexecLoad => (plan.total_size(), sizes.max().unwrap_or(0)),
-        Syscall::KexecFileLoad => {
-            let (kernel, initrd) = (image.memory_size(), joined);
-            (kernel + initrd, kernel.max(initrd))
+    let (bytes, largest, largest_file, signed) = match &plan.method {
+        Method::Segments { .. } => (plan.total_size(), sizes.max().unwrap_or(0), 0, None),
+        Method::File {
+            kernel, initrds, ..
+        } => {
+            let (memory, initrd) = (image.memory_size(), stream_size(initrds));
+            let largest_file = (kernel.len() as u64).max(initrd);
+            let signed = is_signed(kernel);
+            (memory + initrd, memory.max(initrd), largest_file, signed)
         }
-    };
-    let signed = match plan.syscall() {
-        Syscall::KexecLoad => None,
-        Syscall::KexecFileLoad => is_signed(image.file()),
     };
     CallFacts {
         signed,
@@ -246,7 +228,7 @@ fn facts<'a>(
         segments: plan.segments().len(),
         bytes,
         largest,
-        largest_file: (image.file().len() as u64).max(joined),
+        largest_file,
         in_uki: image
             .linux()
             .is_some_and(|linux| linux.around.contains(&uki::NAME)),

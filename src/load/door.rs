@@ -1,5 +1,5 @@
 //! The door to the running kernel: the three calls, and the facts. Tests have a kernel of
-//! their own behind it (`fake.rs`).
+//! their own behind it (`fake_tests.rs`).
 
 use std::ffi::CStr;
 use std::os::fd::BorrowedFd;

@@ -41,7 +41,8 @@ pub struct LoadRecord {
     /// When, seconds since 1970.
     pub loaded_at: u64,
     /// What was asked for. A load of the record asks for it again.
-    pub job: Kept,
+    #[serde(rename = "job")]
+    pub kept: Kept,
     /// By which call it was loaded.
     pub syscall: Syscall,
     /// `uname -r` of the kernel, when its file tells.
@@ -175,7 +176,7 @@ impl LoadRecord {
             boot_id: boot_id(root)?,
             rkexec: env!("CARGO_PKG_VERSION").to_owned(),
             loaded_at: job.request.time,
-            job: Kept::of(job),
+            kept: Kept::of(job),
             syscall: plan.syscall(),
             release: image.release().map(str::to_owned),
             blobs: plan.blobs.clone(),
@@ -267,10 +268,10 @@ impl LoadRecord {
     /// # Errors
     /// When it cannot be written.
     pub fn write(&self, root: &Root) -> Result<(), RecordError> {
-        let path = root.path(&file(self.job.target));
+        let path = root.path(&file(self.kept.target));
         let write = || {
             let directory = lock::directory(root)?;
-            let (new, mut file) = Temporary::create(&directory, self.job.target)?;
+            let (new, mut file) = Temporary::create(&directory, self.kept.target)?;
             serde_json::to_writer(&mut file, self)?;
             file.write_all(b"\n")?;
             new.become_file(&path)
@@ -300,7 +301,7 @@ impl LoadRecord {
     pub fn job(&self, fresh: Fresh) -> Result<Job, NotAsked> {
         match self.is_job_unknown {
             true => Err(NotAsked(self.rkexec.clone())),
-            false => Ok(self.job.job(fresh)),
+            false => Ok(self.kept.job(fresh)),
         }
     }
 
@@ -330,7 +331,7 @@ impl LoadRecord {
         ];
         let other = outcomes.into_iter().find(|(same, _)| !same);
         let other = other.map(|(_, what)| what);
-        if let Some(what) = other.or_else(|| self.job.differs(&wanted.job)) {
+        if let Some(what) = other.or_else(|| self.kept.differs(&wanted.kept)) {
             return Some(format!("{what} has changed since the load"));
         }
         match (&self.fit, &wanted.fit) {

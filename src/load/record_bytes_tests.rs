@@ -23,7 +23,7 @@ fn it_reads_back_byte_for_byte_and_makes_the_same_load() {
         boot_id: "this-boot".to_owned(),
         rkexec: "0.1.0".to_owned(),
         loaded_at: 1,
-        job: Kept {
+        kept: Kept {
             kernel: path(b"/boot/caf\xe9"),
             initrds: vec!["/boot/i".into(), path(b"/boot/\xff")],
             profile: None,
@@ -69,8 +69,8 @@ fn it_reads_back_byte_for_byte_and_makes_the_same_load() {
     };
     let job = record.job(fresh).unwrap();
     assert_eq!(job.kernel.as_os_str().as_bytes(), b"/boot/caf\xe9");
-    assert_eq!(job.initrds, record.job.initrds);
-    assert_eq!(job.addons, record.job.addons);
-    assert_eq!(job.modules, record.job.modules);
-    assert_eq!(job.request.cmdline, record.job.cmdline);
+    assert_eq!(job.initrds, record.kept.initrds);
+    assert_eq!(job.addons, record.kept.addons);
+    assert_eq!(job.modules, record.kept.modules);
+    assert_eq!(job.request.cmdline, record.kept.cmdline);
 }

@@ -82,7 +82,7 @@ fn job(cmdline: CmdlineRequest) -> Job {
 /// What is left of `record` after it was kept.
 fn kept(root: &Root, record: &LoadRecord) -> LoadRecord {
     record.write(root).unwrap();
-    read(root, record.job.target).unwrap()
+    read(root, record.kept.target).unwrap()
 }
 
 #[test]
@@ -171,7 +171,7 @@ fn old(change: impl FnOnce(&mut serde_json::Map<String, serde_json::Value>)) -> 
 #[test]
 fn a_record_of_version_1_is_read_and_loads_the_same() {
     let record = old(|_| ()).unwrap();
-    assert_eq!(record.job.kernel, Path::new("/boot/uki.efi"));
+    assert_eq!(record.kept.kernel, Path::new("/boot/uki.efi"));
     assert_eq!(record.cmdline, "root=/dev/sda of-addon debug");
     assert_eq!(record.release.as_deref(), Some("6.12.0-tiny"));
     assert_eq!((record.loaded_at, record.init_size), (1_764_190_000, 4096));
@@ -332,11 +332,14 @@ fn each_difference_is_named() {
             "the initrd",
         ),
         (|r| r.cmdline = "x".into(), "the command line"),
-        (|r| r.job.no_digest = false, "whether purgatory verifies"),
-        (|r| r.job.no_efi = false, "whether EFI is handed over"),
-        (|r| r.job.serial_port = None, "the serial port of purgatory"),
-        (|r| r.job.mem_min = None, "the bounds for segments"),
-        (|r| r.job.mem_max = None, "the bounds for segments"),
+        (|r| r.kept.no_digest = false, "whether purgatory verifies"),
+        (|r| r.kept.no_efi = false, "whether EFI is handed over"),
+        (
+            |r| r.kept.serial_port = None,
+            "the serial port of purgatory",
+        ),
+        (|r| r.kept.mem_min = None, "the bounds for segments"),
+        (|r| r.kept.mem_max = None, "the bounds for segments"),
     ];
     for (change, what) in changes {
         let said = same.differs(&raw_record(change));
@@ -344,9 +347,9 @@ fn each_difference_is_named() {
     }
     // What decides about outcomes alone is no difference by itself.
     let other = raw_record(|r| {
-        r.job.kernel = "/boot/other-name".into();
-        r.job.cmdline = CmdlineRequest::default();
-        r.job.syscall = SyscallChoice::Only(r.syscall);
+        r.kept.kernel = "/boot/other-name".into();
+        r.kept.cmdline = CmdlineRequest::default();
+        r.kept.syscall = SyscallChoice::Only(r.syscall);
     });
     assert_eq!(same.differs(&other), None);
 }

@@ -83,7 +83,7 @@ pub(super) fn parse(bytes: &[u8]) -> Option<LoadRecord> {
         boot_id: old.boot_id,
         rkexec: old.rkexec,
         loaded_at: old.loaded_at,
-        job: Kept {
+        kept: Kept {
             kernel: old.kernel,
             initrds: old.initrds,
             profile: old.profile,

@@ -120,11 +120,8 @@ mod tests {
             std::fs::write(kernel.join("kexec_crash_loaded"), now).unwrap();
         }
         let root = Root::at(dir.path());
-        let session = Session {
-            kernel: &ThisKernel::new(&root),
-            root: &root,
-            tell: &Told::default(),
-        };
+        let (kernel, told) = (ThisKernel::new(&root), Told::default());
+        let session = Session::new(&kernel, &root, &told);
         let mut host = crate::testing::host::host("00100000-3fffffff : System RAM\n");
         host.loaded.crash = Some(was);
         let security = Security::default();

@@ -1,6 +1,10 @@
 //! One load, from the lock to the record: what is tried again, what is loaded again, and
 //! what is said of it.
 
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+
 use super::call::{self, LoadError};
 use super::door::RunningKernel;
 use super::files::Files;
@@ -26,7 +30,6 @@ pub trait Tell {
 }
 
 /// What a load works with.
-#[derive(Clone, Copy)]
 pub struct Session<'s> {
     /// The kernel that runs.
     pub kernel: &'s dyn RunningKernel,
@@ -34,9 +37,22 @@ pub struct Session<'s> {
     pub root: &'s Root,
     /// Who is told.
     pub tell: &'s dyn Tell,
+    /// Warnings about records: each is said once.
+    said: RefCell<BTreeSet<String>>,
 }
 
-impl Session<'_> {
+impl<'s> Session<'s> {
+    /// A session with `kernel`, whose files are below `root`.
+    #[must_use]
+    pub fn new(kernel: &'s dyn RunningKernel, root: &'s Root, tell: &'s dyn Tell) -> Self {
+        Self {
+            kernel,
+            root,
+            tell,
+            said: RefCell::default(),
+        }
+    }
+
     /// Holds off the loads of other rkexecs, from the look at what is loaded until the
     /// record is kept. Where there is no place for a lock (a read-only /run), a warning
     /// says so.
@@ -76,7 +92,11 @@ impl Session<'_> {
     /// # Errors
     /// As [`LoadRecord::of_loaded`].
     pub fn recorded(&self, target: Target, host: &Host) -> Result<Option<LoadRecord>, HostError> {
-        let warn = |warning: &str| self.tell.warn(warning);
+        let warn = |warning: &str| {
+            if self.said.borrow_mut().insert(warning.to_owned()) {
+                self.tell.warn(warning);
+            }
+        };
         LoadRecord::of_loaded(self.root, target, &host.loaded, &warn)
     }
 
@@ -98,7 +118,7 @@ impl Session<'_> {
         host: &Host,
         plan: Checked<Plan<'a>>,
     ) -> anyhow::Result<Checked<Plan<'a>>> {
-        let (mut host, mut plan) = (host.clone(), plan);
+        let (mut host, mut plan) = (Cow::Borrowed(host), plan);
         let mut loads = LOADS;
         loop {
             match self.attempt(prepared, &host, &plan)? {
@@ -109,14 +129,14 @@ impl Session<'_> {
                     };
                     // A refused call showed it, and no file of the host tells it.
                     let refused = host.security.kexec_load_refused;
-                    host = now;
-                    host.security.kexec_load_refused = refused;
+                    host = Cow::Owned(now);
+                    host.to_mut().security.kexec_load_refused = refused;
                     plan = prepared.plan(&host, self.root)?;
                 }
                 Err(refused) => {
                     let why = format!("{refused:#}; kexec_file_load is tried");
                     self.tell.warn(&why);
-                    host.security.kexec_load_refused = true;
+                    host.to_mut().security.kexec_load_refused = true;
                     let other = prepared.plan(&host, self.root)?;
                     let said = &plan.warnings;
                     for warning in other.warnings.iter().filter(|new| !said.contains(new)) {
@@ -137,7 +157,11 @@ impl Session<'_> {
         plan: &Checked<Plan<'_>>,
     ) -> anyhow::Result<Result<LoadRecord, anyhow::Error>> {
         let target = plan.target();
-        let before = self.recorded(target, host)?;
+        // Only a crash kernel is loaded again when a load fails.
+        let before = match target {
+            Target::Normal => None,
+            Target::Crash => self.recorded(target, host)?,
+        };
         let record = prepared.record(self.root, host, plan)?;
         let Err(error) = self.call(prepared, host, plan, &record) else {
             return Ok(Ok(record));
@@ -164,14 +188,12 @@ impl Session<'_> {
         plan: &Checked<Plan<'_>>,
         record: &LoadRecord,
     ) -> Result<(), LoadError> {
-        let (image, initrds) = (prepared.image(), prepared.initrds());
-        call::load(self.kernel, plan, host, image, initrds, prepared.files).inspect_err(
-            |error| {
-                if error.has_replaced() {
-                    self.forget(plan.target());
-                }
-            },
-        )?;
+        let (image, files) = (prepared.image(), prepared.files);
+        call::load(self.kernel, plan, host, image, files).inspect_err(|error| {
+            if error.has_replaced() {
+                self.forget(plan.target());
+            }
+        })?;
         if let Err(error) = record.write(self.root) {
             self.tell.warn(&format!(
                 "what was loaded is not recorded: {:#}",

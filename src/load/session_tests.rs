@@ -72,11 +72,7 @@ impl Lab {
     }
 
     fn session(&self) -> Session<'_> {
-        Session {
-            kernel: &self.kernel,
-            root: &self.root,
-            tell: &self.told,
-        }
+        Session::new(&self.kernel, &self.root, &self.told)
     }
 
     /// A load of the kernel `name`.
@@ -129,7 +125,7 @@ impl Lab {
 
     /// The name of the kernel that the record names.
     fn recorded(&self, target: Target) -> Option<String> {
-        let name = self.record(target)?.job.kernel;
+        let name = self.record(target)?.kept.kernel;
         Some(name.file_name().unwrap().to_str().unwrap().to_owned())
     }
 }
@@ -187,7 +183,7 @@ fn a_refused_kexec_load_is_followed_by_the_other_call() {
         // The record knows it, and what was asked for is still `auto`.
         let record = lab.record(target).unwrap();
         assert!(record.kexec_load_refused);
-        assert_eq!(record.job.syscall, SyscallChoice::Auto);
+        assert_eq!(record.kept.syscall, SyscallChoice::Auto);
     }
 }
 
@@ -341,7 +337,10 @@ fn a_rescue_has_a_new_seed_and_the_call_that_loaded_before() {
     let calls = ["kexec_file_load crash", "kexec_file_load crash"];
     assert_eq!(lab.kernel.calls(), calls);
     let after = lab.record(Target::Crash).unwrap();
-    assert_eq!((&after.job, after.kexec_load_refused), (&before.job, true));
+    assert_eq!(
+        (&after.kept, after.kexec_load_refused),
+        (&before.kept, true)
+    );
     assert_eq!(after.differs(&before), None);
     assert_ne!(after.loaded_at, before.loaded_at);
 }
@@ -528,4 +527,23 @@ fn one_load_at_a_time() {
     let warned = lab.told.warnings();
     let root = usize::from(nix::unistd::geteuid().is_root());
     assert_eq!(warned.len(), root, "{warned:?}");
+}
+
+#[test]
+fn a_record_that_is_ignored_is_said_once() {
+    let lab = Lab::new();
+    lab.arm();
+    let record = lab.path("run/rkexec/crash.json");
+    fs::rename(&record, lab.path("run/rkexec/other")).unwrap();
+    std::os::unix::fs::symlink("other", &record).unwrap();
+    let session = lab.session();
+    let host = lab.kernel.host.borrow();
+    for _ in 0..3 {
+        assert_eq!(session.recorded(Target::Crash, &host).unwrap(), None);
+    }
+    let warnings = lab.told.warnings();
+    assert!(
+        warnings.len() == 1 && warnings[0].contains("ignored"),
+        "{warnings:?}"
+    );
 }

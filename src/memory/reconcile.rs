@@ -135,7 +135,7 @@ impl MemoryMap {
         }
     }
 
-    /// Makes `range` a pool: it has the type `e820` in the next kernel's map, and
+    /// Makes `range` a pool: it has the type `told` in the next kernel's map, and
     /// no segment goes there.
     pub fn set_pool(&mut self, range: PhysRange, name: &str, told: Told, reason: &'static str) {
         self.change(range, |region| {

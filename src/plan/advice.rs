@@ -21,7 +21,7 @@ pub(super) fn of_crash(error: PlanError, inputs: Inputs<'_, '_>, crash: &CrashPl
                 .to_owned();
         }
         let reservation = &crash.reservation;
-        let sizing = Sizing::of(reservation, inputs.boot.memory_size(), inputs.initrds);
+        let sizing = Sizing::of(reservation, inputs.image.memory_size(), inputs.initrds);
         let needed = sizing.map_or(0, |sizing| sizing.needed());
         // Suggest at least as much more as the failed search lacked.
         let largest = hole.largest.first().map_or(0, |range| range.size());

@@ -42,6 +42,15 @@ pub(super) fn decide(
     match request.syscall {
         SyscallChoice::Only(Syscall::KexecLoad) => decision(Syscall::KexecLoad, asked_for),
         SyscallChoice::Only(Syscall::KexecFileLoad) => match (needs_load, refuses) {
+            // Leaving the option out would not help.
+            (
+                _,
+                Some(FileRefusal {
+                    reason,
+                    decides: Some(_),
+                    ..
+                }),
+            ) => Err(PlanError::FileLoadRefuses { reason }),
             (Some((option, reason)), _) => Err(PlanError::NotWithFileLoad { option, reason }),
             (None, Some(FileRefusal { reason, .. })) => Err(PlanError::FileLoadRefuses { reason }),
             (None, None) => decision(Syscall::KexecFileLoad, asked_for),

@@ -5,12 +5,13 @@ use crate::abi::efi::EfiDescriptor;
 use crate::abi::x86::boot_params::{
     BootParams, EFI32_LOADER_SIGNATURE, EFI64_LOADER_SIGNATURE, join,
 };
-use crate::boot::{BootError, FirmwareError};
+use crate::boot::BootError;
+use crate::boot::linux_x86::firmware::FirmwareError;
 use crate::host::efi::Efi;
 use crate::image::probe;
 use crate::layout::Role;
 use crate::request::SyscallChoice;
-use crate::testing::bzimage::TinyBzImage;
+use crate::testing::bzimage::{TinyBzImage, field};
 use crate::testing::host::{Says as _, host};
 
 const RSDP: u64 = 0x3e00_2014;
@@ -323,4 +324,32 @@ fn memory_that_mem_takes_away_is_told_of_by_the_call_that_withholds_it() {
         warnings.contains("passes 256 MiB on as RAM that must stay reserved"),
         "{warnings}"
     );
+}
+
+/// A missing reservation is named before anything about the firmware: it is the first that
+/// must be mended. An option that cannot be fulfilled is named before what the machine lacks.
+#[test]
+fn of_several_reasons_the_first_to_mend_is_named() {
+    let mut panic = request(Syscall::KexecLoad, "x");
+    panic.target = Target::Crash;
+    let error = planned(&panic, &masked(), &[], |_| ()).unwrap_err();
+    assert!(matches!(error, PlanError::Crash(_)), "{error}");
+
+    let mut five_level = bios();
+    five_level.cpu.la57 = true;
+    let file = TinyBzImage::new(0x1000).u16(field::XLOADFLAGS, 0x3f & !(1 << 5));
+    let file = file.build();
+    let image = probe(&file).unwrap();
+    let mut wish = request(Syscall::KexecLoad, "x");
+    let refused = |wish: &LoadRequest| {
+        crate::plan::plan(wish, &five_level, &image, &[], Capability::unknown).unwrap_err()
+    };
+    let error = refused(&wish);
+    assert!(
+        matches!(error, PlanError::Boot(BootError::FiveLevel)),
+        "{error}"
+    );
+    wish.include_driver_managed.insert("hmem".to_owned());
+    let error = refused(&wish);
+    assert!(matches!(error, PlanError::NotIncludable { .. }), "{error}");
 }

@@ -4,13 +4,19 @@ use bstr::BStr;
 
 use crate::base::Target;
 use crate::base::bytes::shown;
+use crate::boot::Protocol;
 use crate::carry::{Handover, Protection};
 use crate::cmdline::{self, Cmdline};
 use crate::host::Host;
 use crate::request::LoadRequest;
 
 /// A warning for each option of `request` that has no effect.
-pub(super) fn warnings(request: &LoadRequest, host: &Host, handover: &Handover) -> Vec<String> {
+pub(super) fn warnings(
+    request: &LoadRequest,
+    host: &Host,
+    boot: Protocol<'_, '_>,
+    handover: &Handover,
+) -> Vec<String> {
     let mut idle = Vec::new();
     let not_there = Cmdline::not_there(&request.cmdline, &host.cmdline);
     for unwanted in not_there
@@ -23,12 +29,17 @@ pub(super) fn warnings(request: &LoadRequest, host: &Host, handover: &Handover) 
         ));
     }
     let pools = &request.handover;
-    let no_pools = "no pool is passed to the next kernel (--pool BASE,SIZE)";
+    let no_pools = match request.target {
+        Target::Normal => "no pool is passed to the next kernel (--pool BASE,SIZE)",
+        Target::Crash => "a crash kernel takes over no pools",
+    };
     if pools.protect.is_some() && !handover.has_pools() {
         idle.push(format!("--pool-protect has no effect: {no_pools}"));
     }
     if pools.assume_pmpool && !handover.has_pools() {
         idle.push(format!("--assume-pmpool has no effect: {no_pools}"));
+    } else if let (true, Some(why)) = (pools.assume_pmpool, boot.reserves_pools()) {
+        idle.push(format!("--assume-pmpool has no effect: {why}"));
     } else if pools.assume_pmpool && pools.protect.is_some_and(|how| how != Protection::Kernel) {
         idle.push("--assume-pmpool has no effect with this --pool-protect".to_owned());
     }

@@ -52,6 +52,10 @@ pub enum Method<'a> {
     },
     /// kexec_file_load: the running kernel places everything.
     File {
+        /// The kernel's file, without its containers.
+        kernel: &'a [u8],
+        /// The initrds, in order.
+        initrds: Vec<&'a [u8]>,
         /// Flags that were asked for and that the kernel takes.
         flags: FileFlags,
     },
@@ -77,8 +81,8 @@ pub struct Plan<'a> {
     pub pools: Vec<PlannedPool>,
     /// The crash kernel's part; `None` for a kernel for `exec`.
     pub crash: Option<CrashPlan>,
-    /// Digests of what is loaded from files; `None` without `--panic` when
-    /// nothing uses them (kexec_file_load, `--no-digest`).
+    /// Digests of what is loaded from files; `None` where nothing uses them: without
+    /// `--panic`, with kexec_file_load or `--no-digest`.
     pub blobs: Option<Blobs>,
     /// Why [`EMPTY_INITRD`] is handed over; `None` when it is not.
     pub empty_initrd: Option<&'static str>,
@@ -146,15 +150,6 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// Flags for kexec_file_load.
-    #[must_use]
-    pub fn file_flags(&self) -> FileFlags {
-        match self.method {
-            Method::Segments { .. } => FileFlags::default(),
-            Method::File { flags } => flags,
-        }
-    }
-
     /// For `exec`, or for a panic.
     #[must_use]
     pub fn target(&self) -> Target {
@@ -194,6 +189,7 @@ impl<'a> Plan<'a> {
 struct Inputs<'i, 'a> {
     request: &'i LoadRequest,
     host: &'i Host,
+    image: &'i Image<'a>,
     boot: Protocol<'i, 'a>,
     /// The initrds, with the empty one where it is handed over.
     initrds: &'i [&'a [u8]],
@@ -216,8 +212,7 @@ struct Ground {
 }
 
 impl Ground {
-    /// Settles what a crash kernel needs, the pools, and the memory that is kept free.
-    /// Gives what the command line takes away from the next kernel.
+    /// Settles the pools and the memory that is kept free. Gives what the command line takes away from the next kernel.
     fn settle(
         &mut self,
         inputs: Inputs<'_, '_>,
@@ -231,14 +226,6 @@ impl Ground {
             boot,
             ..
         } = inputs;
-        if request.target == Target::Crash {
-            let asked = self.cmdline.as_bstr().to_owned();
-            if !cmdline::has(&asked, cmdline::NO_MEMHOTPLUG) {
-                self.cmdline = self.cmdline.with(cmdline::NO_MEMHOTPLUG)?;
-            }
-            let crash = crash_plan(request, host, &mut self.memory_map, asked, syscall)?;
-            self.crash = Some(crash);
-        }
         let (line, crash) = (self.cmdline.as_bstr(), self.crash.as_ref());
         let dumped = crash.map_or(&[][..], |crash| &crash.dump);
         let of_kernel = boot.warnings(request, host, &handover, line, dumped);
@@ -302,7 +289,7 @@ pub fn plan<'a>(
         return Err(PlanError::Environment(refusal));
     }
     let boot = Protocol::of(image);
-    boot.check(request, host, initrds)?;
+    boot.check_request(request, initrds)?;
     check_drivers(&request.include_driver_managed)?;
     let asked = command_line(request, host, boot.cmdline_limit())?;
     let cmdline = boot.cmdline(&asked)?;
@@ -323,8 +310,18 @@ pub fn plan<'a>(
     }
     let mut warnings = advice::general_warnings(request, host);
     warnings.extend(advice::empty_line(request, asked.as_bstr()));
-    warnings.extend(idle::warnings(request, host, &handover));
+    warnings.extend(idle::warnings(request, host, boot, &handover));
     warnings.extend(idle);
+
+    let (mut memory_map, mut cmdline, mut crash) = (memory_map, cmdline, None);
+    if request.target == Target::Crash {
+        let asked = cmdline.as_bstr().to_owned();
+        if !cmdline::has(&asked, cmdline::NO_MEMHOTPLUG) {
+            cmdline = cmdline.with(cmdline::NO_MEMHOTPLUG)?;
+        }
+        crash = Some(crash_plan(request, host, &mut memory_map, asked, name)?);
+    }
+    boot.check_machine(host)?;
 
     let empty = [EMPTY_INITRD];
     let firmware = boot.firmware(request, host, name, cmdline.as_bstr())?;
@@ -333,6 +330,7 @@ pub fn plan<'a>(
     let inputs = Inputs {
         request,
         host,
+        image,
         boot,
         initrds: match empty_initrd {
             Some(_) => &empty[..],
@@ -342,7 +340,7 @@ pub fn plan<'a>(
     let mut ground = Ground {
         cmdline,
         memory_map,
-        crash: None,
+        crash,
         pools: Vec::new(),
         tree: None,
         firmware,

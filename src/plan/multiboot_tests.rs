@@ -439,6 +439,14 @@ fn only_kexec_load_will_do() {
         error.to_string(),
         "kexec_file_load refuses this image: it is a multiboot kernel, and the running kernel loads Linux only"
     );
+    // An option that only kexec_load can do is not the reason.
+    request.mem_min = Some(MIB);
+    let error = planned(&request, &machine(), &v1_at(MIB), &[]).unwrap_err();
+    assert!(
+        matches!(error, PlanError::FileLoadRefuses { .. }),
+        "{error}"
+    );
+    request.mem_min = None;
     let mut locked = machine();
     locked.security.lockdown = Some(Lockdown::Integrity);
     let error = planned(&line("x"), &locked, &v1_at(MIB), &[]).unwrap_err();

@@ -8,7 +8,8 @@ use crate::boot::{Facts, TableSummary};
 use crate::cmdline::Cmdline;
 use crate::crash::{self, CrashError, elfcorehdr};
 use crate::host::Host;
-use crate::layout::{Blobs, Excluded, Layout, Places, Rest, Role, Segment, digests};
+use crate::layout::{Blobs, Excluded, Places, Rest, Role, Segment, digests};
+use crate::memory::MemoryMap;
 use crate::purgatory::{self, Digest};
 
 /// Plans a load by segments.
@@ -18,8 +19,8 @@ pub(super) fn by_segments<'a>(
 ) -> Result<Plan<'a>, PlanError> {
     let placed = place(inputs, &ground).map_err(|error| explain(error, inputs, &ground))?;
     ground.cmdline = placed.cmdline;
-    if let Some(elfcorehdr) = placed.elfcorehdr {
-        crash::hide(&mut ground.memory_map, elfcorehdr);
+    if let Some(memory_map) = placed.memory_map {
+        ground.memory_map = memory_map;
     }
     ground.warnings.extend(placed.warnings);
     let withheld = advice::withheld(inputs.request, &ground.memory_map);
@@ -45,8 +46,8 @@ struct Placed<'a> {
     cmdline: Cmdline,
     told: Vec<(PhysRange, Told)>,
     blobs: Option<Blobs>,
-    /// Where elfcorehdr lies, which the crash kernel is not told of as RAM.
-    elfcorehdr: Option<PhysRange>,
+    /// The map of a crash kernel, which is not told of elfcorehdr.
+    memory_map: Option<MemoryMap>,
     warnings: Vec<String>,
 }
 
@@ -69,16 +70,17 @@ fn place<'a>(inputs: Inputs<'_, 'a>, ground: &Ground) -> Result<Placed<'a>, Plan
     let blobs = Blobs::of(&layout.segments, &file_digests);
 
     let mut cmdline = Cow::Borrowed(&ground.cmdline);
-    let mut memory_map = Cow::Borrowed(&ground.memory_map);
+    let mut memory_map = None;
     let mut elfcorehdr = None;
     if let Some(crash) = &ground.crash {
         let segment = place_elfcorehdr(crash, host, &mut places)?;
         let word = format!("elfcorehdr={:#x}", segment.mem.start());
         cmdline = Cow::Owned(cmdline.with(&word)?);
-        crash::hide(memory_map.to_mut(), segment.mem);
+        let hidden = memory_map.insert(ground.memory_map.clone());
+        crash::hide(hidden, segment.mem);
         elfcorehdr = Some(segment);
     }
-    let told = memory_map.told();
+    let told = memory_map.as_ref().unwrap_or(&ground.memory_map).told();
     let facts = Facts {
         request,
         host,
@@ -111,7 +113,6 @@ fn place<'a>(inputs: Inputs<'_, 'a>, ground: &Ground) -> Result<Placed<'a>, Plan
                 .to_owned(),
         );
     }
-    let at = elfcorehdr.as_ref().map(|segment| segment.mem);
     let mut segments = layout.segments;
     segments.extend(elfcorehdr);
     segments.extend(tables.segments);
@@ -125,7 +126,7 @@ fn place<'a>(inputs: Inputs<'_, 'a>, ground: &Ground) -> Result<Placed<'a>, Plan
         cmdline: cmdline.into_owned(),
         told,
         blobs,
-        elfcorehdr: at,
+        memory_map,
         warnings,
     })
 }
@@ -209,11 +210,11 @@ fn place_elfcorehdr<'a>(
 /// Checks that everything can fit when the running kernel places it (kexec_file_load), in
 /// memory that `excluded` leaves. For a crash kernel, it drops the loaded one before it
 /// finds out.
-pub(super) fn fits<'a>(
-    inputs: Inputs<'_, 'a>,
+pub(super) fn fits(
+    inputs: Inputs<'_, '_>,
     ground: &Ground,
     excluded: &[Excluded],
-) -> Result<Layout<'a>, PlanError> {
+) -> Result<(), PlanError> {
     let (host, boot) = (inputs.host, inputs.boot);
     let mut places = places(inputs, ground, excluded)?;
     if let Some(crash) = &ground.crash {
@@ -221,9 +222,7 @@ pub(super) fn fits<'a>(
         let headers = headers.max(host.loaded.crash_elfcorehdr_size.unwrap_or(0));
         places.highest("elfcorehdr", headers, PAGE_SIZE, (0, u64::MAX))?;
     }
-    boot.reserve_tables(&mut places)?;
-    places.small(Rest::Highest, "purgatory", purgatory::size())?;
-    Ok(boot.lay_out(&mut places, inputs.initrds, ground.empty_initrd)?)
+    Ok(boot.fits(&mut places, inputs.initrds)?)
 }
 
 /// Adds to a "does not fit" error whether it is about a crash kernel, and whether the
@@ -238,7 +237,7 @@ pub(super) fn explain(error: PlanError, inputs: Inputs<'_, '_>, ground: &Ground)
     };
     let without = excluded::without_line(&ground.excluded);
     match fits(inputs, ground, &without) {
-        Ok(_) => PlanError::TakenAway {
+        Ok(()) => PlanError::TakenAway {
             error: Box::new(error),
             words,
         },

@@ -2,7 +2,7 @@
 //! program foretells what comes of it.
 
 use super::{Ground, Inputs, Method, Plan, PlanError, decide, excluded, place};
-use crate::layout::{Blobs, digests};
+use crate::layout::{self, Blobs};
 use crate::memory::{UNKNOWN_KERNEL_MAP, kernel_map};
 use crate::sys::FileFlags;
 
@@ -20,8 +20,9 @@ pub(super) fn by_file<'a>(
     let (mut told, mut blobs) = (kernel_map(inputs.host), None);
     if ground.crash.is_some() {
         told = ground.memory_map.told();
-        let segments = fits?.segments;
-        blobs = Blobs::of(&segments, &digests(&segments));
+        fits?;
+        let parts = layout::parts(inputs.initrds, usize::MAX);
+        blobs = Some(Blobs::of_parts(&boot.kernel_parts(), &parts));
     } else if let Err(error @ PlanError::TakenAway { .. }) = fits {
         // For other reasons the running kernel's own answer says more.
         return Err(error);
@@ -38,7 +39,12 @@ pub(super) fn by_file<'a>(
     told.truncate(boot.file_map_entries());
     ground.warnings.extend(lost_tree(inputs, &ground, flags));
     ground.warnings.extend(boot.map_warning(&told));
-    Ok(ground.plan(Method::File { flags }, told, blobs))
+    let method = Method::File {
+        kernel: inputs.image.file(),
+        initrds: inputs.initrds.to_vec(),
+        flags,
+    };
+    Ok(ground.plan(method, told, blobs))
 }
 
 /// A warning that a device tree is left behind.

@@ -167,7 +167,7 @@ fn next_kernel(plan: &Plan<'_>, taken: &[Taken]) -> Result<(), Violation> {
     let told = Holes::new(told.map(|(range, _)| *range));
     for segment in plan.segments() {
         let (role, range) = (segment.role.name(), segment.mem);
-        // The capture kernel reads elfcorehdr as it reads the dump.
+        // The crash kernel reads elfcorehdr as it reads the dump.
         let is_told = || told.free().iter().any(|ram| ram.covers(range));
         if segment.role != Role::Elfcorehdr && !is_told() {
             return Err(Violation::NotTold { role, range });

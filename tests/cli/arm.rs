@@ -99,7 +99,7 @@ fn a_check_fails_where_a_load_would() {
     configure(&lab, "");
     let ended = check(&small);
     assert_eq!((ended.code, &*ended.out), (Some(1), ""));
-    let begins = format!("rkexec: check failed: {none}\nhint: boot with crashkernel=");
+    let begins = format!("rkexec: check failed: {none}\nhint: add crashkernel=");
     assert!(ended.err.starts_with(&begins), "{ended:?}");
     configure(&lab, "when_impossible = 'warn'");
     let ended = check(&small);

@@ -262,4 +262,9 @@ fn options_without_effect_are_named() {
     let crash = |name: &str| warnings(&lab, "big", &[&panic[..], &["--remove", name]].concat());
     assert_eq!(crash("crashkernel"), [""; 0]);
     assert_eq!(crash("nothing"), [remove("nothing")]);
+    let no_pools = [&panic[..], &["--assume-pmpool"]].concat();
+    assert_eq!(
+        warnings(&lab, "big", &no_pools),
+        ["--assume-pmpool has no effect: a crash kernel takes over no pools"]
+    );
 }

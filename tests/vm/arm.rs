@@ -528,7 +528,7 @@ try watches rkexec arm --watch
     let failed = before.text("fails.err")?;
     assert!(
         failed.starts_with(&format!(
-            "rkexec: arm failed: {why}\nhint: boot with crashkernel="
+            "rkexec: arm failed: {why}\nhint: add crashkernel="
         )),
         "{failed}"
     );

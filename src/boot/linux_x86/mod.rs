@@ -9,7 +9,7 @@
 
 pub(super) mod by_file;
 mod chain;
-pub(super) mod firmware;
+pub mod firmware;
 pub(super) mod protected;
 pub mod taken;
 pub mod zero_page;
@@ -27,6 +27,7 @@ use crate::layout::{
     self, Layout, Limits, PlaceError, PlacedFile, Places, Rest, Role, Segment, stream_size,
 };
 use crate::memory::Direction;
+use crate::purgatory;
 use crate::sys::SEGMENT_MAX;
 use zero_page::Addresses;
 
@@ -90,11 +91,19 @@ pub(super) fn limits(image: &LinuxKernel<'_>, host: &Host) -> Limits {
     }
 }
 
-/// Takes a place for the smallest boot_params.
-pub(super) fn reserve_tables(places: &mut Places<'_>) -> Result<(), BootError> {
-    let size = zero_page::segment_size(0);
-    places.small(Rest::Highest, "boot_params", size)?;
-    Ok(())
+/// Takes places for the smallest boot_params, purgatory, kernel and initrds.
+pub(super) fn fits(
+    image: &LinuxKernel<'_>,
+    places: &mut Places<'_>,
+    initrds: &[&[u8]],
+) -> Result<(), BootError> {
+    places.small(Rest::Highest, "boot_params", zero_page::segment_size(0))?;
+    places.small(Rest::Highest, "purgatory", purgatory::size())?;
+    place_kernel(image, places)?;
+    match stream_size(initrds) {
+        0 => Ok(()),
+        size => Ok(place_initrd(image, places, size).map(drop)?),
+    }
 }
 
 /// Places kernel and initrds.

@@ -73,7 +73,7 @@ fn details(record: Option<&LoadRecord>) -> String {
     let Some(record) = record else {
         return String::new();
     };
-    let file = shown_name(&record.job.kernel);
+    let file = shown_name(&record.kept.kernel);
     format!(
         "  {:<14} {file}, through {}\n  {:<14} {}\n",
         "file:",
