@@ -4,15 +4,12 @@
 /// `RKXPURG1`, little-endian: the first eight bytes of the image.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"RKXPURG1");
 /// Version of this block; the loader and the image come from one build.
-pub(crate) const ABI_VERSION: u32 = 4;
+pub(crate) const ABI_VERSION: u32 = 5;
 /// Regions that can be verified: KEXEC_SEGMENT_MAX, 16 (include/linux/kexec.h).
 pub const MAX_REGIONS: usize = 16;
 
 /// Verify the digests before the jump.
 pub(crate) const FLAG_VERIFY: u32 = 1 << 0;
-/// The CPU has the SHA extensions, SSSE3 and SSE4.1: the loader looked, the
-/// purgatory never executes CPUID (it would trap in a confidential guest).
-pub(crate) const FLAG_SHA_NI: u32 = 1 << 1;
 /// `serial_port` is a port-I/O 16550 to print failures on.
 pub(crate) const FLAG_SERIAL: u32 = 1 << 2;
 /// Enter in 32-bit protected mode without paging, not in long mode.
@@ -29,7 +26,7 @@ pub(crate) struct Region {
     /// Size in bytes; never 0.
     pub(crate) size: u64,
     /// Digest of these bytes, see README.md.
-    pub(crate) digest: [u8; 32],
+    pub(crate) digest: [u8; 8],
 }
 
 /// The parameter block.
@@ -63,7 +60,7 @@ pub(crate) struct Params {
     pub(crate) regions: [Region; MAX_REGIONS],
 }
 
-const _: () = assert!(core::mem::size_of::<Params>() == 48 + MAX_REGIONS * (8 + 8 + 32));
+const _: () = assert!(core::mem::size_of::<Params>() == 48 + MAX_REGIONS * (8 + 8 + 8));
 
 /// What `VERIFY` returns. 0, which is no member, means that all is well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,5 +83,5 @@ pub struct Evidence {
     /// Index into the regions of the block.
     pub region: u64,
     /// The digest computed there.
-    pub computed: [u8; 32],
+    pub computed: [u8; 8],
 }

@@ -3,21 +3,19 @@
 
 #![no_std]
 #![no_main]
-#![allow(dead_code, reason = "abi.rs and sha256 serve the loader as well")]
+#![allow(dead_code, reason = "abi.rs and rapidhash.rs serve the loader as well")]
 
 mod abi;
 mod entry;
+mod rapidhash;
 mod serial;
-mod sha256;
 
 use core::arch::asm;
 
 use abi::{
-    ABI_VERSION, Evidence, FLAG_SERIAL, FLAG_SHA_NI, FLAG_VERIFY, Fault, MAGIC, MAX_REGIONS,
-    Params, Region,
+    ABI_VERSION, Evidence, FLAG_SERIAL, FLAG_VERIFY, Fault, MAGIC, MAX_REGIONS, Params, Region,
 };
 use serial::Serial;
-use sha256::{CHUNK, Portable, ShaNi, region_digest};
 
 /// The parameter block, at offset 0 of the image wherever that was loaded.
 fn params() -> &'static Params {
@@ -32,8 +30,8 @@ fn params() -> &'static Params {
     unsafe { &*params }
 }
 
-/// Checks the block and every region. Needs SSE2 and executes no privileged
-/// instruction: the tests call it in user space.
+/// Checks the block and every region. Executes no privileged instruction:
+/// the tests call it in user space.
 ///
 /// Returns 0 or a [`Fault`].
 ///
@@ -54,7 +52,7 @@ unsafe extern "C" fn purgatory_verify(evidence: *mut Evidence) -> u32 {
 fn check(params: &Params) -> Result<(), (Fault, Evidence)> {
     let mut found = Evidence {
         region: MAX_REGIONS as u64,
-        computed: [0; 32],
+        computed: [0; 8],
     };
     if params.magic != MAGIC {
         return Err((Fault::Magic, found));
@@ -74,7 +72,7 @@ fn check(params: &Params) -> Result<(), (Fault, Evidence)> {
         if region.address == 0 || region.size == 0 || end.is_none() {
             return Err((Fault::Table, found));
         }
-        found.computed = digest(params, region);
+        found.computed = digest(region);
         if found.computed != region.digest {
             return Err((Fault::Digest, found));
         }
@@ -83,16 +81,11 @@ fn check(params: &Params) -> Result<(), (Fault, Evidence)> {
 }
 
 /// The digest of what lies in a region now.
-fn digest(params: &Params, region: &Region) -> [u8; 32] {
+fn digest(region: &Region) -> rapidhash::Digest {
     // SAFETY: the kernel maps every segment it loaded, and nothing else runs.
     let bytes =
         unsafe { core::slice::from_raw_parts(region.address as *const u8, region.size as usize) };
-    if params.flags & FLAG_SHA_NI != 0 {
-        // SAFETY: the loader saw the extensions on this very CPU.
-        region_digest::<_, _, CHUNK>(unsafe { ShaNi::new() }, bytes)
-    } else {
-        region_digest::<_, _, CHUNK>(Portable, bytes)
-    }
+    rapidhash::digest(bytes)
 }
 
 /// Called by the entry code with a stack and SSE. Returns only to go on to the
@@ -101,7 +94,7 @@ fn digest(params: &Params, region: &Region) -> [u8; 32] {
 extern "C" fn purgatory_main() {
     let mut evidence = Evidence {
         region: 0,
-        computed: [0; 32],
+        computed: [0; 8],
     };
     // SAFETY: a local to write to; the loader made the block.
     let fault = unsafe { purgatory_verify(&mut evidence) };

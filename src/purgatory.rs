@@ -8,7 +8,7 @@ mod abi;
 
 include!(concat!(env!("OUT_DIR"), "/purgatory.rs"));
 
-pub use crate::sys::digest::{CHUNK, Digest, digest};
+pub use crate::sys::digest::{Digest, digest};
 pub use abi::{Evidence, Fault, MAX_REGIONS};
 
 /// Offset of the entry point from the start of the image, in bytes.
@@ -46,8 +46,6 @@ pub struct Request {
     pub mode: Mode,
     /// First I/O port of a 16550 to print failures on.
     pub serial_port: Option<u16>,
-    /// The CPU has the SHA extensions, SSSE3 and SSE4.1, see [`crate::sys::digest::has_sha_ni`].
-    pub sha_ni: bool,
     /// Check the digests before the jump.
     pub verify: bool,
 }
@@ -115,7 +113,6 @@ fn block(request: &Request, digests: &[(PhysRange, Digest)]) -> Vec<u8> {
     let mut flags = 0;
     for (flag, wanted) in [
         (abi::FLAG_VERIFY, request.verify),
-        (abi::FLAG_SHA_NI, request.sha_ni),
         (abi::FLAG_SERIAL, request.serial_port.is_some()),
         (abi::FLAG_PROTECTED_MODE, protected_mode),
         (abi::FLAG_EBX, multiboot.is_some()),
@@ -155,7 +152,6 @@ mod tests {
             argument: 0x9_0000,
             mode: Mode::Long,
             serial_port: Some(0x2f8),
-            sha_ni: true,
             verify: true,
         }
     }
@@ -164,12 +160,12 @@ mod tests {
     fn the_block_is_as_the_purgatory_reads_it() {
         use std::mem::offset_of;
         let range = PhysRange::new(0x1234_5000, 0x6000).unwrap();
-        let image = image(&request(), &[(range, [7; 32])]).unwrap();
+        let image = image(&request(), &[(range, [7; 8])]).unwrap();
         let u64_at = |at: usize| u64::from_le_bytes(image[at..at + 8].try_into().unwrap());
         let u32_at = |at: usize| u32::from_le_bytes(image[at..at + 4].try_into().unwrap());
         assert_eq!(&image[..8], b"RKXPURG1");
         assert_eq!(u32_at(offset_of!(abi::Params, version)), abi::ABI_VERSION);
-        assert_eq!(u32_at(offset_of!(abi::Params, flags)), 7);
+        assert_eq!(u32_at(offset_of!(abi::Params, flags)), 5);
         assert_eq!(u64_at(offset_of!(abi::Params, entry)), 0x1_0020_0200);
         assert_eq!(u64_at(offset_of!(abi::Params, boot_params)), 0x9_0000);
         assert_eq!(u32_at(offset_of!(abi::Params, serial_port)), 0x2f8);
@@ -178,7 +174,7 @@ mod tests {
         let region = offset_of!(abi::Params, regions);
         assert_eq!(u64_at(region), 0x1234_5000);
         assert_eq!(u64_at(region + 8), 0x6000);
-        assert_eq!(image[region + 16..region + 48], [7; 32]);
+        assert_eq!(image[region + 16..region + 24], [7; 8]);
         assert_eq!(u64_at(region + size_of::<abi::Region>()), 0);
     }
 
@@ -194,7 +190,7 @@ mod tests {
         };
         let bytes = image(&low, &[]).unwrap();
         let u32_at = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
-        assert_eq!(u32_at(offset_of!(abi::Params, flags)), 31);
+        assert_eq!(u32_at(offset_of!(abi::Params, flags)), 29);
         assert_eq!(u32_at(offset_of!(abi::Params, eax)), 0x2bad_b002);
         let linux = Request {
             mode: Mode::Protected,
@@ -202,7 +198,7 @@ mod tests {
         };
         let bytes = image(&linux, &[]).unwrap();
         let u32_at = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
-        assert_eq!(u32_at(offset_of!(abi::Params, flags)), 15);
+        assert_eq!(u32_at(offset_of!(abi::Params, flags)), 13);
         assert_eq!(u32_at(offset_of!(abi::Params, eax)), 0);
         let high = 1 << 32;
         for request in [
@@ -239,16 +235,16 @@ mod tests {
     #[test]
     fn what_the_block_cannot_say_is_refused() {
         let range = PhysRange::new(0x1000, 1).unwrap();
-        let full = [(range, [0; 32]); MAX_REGIONS];
+        let full = [(range, [0; 8]); MAX_REGIONS];
         assert!(image(&request(), &full).is_ok());
-        let over = [(range, [0; 32]); MAX_REGIONS + 1];
+        let over = [(range, [0; 8]); MAX_REGIONS + 1];
         assert_eq!(
             image(&request(), &over),
             Err(ImageError::TooManyRegions(MAX_REGIONS + 1))
         );
         let zero = PhysRange::new(0, 1).unwrap();
         assert_eq!(
-            image(&request(), &[(zero, [0; 32])]),
+            image(&request(), &[(zero, [0; 8])]),
             Err(ImageError::AddressZero(zero))
         );
     }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::protect::Protection;
 use crate::base::bytes;
+use crate::sys::digest::{Digest, digest};
 
 /// First bytes of the payload; JSON follows.
 const MAGIC: &[u8] = b"RKXREC1\n";
@@ -83,6 +84,30 @@ impl Blob {
             digest: bytes::hex(digest),
         }
     }
+
+    /// Whether it is of `content`; `None` when only the digest could tell, and this
+    /// version does not make that kind.
+    #[must_use]
+    pub fn is_of(&self, content: &[u8]) -> Option<bool> {
+        if self.size != content.len() {
+            return Some(false);
+        }
+        self.is_of_today()
+            .then(|| self.digest == bytes::hex(&digest(content)))
+    }
+
+    /// Whether both can be of the same bytes: digests of two kinds tell nothing, and
+    /// the sizes decide.
+    #[must_use]
+    pub fn may_be(&self, other: &Self) -> bool {
+        let told = self.is_of_today() && other.is_of_today();
+        self.size == other.size && (!told || self.digest == other.digest)
+    }
+
+    /// Versions before rapidhash wrote SHA-256, which is longer.
+    fn is_of_today(&self) -> bool {
+        self.digest.len() == 2 * size_of::<Digest>()
+    }
 }
 
 impl Record {
@@ -139,6 +164,22 @@ mod tests {
     fn it_reads_back() {
         assert_eq!(Record::parse(&record().payload()).unwrap(), Some(record()));
         assert_eq!(record().device_tree.unwrap().digest, "ab".repeat(32));
+    }
+
+    #[test]
+    fn a_digest_of_another_kind_tells_nothing_and_a_size_does() {
+        let now = Blob::new(b"tree", &digest(b"tree"));
+        assert_eq!(now.digest.len(), 16);
+        assert_eq!(now.is_of(b"tree"), Some(true));
+        assert_eq!(now.is_of(b"free"), Some(false));
+        assert_eq!(now.is_of(b"trees"), Some(false));
+        let older = Blob::new(b"tree", &[0xab; 32]);
+        assert_eq!(older.is_of(b"tree"), None);
+        assert_eq!(older.is_of(b"trees"), Some(false));
+        let other = Blob::new(b"free", &digest(b"free"));
+        assert!(now.may_be(&now) && !now.may_be(&other));
+        assert!(older.may_be(&now) && now.may_be(&older));
+        assert!(!older.may_be(&Blob::new(b"trees", &digest(b"trees"))));
     }
 
     /// Older versions read a string there, and are not to stumble.

@@ -18,7 +18,6 @@ use crate::host::Host;
 use crate::host::boot_params::SetupDataNode;
 use crate::host::firmware_memmap::FirmwareRegion;
 use crate::memory::{Layer, kernel_map};
-use crate::sys::digest::digest;
 
 /// How an item arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -297,23 +296,27 @@ fn device_tree(planned: &Blob, host: &Host, nodes: &[SetupDataNode]) -> Item {
         .iter()
         .rfind(|node| node.kind == SETUP_DTB)
         .map(|node| node.data.as_slice());
-    let blob = |bytes: &[u8]| Blob::new(bytes, &digest(bytes));
-    match (in_chain, host.fdt.as_deref()) {
-        (None, None) => item(
-            WHAT,
-            Verdict::Missing,
-            "no SETUP_DTB node and no /sys/firmware/fdt",
-        ),
-        (Some(bytes), _) if blob(bytes) != *planned => item(
-            WHAT,
-            Verdict::Differs,
-            "the blob in the chain is another one",
-        ),
-        (_, Some(bytes)) if blob(bytes) != *planned => {
-            item(WHAT, Verdict::Differs, "/sys/firmware/fdt is another blob")
-        }
-        _ => item(WHAT, Verdict::AsPlanned, format!("{} bytes", planned.size)),
+    let found = [
+        (in_chain, "the blob in the chain is another one"),
+        (host.fdt.as_deref(), "/sys/firmware/fdt is another blob"),
+    ];
+    let verdicts: Vec<(Option<bool>, &str)> = found
+        .into_iter()
+        .filter_map(|(bytes, other)| Some((planned.is_of(bytes?), other)))
+        .collect();
+    if verdicts.is_empty() {
+        let why = "no SETUP_DTB node and no /sys/firmware/fdt";
+        return item(WHAT, Verdict::Missing, why);
     }
+    if let Some((_, other)) = verdicts.iter().find(|(same, _)| *same == Some(false)) {
+        return item(WHAT, Verdict::Differs, *other);
+    }
+    if verdicts.iter().any(|(same, _)| same.is_none()) {
+        let why = "it has the planned size; an older rkexec loaded this kernel, and this \
+                   version does not make its kind of digest";
+        return item(WHAT, Verdict::CannotBeSeen, why);
+    }
+    item(WHAT, Verdict::AsPlanned, format!("{} bytes", planned.size))
 }
 
 fn pool(planned: &PoolRecord, host: &Host, pools: &[Pool], nodes: &[SetupDataNode]) -> Item {

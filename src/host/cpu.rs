@@ -13,8 +13,6 @@ const MEMINFO: &str = "/proc/meminfo";
 pub struct Cpu {
     /// 5-level paging is on: flag `la57` and no `no5lvl` on the command line.
     pub la57: bool,
-    /// Every flag the SHA-NI code needs is there: `sha_ni`, `ssse3`, `sse4_1`.
-    pub sha_ni: bool,
     /// Confidential guest (`tdx_guest`, `sev_snp`, …), by its flag.
     pub confidential: Option<&'static str>,
 }
@@ -35,7 +33,6 @@ impl Cpu {
         let has = |flag: &str| flags.split_ascii_whitespace().any(|word| word == flag);
         Ok(Self {
             la57: has("la57") && !cmdline::has(line, "no5lvl"),
-            sha_ni: has("sha_ni") && has("ssse3") && has("sse4_1"),
             confidential: confidential(has),
         })
     }
@@ -132,7 +129,7 @@ mod tests {
     fn cpu(flags: &str, line: &str) -> Cpu {
         let text = format!(
             "processor\t: 0\nmodel name\t: x flags\nflags\t\t: {flags}\nbugs\t\t:\n\n\
-             processor\t: 1\nflags\t\t: la57 sha_ni ssse3 sse4_1\n"
+             processor\t: 1\nflags\t\t: la57\n"
         );
         Cpu::parse(text.as_bytes(), line.into()).unwrap()
     }
@@ -144,9 +141,6 @@ mod tests {
         assert!(cpu("fpu la57", "no5lvlx").la57);
         assert!(!cpu("fpu la57", "quiet no5lvl").la57);
         assert!(cpu("fpu la57", "x=\"a no5lvl b\" -- no5lvl").la57);
-        assert!(cpu("ssse3 sse4_1 sha_ni", "").sha_ni);
-        assert!(!cpu("ssse3 sha_ni", "").sha_ni);
-        assert!(!cpu("sse4_1 sha_ni", "").sha_ni);
     }
 
     #[test]

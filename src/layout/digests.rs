@@ -63,6 +63,21 @@ impl Blobs {
                 .collect(),
         }
     }
+
+    /// Whether both can be of the same files. Where an older version made the digests,
+    /// the sizes decide.
+    #[must_use]
+    pub fn may_be(&self, other: &Self) -> bool {
+        let kernel = match (&self.kernel, &other.kernel) {
+            (Some(one), Some(two)) => one.may_be(two),
+            (None, None) => true,
+            _ => false,
+        };
+        let mut initrds = self.initrd.iter().zip(&other.initrd);
+        kernel
+            && self.initrd.len() == other.initrd.len()
+            && initrds.all(|(one, two)| one.may_be(two))
+    }
 }
 
 /// Several parts as one: their digest is that of their digests.

@@ -251,7 +251,11 @@ impl<'s> Session<'s> {
         let contents = files.contents()?;
         let prepared = Prepared::new(&job, &files, &contents)?;
         let plan = prepared.plan(&host, self.root)?;
-        if plan.blobs != record.blobs {
+        let same = match (&plan.blobs, &record.blobs) {
+            (Some(now), Some(then)) => now.may_be(then),
+            (now, then) => now == then,
+        };
+        if !same {
             anyhow::bail!("its files are no longer what they were");
         }
         let record = prepared.record(self.root, &host, &plan)?;

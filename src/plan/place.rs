@@ -150,7 +150,6 @@ fn purgatory_segment<'a>(
         argument,
         mode: boot.mode(),
         serial_port: request.port_for_reports(host),
-        sha_ni: host.cpu.sha_ni,
         verify: !request.no_digest,
     };
     Ok(Segment {

@@ -1,124 +1,74 @@
-//! The digest that purgatory verifies, computed in user space by the code that
-//! verifies it (purgatory/sha256), with whatever this CPU has.
-#![allow(unsafe_code)]
+//! The digest that purgatory verifies, by the code that verifies it. The record names
+//! files by it, too. It is a check against accidents (`purgatory/README.md`).
 
-use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::thread;
 
-#[path = "../../purgatory/sha256/mod.rs"]
-mod sha256;
+#[path = "../../purgatory/rapidhash.rs"]
+mod rapidhash;
 
-pub use sha256::{CHUNK, Digest};
+use rapidhash::{PIECE, rapidhash};
 
-/// A way to compute SHA-256.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Implementation {
-    /// One stream after the other in general registers; the loader only.
-    Scalar,
-    /// Four streams in SSE2 registers; what the purgatory does without SHA-NI.
-    Portable,
-    /// Eight streams in AVX2 registers; the loader only.
-    Avx2,
-    /// Four streams in the SHA extensions, in the loader and the purgatory.
-    ShaNi,
-}
+/// What a region's bytes are told by, the highest byte of the hash first.
+pub type Digest = rapidhash::Digest;
 
-impl Implementation {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::Scalar, Self::Portable, Self::Avx2, Self::ShaNi];
+/// Bytes that pay for another thread.
+const WORTH_A_THREAD: usize = 8 << 20;
+/// More threads read no more of the memory's bandwidth. One CPU loses nothing by them,
+/// so nobody asks how many there are.
+const MOST_THREADS: usize = 4;
 
-    /// Whether this CPU can do it.
-    #[must_use]
-    pub fn available(self) -> bool {
-        match self {
-            Self::Scalar | Self::Portable => true,
-            Self::Avx2 => is_x86_feature_detected!("avx2"),
-            Self::ShaNi => has_sha_ni(),
-        }
-    }
-
-    /// The fastest one here, by a trial of less than a millisecond.
-    ///
-    /// The CPU's features do not tell: QEMU's emulation has AVX2, but runs the
-    /// scalar code 2.5 times as fast as SSE2. The digest is the same by all.
-    #[must_use]
-    pub fn fastest() -> Self {
-        static FASTEST: OnceLock<Implementation> = OnceLock::new();
-        *FASTEST.get_or_init(|| {
-            Self::ALL
-                .into_iter()
-                .filter(|implementation| implementation.available())
-                .min_by_key(|implementation| implementation.trial())
-                .unwrap_or(Self::Portable)
-        })
-    }
-
-    /// The best time of a few rounds, with every lane in use.
-    fn trial(self) -> Duration {
-        const LEAF: usize = 4096;
-        let bytes = [0; 8 * LEAF];
-        (0..3)
-            .map(|_| {
-                let start = Instant::now();
-                std::hint::black_box(digest_leaves::<LEAF>(self, &bytes));
-                start.elapsed()
-            })
-            .min()
-            .unwrap_or(Duration::MAX)
-    }
-}
-
-/// Whether this CPU has what the purgatory's `Request::sha_ni` wants.
-#[must_use]
-pub fn has_sha_ni() -> bool {
-    is_x86_feature_detected!("sha")
-        && is_x86_feature_detected!("ssse3")
-        && is_x86_feature_detected!("sse4.1")
-}
-
-/// The digest of one region, by the fastest way this CPU has.
+/// The digest of one region.
 ///
 /// `bytes` is what will lie in memory there, without the zeroes that the kernel
 /// fills a segment up with.
 #[must_use]
 pub fn digest(bytes: &[u8]) -> Digest {
-    digest_by(Implementation::fastest(), bytes)
-}
-
-/// As [`digest`], by one way; [`Implementation::Portable`] when this CPU does not
-/// have it.
-#[must_use]
-pub fn digest_by(implementation: Implementation, bytes: &[u8]) -> Digest {
-    digest_leaves::<CHUNK>(implementation, bytes)
-}
-
-/// [`digest_by`] with leaves of any size, for the tests' sake.
-fn digest_leaves<const LEAF: usize>(implementation: Implementation, bytes: &[u8]) -> Digest {
-    match implementation {
-        Implementation::ShaNi if has_sha_ni() => {
-            // SAFETY: the extensions are there.
-            sha256::region_digest::<_, _, LEAF>(unsafe { sha256::ShaNi::new() }, bytes)
-        }
-        Implementation::Avx2 if is_x86_feature_detected!("avx2") => {
-            // SAFETY: AVX2 is there, and the system saves its registers.
-            sha256::region_digest::<_, _, LEAF>(unsafe { sha256::Avx2::new() }, bytes)
-        }
-        Implementation::Scalar => sha256::region_digest::<_, _, LEAF>(sha256::Scalar, bytes),
-        _ => sha256::region_digest::<_, _, LEAF>(sha256::Portable, bytes),
+    match (bytes.len() / WORTH_A_THREAD).min(MOST_THREADS) {
+        0 | 1 => rapidhash::digest(bytes),
+        threads => on_threads(bytes, threads),
     }
+}
+
+/// The same by up to so many threads. One that cannot be started is done without.
+fn on_threads(bytes: &[u8], threads: usize) -> Digest {
+    let (next, all) = (AtomicUsize::new(0), AtomicU64::new(0));
+    let work = || {
+        for number in std::iter::repeat_with(|| next.fetch_add(1, Ordering::Relaxed)) {
+            let Some(piece) = bytes.chunks(PIECE).nth(number) else {
+                return;
+            };
+            all.fetch_xor(rapidhash(piece, number as u64), Ordering::Relaxed);
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 1..threads {
+            let _ = thread::Builder::new().spawn_scoped(scope, work);
+        }
+        work();
+    });
+    all.into_inner().to_be_bytes()
 }
 
 #[cfg(test)]
 mod tests {
+    use ::rapidhash::v3::{DEFAULT_RAPID_SECRETS, RapidSecrets, rapidhash_v3_inline};
     use proptest::prelude::*;
-    use sha2::Digest as _;
 
-    use super::*;
+    use super::rapidhash::{PIECE, digest, rapidhash};
+    use super::{MOST_THREADS, WORTH_A_THREAD, on_threads};
 
-    /// The format in two lines, with another crate's SHA-256.
-    fn expected(bytes: &[u8], leaf: usize) -> Digest {
-        let leaves: Vec<u8> = bytes.chunks(leaf).flat_map(sha2::Sha256::digest).collect();
-        sha2::Sha256::digest(leaves).into()
+    /// The protected variant of another implementation. Its own premixing of the seed
+    /// is not the protected one of the published code, so the seed comes from here:
+    /// `seed ^ mix(seed ^ secret 2, secret 1)`, for 0.
+    fn theirs(bytes: &[u8]) -> u64 {
+        let [_, b, a, ..] = DEFAULT_RAPID_SECRETS.secrets;
+        let high = u64::try_from((u128::from(a) * u128::from(b)) >> 64).unwrap();
+        let secrets = RapidSecrets {
+            seed: (a.wrapping_mul(b) ^ a) ^ (high ^ b),
+            ..DEFAULT_RAPID_SECRETS
+        };
+        rapidhash_v3_inline::<true, false, true>(bytes, &secrets)
     }
 
     fn noise(length: usize) -> Vec<u8> {
@@ -133,82 +83,103 @@ mod tests {
             .collect()
     }
 
-    fn check<const LEAF: usize>(bytes: &[u8]) {
-        let expected = expected(bytes, LEAF);
-        for implementation in Implementation::ALL {
-            let found = digest_leaves::<LEAF>(implementation, bytes);
-            assert_eq!(found, expected, "{implementation:?}, {} bytes", bytes.len());
-        }
-    }
-
-    /// SHA-256 itself, as one leaf gives it: the engines and the padding.
-    fn check_stream<E: sha256::Engine<N>, const N: usize>(engine: E, bytes: &[u8], at: usize) {
-        let mut stream = sha256::Stream::new(engine);
-        let (head, tail) = bytes.split_at(at.min(bytes.len()));
-        stream.update(head);
-        stream.update(tail);
-        let expected: Digest = sha2::Sha256::digest(bytes).into();
-        assert_eq!(
-            stream.finish(),
-            expected,
-            "{} bytes, cut at {at}",
-            bytes.len()
-        );
-    }
-
+    /// SMHasher3's verification of `rapidhash__protected` (its hashes/rapidhash.cpp):
+    /// the hashes of 0, 1, … 255 bytes with the seeds 256, 255, … 1, hashed once more.
     #[test]
-    fn streams_agree_with_sha2() {
-        let bytes = noise(5000);
-        for length in (0..300).chain([4096, 5000]) {
-            for at in [0, 1, 55, 63, 64, 65, 130] {
-                check_stream(sha256::Portable, &bytes[..length], at);
-                if has_sha_ni() {
-                    // SAFETY: the extensions are there.
-                    let engine = unsafe { sha256::ShaNi::new() };
-                    check_stream(engine, &bytes[..length], at);
-                }
-            }
-        }
+    fn the_published_verification_value() {
+        let key: Vec<u8> = (0..=255).collect();
+        let hashes: Vec<u8> = (0..256_usize)
+            .flat_map(|length| rapidhash(&key[..length], 256 - length as u64).to_le_bytes())
+            .collect();
+        let value = rapidhash(&hashes, 0).to_le_bytes();
+        assert_eq!(value[..4], 0x72c9_270a_u32.to_le_bytes());
     }
 
+    /// Of the published C code at its tag rapidhash_v3, as rapidhash-js tests them.
     #[test]
-    fn regions_agree_with_sha2_around_every_boundary() {
-        let bytes = noise(5000);
-        for length in (0..300).chain([4096, 5000]) {
-            check::<CHUNK>(&bytes[..length]);
-        }
-        // Every number of leaves for every number of lanes, and the ends of
-        // blocks and leaves; leaves that are no whole number of blocks as well.
-        for length in 0..18 * 256 {
-            if length < 700 || [0, 1, 63, 64, 65, 255].contains(&(length % 256)) {
-                check::<256>(&bytes[..length]);
-                check::<100>(&bytes[1..=length]);
-            }
+    fn published_vectors() {
+        for (text, seed, hash) in [
+            ("", 0, 11_261_680_266_911_490_598),
+            ("a", 0, 11_369_649_020_086_803_936),
+            ("AB", 0, 6_520_067_528_065_998_304),
+            ("123", 0, 1_078_354_104_774_626_414),
+            ("\u{b6}", 0, 4_536_550_242_511_490_374),
+            ("\u{3042}", 0, 12_069_219_483_784_649_261),
+            ("Hello, world.", 0, 8_420_346_363_632_834_389),
+            ("こんにちは、世界。", 0, 10_796_614_528_641_246_887),
+            (
+                "Hello, world.",
+                0x123_4567_89ab_cdef,
+                15_844_390_683_378_342_600,
+            ),
+            (
+                "こんにちは、世界。",
+                0x123_4567_89ab_cdef,
+                5_032_253_569_445_754_623,
+            ),
+        ] {
+            assert_eq!(rapidhash(text.as_bytes(), seed), hash, "{text} {seed}");
         }
     }
 
     #[test]
-    fn the_fastest_is_available() {
-        assert!(Implementation::fastest().available());
+    fn every_length_agrees_with_another_implementation() {
+        let bytes = noise(1 << 20);
+        for length in (0..1200).chain([4096, 65_537, 1_000_000, 1 << 20]) {
+            let bytes = &bytes[..length];
+            assert_eq!(rapidhash(bytes, 0), theirs(bytes), "{length} bytes");
+        }
+    }
+
+    /// A lane that meets its own secret must not forget what came before.
+    #[test]
+    fn bytes_before_a_secret_count() {
+        let mut bytes = noise(112 * 5);
+        for (lane, secret) in DEFAULT_RAPID_SECRETS.secrets.iter().enumerate() {
+            let at = 112 * 3 + 16 * lane;
+            bytes[at..at + 8].copy_from_slice(&secret.to_le_bytes());
+        }
+        let whole = digest(&bytes);
+        for at in 0..bytes.len() {
+            bytes[at] ^= 1;
+            assert_ne!(digest(&bytes), whole, "byte {at}");
+            bytes[at] ^= 1;
+        }
     }
 
     #[test]
-    fn chunks_are_one_mebibyte() {
-        let bytes = noise(5 * CHUNK);
-        for length in [CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + 1] {
-            check::<CHUNK>(&bytes[..length]);
+    fn a_digest_is_the_hashes_of_its_pieces_xored() {
+        let bytes = noise(3 * PIECE + 5);
+        let hashes = [0, 1, 2, 3].map(|number| {
+            let piece = bytes.chunks(1 << 20).nth(number).unwrap();
+            rapidhash(piece, number as u64)
+        });
+        let expected = hashes.into_iter().fold(0, |all, hash| all ^ hash);
+        assert_eq!(digest(&bytes), expected.to_be_bytes());
+        // Pieces in another order have another digest.
+        let swapped = [&bytes[PIECE..2 * PIECE], &bytes[..PIECE]].concat();
+        assert_ne!(digest(&bytes[..2 * PIECE]), digest(&swapped));
+    }
+
+    #[test]
+    fn any_number_of_threads_finds_the_same() {
+        let bytes = noise(2 * WORTH_A_THREAD + 1);
+        let expected = digest(&bytes);
+        assert_eq!(super::digest(&bytes), expected);
+        for threads in 1..=MOST_THREADS {
+            assert_eq!(on_threads(&bytes, threads), expected, "{threads}");
         }
-        assert_eq!(digest(&bytes), expected(&bytes, 1 << 20));
+        assert_eq!(on_threads(&bytes[..7], 3), digest(&bytes[..7]));
+        assert_eq!(on_threads(&[], 3), digest(&[]));
     }
 
     proptest! {
         #[test]
-        fn any_bytes_agree_with_sha2(length in 0..5000_usize, skew in 0_usize..64) {
+        fn any_bytes_agree_with_another_implementation(
+            length in 0..5000_usize, skew in 0_usize..64
+        ) {
             let bytes = noise(skew + length);
-            let expected = expected(&bytes[skew..], 256);
-            for implementation in Implementation::ALL {
-                prop_assert_eq!(digest_leaves::<256>(implementation, &bytes[skew..]), expected);
-            }
+            prop_assert_eq!(rapidhash(&bytes[skew..], 0), theirs(&bytes[skew..]));
         }
     }
 }

@@ -2,7 +2,7 @@
 //! memory files and device events.
 //!
 //! The only unsafe code of the loader outside the purgatory is in [`kexec`],
-//! [`mapped`], [`digest`] and [`sync`]. Nothing here computes an address or decides what to load.
+//! [`mapped`] and [`sync`]. Nothing here computes an address or decides what to load.
 
 pub mod digest;
 pub mod errno;

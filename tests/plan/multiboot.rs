@@ -228,10 +228,10 @@ fn check(
 
     // Everything that has bytes is digested, but purgatory itself.
     let digested: Vec<(PhysRange, Vec<u8>)> = (0..number(36, 4))
-        .map(|n| at + 48 + n * 48)
+        .map(|n| at + 48 + n * 24)
         .map(|at| {
             let range = PhysRange::new(memory.number(at, 8), memory.number(at + 8, 8));
-            (range.unwrap(), memory.read(at + 16, 32))
+            (range.unwrap(), memory.read(at + 16, 8))
         })
         .collect();
     let others = plan

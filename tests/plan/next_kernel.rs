@@ -2,9 +2,9 @@
 //! boot_params. Offsets are those of Documentation/arch/x86/{zero-page,boot}.rst
 //! and purgatory/README.md, written down once more.
 
+use rapidhash::v3::{DEFAULT_RAPID_SECRETS, RapidSecrets, rapidhash_v3_inline};
 use rkexec::base::{PhysRange, Told};
 use rkexec::plan::Plan;
-use sha2::{Digest as _, Sha256};
 
 /// What the segments leave in physical memory.
 pub(crate) struct Memory(Vec<(PhysRange, Vec<u8>)>);
@@ -56,7 +56,7 @@ pub(crate) struct NextKernel {
     /// The bit of loadflags.
     pub(crate) loaded_high: u64,
     pub(crate) code32_start: u64,
-    pub(crate) digested: Vec<(PhysRange, [u8; 32])>,
+    pub(crate) digested: Vec<(PhysRange, [u8; 8])>,
 }
 
 impl NextKernel {
@@ -76,10 +76,10 @@ impl NextKernel {
         let flags = number(purgatory + 12, 4);
         let zero_page = number(purgatory + 24, 8);
         let digested = (0..number(purgatory + 36, 4))
-            .map(|n| purgatory + 48 + n * 48)
+            .map(|n| purgatory + 48 + n * 24)
             .map(|at| {
                 let range = PhysRange::new(number(at, 8), number(at + 8, 8)).unwrap();
-                (range, memory.read(at + 16, 32).try_into().unwrap())
+                (range, memory.read(at + 16, 8).try_into().unwrap())
             })
             .collect();
 
@@ -163,11 +163,17 @@ pub(crate) fn of_elf(file: &[u8]) -> (u64, Vec<u8>) {
     (elf.entry - base, memory)
 }
 
-/// The digest of a region: SHA-256 of the SHA-256s of its leaves.
-pub(crate) fn digest(bytes: &[u8]) -> [u8; 32] {
-    let leaves: Vec<u8> = bytes
-        .chunks(rkexec::purgatory::CHUNK)
-        .flat_map(Sha256::digest)
-        .collect();
-    Sha256::digest(leaves).into()
+/// The digest of a region, by another implementation than purgatory's: its pieces'
+/// hashes by rapidhash v3, protected, with their numbers as seeds.
+pub(crate) fn digest(bytes: &[u8]) -> [u8; 8] {
+    let secrets = DEFAULT_RAPID_SECRETS.secrets;
+    let pieces = bytes.chunks(1 << 20).zip(0_u64..);
+    let hashes = pieces.map(|(piece, number)| {
+        // The protected premix, which this crate's own seeding is not.
+        let (a, b) = (number ^ secrets[2], secrets[1]);
+        let product = u128::from(a) * u128::from(b);
+        let seed = number ^ a ^ b ^ product as u64 ^ (product >> 64) as u64;
+        rapidhash_v3_inline::<true, false, true>(piece, &RapidSecrets { seed, secrets })
+    });
+    hashes.fold(0, |all, hash| all ^ hash).to_be_bytes()
 }
