@@ -216,23 +216,7 @@ fn main() -> Step {
         })?;
     }
 
-    println!(
-        "{mebibytes} MiB, {ROUNDS} rounds turn by turn; MB/s by the best and the median wall time, best user time"
-    );
-    for series in [&theirs, &libcrypto, &reading, &ours, &loader] {
-        if series.wall.is_empty() {
-            println!("{:28} not on this machine", series.name);
-            continue;
-        }
-        let rate = |seconds: f64| data_rate(data.len(), seconds);
-        println!(
-            "{:28} {:8.0} {:8.0} {:8.0}",
-            series.name,
-            rate(Series::best(&series.wall)),
-            rate(Series::median(&series.wall)),
-            rate(Series::best(&series.user))
-        );
-    }
+    show(&ours, &[&theirs, &libcrypto, &reading, &loader], data.len());
     for (other, wanted) in [(&theirs, "20"), (&reading, "0.5")] {
         println!(
             "{}: {:.2} x {} (wanted: at least {wanted}); by user time {:.2} x",
@@ -243,6 +227,28 @@ fn main() -> Step {
         );
     }
     Ok(())
+}
+
+/// Prints the times of `ours` and `others` over so many bytes.
+fn show(ours: &Series, others: &[&Series], bytes: usize) {
+    println!(
+        "{} MiB, {ROUNDS} rounds turn by turn; MB/s by the best and the median wall time, best user time",
+        bytes >> 20
+    );
+    for series in [ours].into_iter().chain(others.iter().copied()) {
+        if series.wall.is_empty() {
+            println!("{:28} not on this machine", series.name);
+            continue;
+        }
+        let rate = |seconds: f64| data_rate(bytes, seconds);
+        println!(
+            "{:28} {:8.0} {:8.0} {:8.0}",
+            series.name,
+            rate(Series::best(&series.wall)),
+            rate(Series::median(&series.wall)),
+            rate(Series::best(&series.user))
+        );
+    }
 }
 
 /// MB/s.

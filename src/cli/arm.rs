@@ -245,6 +245,12 @@ impl Arming<'_> {
                 self.context.warn(warning);
             }
         }
+        if is_due
+            && act == Act::Check
+            && let Some(refusal) = prepared.refusal(&host, &plan)
+        {
+            return Err(refusal.into());
+        }
         if is_due && matches!(act, Act::LoadIfNeeded | Act::Load) {
             self.session.load(&prepared, &host, plan)?;
         }

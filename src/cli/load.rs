@@ -50,7 +50,7 @@ pub(super) fn load(context: &Context, args: &LoadArgs) -> anyhow::Result<()> {
         .collect();
     loaded.warn(lost);
     context.print(
-        || render::text::loaded(shown(&loaded, &prepared), context.global.verbose),
+        || render::text::loaded(shown(&loaded, &prepared, false), context.global.verbose),
         || render::json::plan(&loaded, prepared.image(), &job.kernel),
     )
 }
@@ -63,8 +63,15 @@ pub(super) fn plan(context: &Context, args: &PlanArgs) -> anyhow::Result<()> {
     let files = Files::open(&job)?;
     let contents = files.contents()?;
     let prepared = Prepared::new(&job, &files, &contents)?;
-    let plan = plan_for(context, &prepared, &host)?;
+    let mut plan = plan_for(context, &prepared, &host)?;
+    let refused = warn_of_refusal(&mut plan, &prepared, &host);
     let image = prepared.image();
+    // As JSON they are a field.
+    if context.is_for_people() {
+        for warning in &plan.warnings {
+            context.warn(warning);
+        }
+    }
     if let Some(path) = &args.svg {
         let machine = context.machine();
         let picture = render::svg::plan(&plan, image, machine.as_deref());
@@ -74,24 +81,41 @@ pub(super) fn plan(context: &Context, args: &PlanArgs) -> anyhow::Result<()> {
         std::fs::write(path, picture)
             .with_context(|| format!("writing {} failed", crate::base::bytes::shown_name(path)))?;
     }
-    // As JSON they are a field.
-    if context.is_for_people() {
-        for warning in &plan.warnings {
-            context.warn(warning);
-        }
-    }
     context.print(
         || {
             let detail = render::Detail::of(args.explain, context.global.verbose);
-            render::text::plan(shown(&plan, &prepared), detail)
+            render::text::plan(shown(&plan, &prepared, refused), detail)
         },
         || render::json::plan(&plan, image, &job.kernel),
     )
 }
 
-/// What is shown of `plan`, which was made from `prepared`.
-pub(super) fn shown<'p>(plan: &'p Plan<'p>, prepared: &'p Prepared<'_>) -> render::text::Shown<'p> {
+/// Whether a load of `plan` must fail on the machine `host`. A warning of the plan says why.
+pub(super) fn warn_of_refusal(
+    plan: &mut Checked<Plan<'_>>,
+    prepared: &Prepared<'_>,
+    host: &Host,
+) -> bool {
+    let Some(error) = prepared.refusal(host, plan) else {
+        return false;
+    };
+    let why = &error.cause.why;
+    plan.warn([match error.hint() {
+        Some(hint) => format!("a load would be refused now: {why} ({hint})"),
+        None => format!("a load would be refused now: {why}"),
+    }]);
+    true
+}
+
+/// What is shown of `plan`, which was made from `prepared`; `refused` says whether a load of
+/// it must fail.
+pub(super) fn shown<'p>(
+    plan: &'p Plan<'p>,
+    prepared: &'p Prepared<'_>,
+    refused: bool,
+) -> render::text::Shown<'p> {
     render::text::Shown {
+        refused,
         plan,
         image: prepared.image(),
         uki: prepared.uki(),

@@ -18,7 +18,7 @@ use crate::crash::sizing::{MARGIN, Sizing};
 use crate::crash::{CrashError, Reservation};
 use crate::host::loaded::Loaded;
 use crate::host::security::Security;
-use crate::host::{Host, Root, efi};
+use crate::host::{self, Host, Root};
 use crate::image::{decompress, initramfs};
 use crate::job::Fresh;
 use crate::load::record::LoadRecord;
@@ -124,7 +124,7 @@ impl Status {
         let root = &context.root;
         let loaded = Loaded::read(root)?;
         let security = Security::read(root)?;
-        let secure_boot = efi::read(root)?.and_then(|efi| efi.secure_boot);
+        let secure_boot = host::secure_boot(root);
         let obstacles = [Syscall::KexecLoad, Syscall::KexecFileLoad]
             .into_iter()
             .flat_map(|syscall| [(syscall, Target::Normal), (syscall, Target::Crash)])

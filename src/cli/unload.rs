@@ -5,7 +5,7 @@ use clap::Args;
 use super::Context;
 use super::load::session;
 use crate::base::{Syscall, Target};
-use crate::host::efi;
+use crate::host;
 use crate::host::loaded::Loaded;
 use crate::host::security::Security;
 use crate::load::ThisKernel;
@@ -46,7 +46,7 @@ pub(super) fn unload(context: &Context, target: Target) -> anyhow::Result<(Optio
     let _alone = session(context, &kernel).alone()?;
     let security = Security::read(&context.root)?;
     let loaded = Loaded::read(&context.root)?;
-    let secure_boot = efi::secure_boot(&context.root);
+    let secure_boot = host::secure_boot(&context.root);
     let syscall = syscall(&security, secure_boot);
     let facts = CallFacts {
         unload: true,

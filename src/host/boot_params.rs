@@ -64,6 +64,16 @@ impl RunningBootParams {
         self.params.e820().iter().copied().chain(extended).collect()
     }
 
+    /// Whether Secure Boot is on, where the boot loader said so.
+    #[must_use]
+    pub fn secure_boot(&self) -> Option<bool> {
+        match self.params.secure_boot {
+            2 => Some(false),
+            3 => Some(true),
+            _ => None,
+        }
+    }
+
     /// Where the boot loader put the initrd; `None` without one.
     #[must_use]
     pub fn initrd(&self) -> Option<PhysRange> {

@@ -132,11 +132,7 @@ impl Host {
     #[must_use]
     pub fn secure_boot(&self) -> Option<bool> {
         let variable = self.efi.as_ref().and_then(|efi| efi.secure_boot);
-        variable.or_else(|| match self.boot_params.as_ref()?.params.secure_boot {
-            2 => Some(false),
-            3 => Some(true),
-            _ => None,
-        })
+        variable.or_else(|| self.boot_params.as_ref()?.secure_boot())
     }
 
     /// Whether the machine was booted through EFI.
@@ -152,4 +148,9 @@ fn release(root: &Root) -> Result<String, HostError> {
         .read_text("/proc/sys/kernel/osrelease")?
         .trim_end()
         .to_owned())
+}
+/// [`Host::secure_boot`] of the machine below `root`, for who reads no other facts.
+#[must_use]
+pub fn secure_boot(root: &Root) -> Option<bool> {
+    efi::secure_boot(root).or_else(|| boot_params::read(root).ok()??.secure_boot())
 }

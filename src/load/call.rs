@@ -207,7 +207,7 @@ fn unload_after_change(
 }
 
 /// The facts by which a refusal is explained.
-fn facts<'a>(plan: &Plan<'_>, host: &'a Host, image: &Image<'_>) -> CallFacts<'a> {
+pub(super) fn facts<'a>(plan: &Plan<'_>, host: &'a Host, image: &Image<'_>) -> CallFacts<'a> {
     let sizes = plan.segments().iter().map(|segment| segment.mem.size());
     let (bytes, largest, largest_file, signed) = match &plan.method {
         Method::Segments { .. } => (plan.total_size(), sizes.max().unwrap_or(0), 0, None),

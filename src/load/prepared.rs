@@ -15,6 +15,7 @@ use crate::image::uki::{Addon, Uki};
 use crate::image::{self, Contents, Found, Image};
 use crate::job::{Job, Merged, lost_signature};
 use crate::plan::{self, Checked, Plan};
+use crate::refusal::SysError;
 
 /// A load that is ready to be planned, on whatever facts.
 #[derive(Debug)]
@@ -115,6 +116,13 @@ impl<'a> Prepared<'a> {
         let lost = lost_signature(&self.found, plan.syscall());
         plan.warn(lost);
         Ok(plan)
+    }
+
+    /// Why a load of `plan`, made for `host`, must fail by the facts; `None` when nothing is
+    /// known against it.
+    #[must_use]
+    pub fn refusal(&self, host: &Host, plan: &Plan<'_>) -> Option<SysError> {
+        SysError::forbidden(&super::call::facts(plan, host, self.image()))
     }
 
     /// The record to keep when `plan`, made for `host`, is loaded.

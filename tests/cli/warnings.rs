@@ -268,3 +268,46 @@ fn options_without_effect_are_named() {
         ["--assume-pmpool has no effect: a crash kernel takes over no pools"]
     );
 }
+
+/// `plan` knows what the facts forbid, and says so first.
+#[test]
+fn a_plan_says_that_a_load_would_be_refused() {
+    let lab = Lab::new();
+    lab.machine("m", "00100000-3fffffff : System RAM\n");
+    let plan = ["plan", "--root", "m", "vmlinuz", "--cmdline", "x"];
+    let free = lab.run(&plan);
+    assert!(free.out.starts_with("can be loaded: "), "{}", free.out);
+    lab.write("m/proc/sys/kernel/kexec_load_disabled", "1\n");
+    let why = "warning: a load would be refused now: loading and unloading are switched off";
+    let refused = lab.run(&plan);
+    assert_eq!(refused.code, Some(0));
+    let first = "planned, but a load is refused now: ";
+    assert!(refused.out.starts_with(first), "{}", refused.out);
+    assert!(refused.err.contains(why), "{}", refused.err);
+    let picture = lab.run(&[&plan[..], &["--svg", "-"]].concat());
+    assert!(picture.out.starts_with("<svg") && picture.err.contains(why));
+    let kexec = [
+        "--root",
+        "m",
+        "kexec",
+        "-l",
+        "--dry-run",
+        "vmlinuz",
+        "--append=x",
+    ];
+    let kexec = lab.run(&kexec);
+    assert!(kexec.out.starts_with(first) && kexec.err.contains(why));
+}
+
+/// Where efivarfs is not mounted, the boot loader's word counts for every verb.
+#[test]
+fn secure_boot_is_one_fact() {
+    let lab = Lab::new();
+    lab.machine("m", "00100000-3fffffff : System RAM\n");
+    let mut page = vec![0; 4096];
+    page[0x1ec] = 3; // secure_boot: enabled
+    lab.write("m/sys/kernel/boot_params/data", page);
+    let status = lab.run(&["status", "--root", "m", "--output", "json"]);
+    let status: serde_json::Value = serde_json::from_str(&status.out).unwrap();
+    assert_eq!(status["secure_boot"], true);
+}

@@ -29,6 +29,7 @@ use proptest::test_runner::{Config, TestRunner};
 use rkexec::base::{PhysRange, Syscall};
 use rkexec::carry::Capability;
 use rkexec::cmdline::{CmdlineBase, CmdlineRequest};
+use rkexec::image::LinuxKernel;
 use rkexec::image::linux::Format;
 use rkexec::image::{Image, probe};
 use rkexec::layout::Role;
@@ -278,14 +279,33 @@ fn check(
             "the next kernel is not told that {mem:?} is RAM"
         );
     }
-    let place = |role| {
-        let found = plan.segments().iter().filter(move |s| s.role == role);
-        found.map(|s| s.mem)
-    };
 
-    // The kernel runs where it wants.
+    let kernel = check_kernel(plan, image)?;
+    let next = NextKernel::boot(plan);
+    check_entry(&next, kernel, image, wish)?;
+    check_told(plan, &next, wish)?;
+    check_digests(plan, &next, request)?;
+    prop_assert_eq!(next.protected_mode, image.is_32_bit());
+
+    // The last choice is taken only when it is, and then it is said.
+    let in_last_choice = plan
+        .segments()
+        .iter()
+        .any(|s| machine.hot_added().any(|ram| ram.overlaps(s.mem)));
+    let said = plan
+        .warnings
+        .iter()
+        .any(|warning| warning.contains("added since boot"));
+    prop_assert_eq!(in_last_choice, said);
+    Ok(())
+}
+
+/// The kernel runs where it wants. Gives its place.
+fn check_kernel(plan: &Plan<'_>, image: &LinuxKernel<'_>) -> Result<PhysRange, TestCaseError> {
+    let segments = plan.segments().iter();
+    let of_kernel = segments.filter(|segment| segment.role == Role::Kernel);
     let geometry = &image.geometry;
-    let parts: Vec<PhysRange> = place(Role::Kernel).collect();
+    let parts: Vec<PhysRange> = of_kernel.map(|segment| segment.mem).collect();
     prop_assert_eq!(parts.len(), image.loads.len());
     for pair in parts.windows(2) {
         prop_assert_eq!(pair[0].end(), pair[1].start());
@@ -297,9 +317,16 @@ fn check(
     if geometry.fixed {
         prop_assert_eq!(kernel.start(), geometry.floor);
     }
+    Ok(kernel)
+}
 
-    // And finds everything by the addresses it is given.
-    let next = NextKernel::boot(plan);
+/// It is entered at its entry point, and is what its file says.
+fn check_entry(
+    next: &NextKernel,
+    kernel: PhysRange,
+    image: &LinuxKernel<'_>,
+    wish: &Wish,
+) -> Result<(), TestCaseError> {
     if image.format == Format::BzImage {
         let entry = if image.is_32_bit() { 0 } else { 0x200 };
         prop_assert_eq!(next.kernel_entry, kernel.start() + entry);
@@ -313,6 +340,12 @@ fn check(
         let loaded = next.memory.read(kernel.start(), bytes.len() as u64);
         prop_assert!(loaded == bytes, "the kernel is not what its PT_LOADs say");
     }
+    Ok(())
+}
+
+/// It finds everything by the addresses it is given.
+fn check_told(plan: &Plan<'_>, next: &NextKernel, wish: &Wish) -> Result<(), TestCaseError> {
+    let request = &wish.request;
     prop_assert_eq!(&next.e820, &plan.told);
     prop_assert_eq!(&next.cmdline[..], plan.cmdline.as_bstr());
     prop_assert_eq!(&next.initrd, &stream(&wish.initrds));
@@ -327,8 +360,15 @@ fn check(
     }
     expected.push("NONE");
     prop_assert_eq!(kinds, expected);
+    Ok(())
+}
 
-    // Everything but purgatory is digested, unless that is not wanted.
+/// Everything but purgatory is digested, unless that is not wanted.
+fn check_digests(
+    plan: &Plan<'_>,
+    next: &NextKernel,
+    request: &LoadRequest,
+) -> Result<(), TestCaseError> {
     let digested: Vec<PhysRange> = next.digested.iter().map(|(range, _)| *range).collect();
     let others: Vec<PhysRange> = plan
         .segments()
@@ -346,18 +386,6 @@ fn check(
         );
     }
     prop_assert_eq!(next.verifies, !request.no_digest);
-    prop_assert_eq!(next.protected_mode, image.is_32_bit());
-
-    // The last choice is taken only when it is, and then it is said.
-    let in_last_choice = plan
-        .segments()
-        .iter()
-        .any(|s| machine.hot_added().any(|ram| ram.overlaps(s.mem)));
-    let said = plan
-        .warnings
-        .iter()
-        .any(|warning| warning.contains("added since boot"));
-    prop_assert_eq!(in_last_choice, said);
     Ok(())
 }
 

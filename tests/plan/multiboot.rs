@@ -181,7 +181,13 @@ fn check(
     };
     prop_assert_eq!(eax, magic);
 
-    // The kernel is whole, and where it may be.
+    check_kernel(&memory, wish, entry)?;
+    check_told(plan, &memory, wish, modules, (entry, ebx))?;
+    check_digests(plan, &memory, at, request)
+}
+
+/// The kernel is whole, and where it may be.
+fn check_kernel(memory: &Memory, wish: &Wish, entry: u64) -> Result<(), TestCaseError> {
     let shift = entry.wrapping_sub(wish.elf.entry);
     let end = wish
         .elf
@@ -204,20 +210,26 @@ fn check(
         let bss = memory.read(start + size, segment.bss);
         prop_assert!(bss.iter().all(|byte| *byte == 0));
     }
+    Ok(())
+}
 
-    // And it is told the truth.
+/// It is told the truth.
+fn check_told(
+    plan: &Plan<'_>,
+    memory: &Memory,
+    wish: &Wish,
+    modules: &[Vec<u8>],
+    (entry, ebx): (u64, u64),
+) -> Result<(), TestCaseError> {
     let told = match wish.version {
-        1 => read_v1(&memory, ebx),
+        1 => read_v1(memory, ebx),
         _ => {
             prop_assert_eq!(ebx % 8, 0);
-            read_v2(&memory, ebx)
+            read_v2(memory, ebx)
         }
     };
     prop_assert_eq!(&told.cmdline, &plan.cmdline.to_string());
-    prop_assert_eq!(
-        told.map,
-        map.iter().map(|(r, kind)| (*r, *kind)).collect::<Vec<_>>()
-    );
+    prop_assert_eq!(&told.map, &plan.told);
     prop_assert_eq!(told.load_base, wish.relocatable.map(|_| entry));
     prop_assert_eq!(told.modules.len(), modules.len());
     for (number, ((start, end, line), bytes)) in told.modules.iter().zip(modules).enumerate() {
@@ -225,9 +237,17 @@ fn check(
         prop_assert_eq!((start % 4096, end - start), (0, bytes.len() as u64));
         prop_assert_eq!(&memory.read(*start, end - start), bytes);
     }
+    Ok(())
+}
 
-    // Everything that has bytes is digested, but purgatory itself.
-    let digested: Vec<(PhysRange, Vec<u8>)> = (0..number(36, 4))
+/// Everything that has bytes is digested, but purgatory itself, which lies at `at`.
+fn check_digests(
+    plan: &Plan<'_>,
+    memory: &Memory,
+    at: u64,
+    request: &LoadRequest,
+) -> Result<(), TestCaseError> {
+    let digested: Vec<(PhysRange, Vec<u8>)> = (0..memory.number(at + 36, 4))
         .map(|n| at + 48 + n * 24)
         .map(|at| {
             let range = PhysRange::new(memory.number(at, 8), memory.number(at + 8, 8));

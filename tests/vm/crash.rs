@@ -463,11 +463,10 @@ fn a_damaged_crash_image_stops_in_purgatory() -> Result<()> {
     Ok(())
 }
 
-/// What goes wrong with a reload, and what is armed after it.
-#[test]
-fn a_failed_reload_leaves_the_machine_armed() -> Result<()> {
+/// Loads that fail, and what is armed after each.
+fn failing_reloads() -> String {
     let request = Crash::of("", "6.12").request();
-    let script = format!(
+    format!(
         "try first rkexec load {request}
          cp /next/vmlinuz /tmp/vmlinuz
          check() {{
@@ -506,11 +505,16 @@ fn a_failed_reload_leaves_the_machine_armed() -> Result<()> {
          check end
         "
     )
-    .replace("--syscall kexec_load ", "");
+    .replace("--syscall kexec_load ", "")
+}
+
+/// What goes wrong with a reload, and what is armed after it.
+#[test]
+fn a_failed_reload_leaves_the_machine_armed() -> Result<()> {
     let outcome = Crash::of("crash-reload", "6.12")
         .guest()?
         .program("/sbin/kexec")?
-        .script(&script)
+        .script(&failing_reloads())
         .run()?;
     let stage = outcome.stage(1)?;
     let armed = |step: &str, loaded: &str, check: &str| -> Result<()> {

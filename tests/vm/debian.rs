@@ -33,6 +33,19 @@ fn package(revision: &str) -> Result<Vec<u8>> {
     std::fs::read(path.trim()).with_context(|| path.trim().to_owned())
 }
 
+/// What the rebooted system looks at after the dump was saved, and its next boot.
+const AFTER_THE_PANIC: &[u8] = b"record loaded-at-boot </sys/kernel/kexec_crash_loaded
+              cat /var/crash/2*/dump.2* | makedumpfile -R /var/tmp/dump
+              try log makedumpfile --dump-dmesg /var/tmp/dump /var/tmp/log
+              grep 'the one that crashed' /var/tmp/log | record log
+              grep 'the one that crashed' /var/crash/2*/dmesg.2* | record dmesg
+              try unload kdump-config unload
+              record unloaded </sys/kernel/kexec_crash_loaded
+              try load kexec -l /vmlinuz --initrd=/initrd.img --reuse-cmdline --append=by=kexec
+              record loaded </sys/kernel/kexec_loaded
+              systemctl kexec
+              sleep 300";
+
 /// The command with which kdump-config loaded, as it recorded it.
 fn kexec_command(stage: Stage<'_>, name: &str) -> Result<String> {
     let command = stage.text(name)?;
@@ -63,20 +76,7 @@ fn kdump_tools_and_systemctl_kexec() -> Result<()> {
              echo c >/proc/sysrq-trigger",
         )
         // The capture kernel saved the dump and reset the machine.
-        .file(
-            "test/stage-2",
-            b"record loaded-at-boot </sys/kernel/kexec_crash_loaded
-              cat /var/crash/2*/dump.2* | makedumpfile -R /var/tmp/dump
-              try log makedumpfile --dump-dmesg /var/tmp/dump /var/tmp/log
-              grep 'the one that crashed' /var/tmp/log | record log
-              grep 'the one that crashed' /var/crash/2*/dmesg.2* | record dmesg
-              try unload kdump-config unload
-              record unloaded </sys/kernel/kexec_crash_loaded
-              try load kexec -l /vmlinuz --initrd=/initrd.img --reuse-cmdline --append=by=kexec
-              record loaded </sys/kernel/kexec_loaded
-              systemctl kexec
-              sleep 300",
-        )
+        .file("test/stage-2", AFTER_THE_PANIC)
         .file(
             "test/stage-3",
             b"record loaded-at-boot </sys/kernel/kexec_crash_loaded

@@ -338,6 +338,24 @@ fn xen(guest: Guest, trip: &Trip, options: &str, dom0: &str) -> Result<(Guest, S
     Ok((guest, request))
 }
 
+/// Xen took the map that it was given.
+fn took_the_map(outcome: &Outcome, plan: &Plan) -> Result<()> {
+    let (_, map) = outcome
+        .console
+        .split_once("Multiboot-e820")
+        .with_context(|| outcome.story())?;
+    for (start, size, kind) in promised_map(plan)? {
+        let name = match kind {
+            1 => "usable",
+            2 => "reserved",
+            _ => continue,
+        };
+        let line = format!("[{start:016x}, {:016x}] ({name})", start + size - 1);
+        ensure!(map.contains(&line), "{line}: {}", outcome.story());
+    }
+    Ok(())
+}
+
 /// Xen, and a Debian kernel on it that reaches its /init and knows where it is.
 #[test]
 fn xen_boots_with_a_debian_dom0() -> Result<()> {
@@ -404,21 +422,8 @@ fn xen_boots_with_a_debian_dom0() -> Result<()> {
         "{}",
         after.text("unload.err")?
     );
-    // Xen took the map that it was given.
     let plan = Plan::of(outcome.stage(1)?)?;
-    let (_, map) = outcome
-        .console
-        .split_once("Multiboot-e820")
-        .with_context(|| outcome.story())?;
-    for (start, size, kind) in promised_map(&plan)? {
-        let name = match kind {
-            1 => "usable",
-            2 => "reserved",
-            _ => continue,
-        };
-        let line = format!("[{start:016x}, {:016x}] ({name})", start + size - 1);
-        ensure!(map.contains(&line), "{line}: {}", outcome.story());
-    }
+    took_the_map(&outcome, &plan)?;
     let warnings: &Value = &plan.json["warnings"];
     ensure!(!warnings.to_string().contains("no-real-mode"), "{warnings}");
     Ok(())

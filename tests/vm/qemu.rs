@@ -8,7 +8,7 @@ use std::num::NonZero;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::{Condvar, Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -238,34 +238,8 @@ impl Guest {
         Ok((done, guest.finish()?))
     }
 
-    /// Starts the guest, when there is a place for it.
-    fn start(self) -> Result<Running> {
-        let log = lab::logs(&self.name);
-        match fs::remove_dir_all(&log) {
-            Err(e) if e.kind() != ErrorKind::NotFound => Err(e)?,
-            _ => fs::create_dir_all(&log)?,
-        }
-        let (initrd, disks) = match &self.disk {
-            None => {
-                let initrd = log.join("initrd");
-                let bytes = match self.whole {
-                    true => self.overlay.finish(),
-                    false => initramfs::initrd(&self.kernel, self.overlay)?,
-                };
-                fs::write(&initrd, bytes)?;
-                (initrd, vec!["-no-reboot".to_owned()])
-            }
-            Some(disk) => (
-                self.kernel.file("initrd"),
-                disks(disk, &self.overlay.finish(), &log)?,
-            ),
-        };
-
-        let sockets = tempfile::tempdir()?;
-        let socket = sockets.path().join("records");
-        let listener = UnixListener::bind(&socket)?;
-        let place = Place::wait();
-
+    /// QEMU's command line.
+    fn command(&self, log: &Path, initrd: &Path, disks: Vec<String>, records: &Path) -> Command {
         let mut command = Command::new("qemu-system-x86_64");
         command
             .args(["-accel", "tcg", "-nodefaults", "-no-user-config"])
@@ -275,12 +249,12 @@ impl Guest {
             .arg("-serial")
             .arg(format!("file:{}", log.join("console").display()))
             .arg("-chardev")
-            .arg(format!("socket,id=records,path={}", socket.display()))
+            .arg(format!("socket,id=records,path={}", records.display()))
             .args(["-serial", "chardev:records"])
             .arg("-kernel")
             .arg(self.kernel.image())
             .arg("-initrd")
-            .arg(&initrd)
+            .arg(initrd)
             .arg("-append")
             .arg(format!("{}{}", line!("quiet"), self.append))
             .args(disks)
@@ -288,6 +262,39 @@ impl Guest {
         if self.uefi {
             command.args(["-bios", "/usr/share/ovmf/OVMF.fd"]);
         }
+        command
+    }
+
+    /// Starts the guest, when there is a place for it.
+    fn start(mut self) -> Result<Running> {
+        let overlay = std::mem::replace(&mut self.overlay, Archive::new());
+        let log = lab::logs(&self.name);
+        match fs::remove_dir_all(&log) {
+            Err(e) if e.kind() != ErrorKind::NotFound => Err(e)?,
+            _ => fs::create_dir_all(&log)?,
+        }
+        let (initrd, disks) = match &self.disk {
+            None => {
+                let initrd = log.join("initrd");
+                let bytes = match self.whole {
+                    true => overlay.finish(),
+                    false => initramfs::initrd(&self.kernel, overlay)?,
+                };
+                fs::write(&initrd, bytes)?;
+                (initrd, vec!["-no-reboot".to_owned()])
+            }
+            Some(disk) => (
+                self.kernel.file("initrd"),
+                disks(disk, &overlay.finish(), &log)?,
+            ),
+        };
+
+        let sockets = tempfile::tempdir()?;
+        let socket = sockets.path().join("records");
+        let listener = UnixListener::bind(&socket)?;
+        let place = Place::wait();
+
+        let mut command = self.command(&log, &initrd, disks, &socket);
         fs::write(log.join("command"), format!("{command:?}\n"))?;
         let mut child = command
             .stdin(Stdio::piped())
@@ -313,27 +320,7 @@ impl Guest {
         };
         port.set_nonblocking(false)?;
 
-        let (sender, events) = mpsc::channel();
-        let records = BufReader::new(port.try_clone()?);
-        let from_port = sender.clone();
-        thread::spawn(move || {
-            // Bytes that are not UTF-8 come from a guest that broke down: let it be seen.
-            for line in records.split(b'\n').map_while(Result::ok) {
-                let line = String::from_utf8_lossy(&line).into_owned();
-                if from_port.send(Event::Record(line)).is_err() {
-                    return;
-                }
-            }
-        });
-        thread::spawn(move || {
-            for line in BufReader::new(replies).lines().map_while(Result::ok) {
-                if sender.send(Event::Qmp(line)).is_err() {
-                    return;
-                }
-            }
-            let _ = sender.send(Event::Closed);
-        });
-
+        let events = events(port.try_clone()?, replies);
         let mut running = Running {
             child,
             qmp,
@@ -644,4 +631,29 @@ impl Drop for Place {
         *TAKEN.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
         LEFT.notify_one();
     }
+}
+
+/// What the guest records and what QEMU answers, as it comes.
+fn events(port: UnixStream, replies: ChildStdout) -> mpsc::Receiver<Event> {
+    let (sender, events) = mpsc::channel();
+    let records = BufReader::new(port);
+    let from_port = sender.clone();
+    thread::spawn(move || {
+        // Bytes that are not UTF-8 come from a guest that broke down: let it be seen.
+        for line in records.split(b'\n').map_while(Result::ok) {
+            let line = String::from_utf8_lossy(&line).into_owned();
+            if from_port.send(Event::Record(line)).is_err() {
+                return;
+            }
+        }
+    });
+    thread::spawn(move || {
+        for line in BufReader::new(replies).lines().map_while(Result::ok) {
+            if sender.send(Event::Qmp(line)).is_err() {
+                return;
+            }
+        }
+        let _ = sender.send(Event::Closed);
+    });
+    events
 }

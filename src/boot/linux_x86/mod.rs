@@ -201,7 +201,7 @@ fn initrd_segments<'a>(
     limit: usize,
     empty: Option<&str>,
 ) -> Vec<Segment<'a>> {
-    let mut rule = "highest free address below the kernel".to_owned();
+    let mut rule = "highest free address once the kernel has its place".to_owned();
     if let Some(why) = empty {
         rule = format!("{rule}; an empty initrd, because {why}");
     }

@@ -21,7 +21,7 @@ use self::request::{Action, Command, ImageType, Load, Run, Then};
 use super::render::json::PlanJson;
 use super::{Context, exec, hint, load, render, say, say_error, say_lines, unload, write_out};
 use crate::base::Target;
-use crate::host::efi;
+use crate::host;
 use crate::host::loaded::Loaded;
 use crate::host::security::Security;
 use crate::image::Image;
@@ -184,7 +184,7 @@ fn exec_now(context: &Context, run: &Run, shutdown: bool) -> anyhow::Result<()> 
 fn load(context: &Context, load: &Load, then: Then, run: &Run) -> anyhow::Result<()> {
     let security = Security::read(&context.root)?;
     // The same decision, from the same facts, as plan() makes.
-    let secure_boot = efi::secure_boot(&context.root);
+    let secure_boot = host::secure_boot(&context.root);
     let file_load_only = security.forbids_kexec_load(secure_boot).is_some()
         || (load.target == Target::Normal && security.kho.forbids_kexec_load().is_some());
     let (args, notes) = translate::load_args(load, file_load_only);
@@ -202,7 +202,8 @@ fn load(context: &Context, load: &Load, then: Then, run: &Run) -> anyhow::Result
     let files = Files::open(&job)?;
     let contents = files.contents()?;
     let prepared = Prepared::new(&job, &files, &contents)?;
-    let plan = load::plan_for(context, &prepared, &host)?;
+    let mut plan = load::plan_for(context, &prepared, &host)?;
+    let refused = run.dry_run && load::warn_of_refusal(&mut plan, &prepared, &host);
     if let Some(kind) = load.options.kind {
         check_type(kind, &prepared)?;
     }
@@ -211,7 +212,7 @@ fn load(context: &Context, load: &Load, then: Then, run: &Run) -> anyhow::Result
     }
     // The text has no warnings: they were said above, in the words of kexec.
     let detail = render::Detail::of(run.debug, false);
-    let text = || render::text::plan(load::shown(&plan, &prepared), detail);
+    let text = || render::text::plan(load::shown(&plan, &prepared, refused), detail);
     if run.dry_run {
         let json = || PlanJson {
             then: Some(then.name()),

@@ -240,7 +240,7 @@ const HOW: &[Opt] = &[
         &["debug"],
         Does::Debug,
         "Print the plan on standard error: the system call and why, the segments, the memory map, the \
-         command line.",
+         command line. With --dry-run it is printed on standard output.",
         "kexec-tools also asks the kernel for its own debug messages, and a kernel that does not know \
          that flag refuses the load. Here -d changes nothing but what is printed.",
     ),

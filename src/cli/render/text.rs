@@ -25,6 +25,8 @@ pub(in crate::cli) struct Shown<'a> {
     /// The UKI that the image came in.
     pub(in crate::cli) uki: Option<&'a Uki<'a>>,
     pub(in crate::cli) files: &'a Files,
+    /// Whether a load must fail by the facts of the machine. A warning says why.
+    pub(in crate::cli) refused: bool,
 }
 
 /// After a load: one line, with `verbose` the whole plan.
@@ -82,7 +84,7 @@ pub(in crate::cli) fn plan(shown: Shown<'_>, detail: Detail) -> String {
                 (kept.range, what)
             })
             .collect();
-        out.push_str("\nRAM on which nothing is loaded:\n");
+        out.push_str("\nmemory kept free of segments:\n");
         out.push_str(&table::ranges(&excluded, all, EXPLAIN));
     }
     if all {
@@ -99,9 +101,15 @@ fn summary(shown: Shown<'_>, detail: Detail) -> String {
         image,
         uki,
         files,
+        refused,
     } = shown;
     let mut out = format!(
-        "can be loaded: {}, {}, through {}{}\n",
+        "{}: {}, {}, through {}{}\n",
+        if refused {
+            "planned, but a load is refused now"
+        } else {
+            "can be loaded"
+        },
         inline(name(image)),
         match plan.target() {
             Target::Normal => "for exec",
