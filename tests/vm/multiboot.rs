@@ -434,7 +434,6 @@ fn xen_boots_with_a_debian_dom0() -> Result<()> {
 pub(crate) fn memtest(guest: Guest, file: &str) -> Result<Outcome> {
     let image = trip::host_file(&lab::part("memtest")?.join(file))?;
     let guest = guest
-        .memory("256M")
         .args(["-device", "VGA"])
         .file("next/memtest", &image)
         .script(
@@ -445,7 +444,7 @@ pub(crate) fn memtest(guest: Guest, file: &str) -> Result<Outcome> {
     // It found the memory in the map that it was given, and goes through it.
     let shown = [
         "Memtest86+ v6",
-        "Memory  :  255MB",
+        "Memory  : 1023MB",
         "Status: Testing",
         " #3 ",
     ];

@@ -46,6 +46,7 @@ fn disk(name: &str, rate: &str, exec: &str) -> Result<Outcome> {
              modules virtio_pci virtio_blk minix
              mkdir /mnt; mount -t minix /dev/vda /mnt
              cp /payload /mnt/file
+             export NO_COLOR=1
              {exec} 2>/dev/ttyS0"
         ))
         .run()
@@ -123,7 +124,7 @@ fn the_init_system_makes_the_jump() -> Result<()> {
         assert_eq!(before.text(&format!("{name}.status"))?, "1");
         let error = before.text(&format!("{name}.err"))?;
         ensure!(
-            error.starts_with("rkexec: exec failed: there is no systemctl with systemd"),
+            error.starts_with("rkexec: exec failed: no running systemd"),
             "{error}"
         );
     }
