@@ -94,16 +94,10 @@ pub(in crate::cli) fn plan(shown: Shown<'_>, detail: Detail) -> String {
     out
 }
 
-/// The answer in one line, and below it from what, how, and how much RAM.
-fn summary(shown: Shown<'_>, detail: Detail) -> String {
-    let Shown {
-        plan,
-        image,
-        uki,
-        files,
-        refused,
-    } = shown;
-    let mut out = format!(
+/// The answer in one line.
+fn answer(shown: Shown<'_>) -> String {
+    let (plan, image, refused) = (shown.plan, shown.image, shown.refused);
+    format!(
         "{}: {}, {}, through {}{}\n",
         if refused {
             "planned, but a load is refused now"
@@ -121,7 +115,19 @@ fn summary(shown: Shown<'_>, detail: Detail) -> String {
             1 => " (1 warning)".to_owned(),
             count => format!(" ({count} warnings)"),
         }
-    );
+    )
+}
+
+/// The answer in one line, and below it from what, how, and how much RAM.
+fn summary(shown: Shown<'_>, detail: Detail) -> String {
+    let Shown {
+        plan,
+        image,
+        uki,
+        files,
+        ..
+    } = shown;
+    let mut out = answer(shown);
     let mut line = |name: &str, value: &str| {
         let _ = writeln!(out, "{name:<10} {value}");
     };
