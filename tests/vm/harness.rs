@@ -41,7 +41,8 @@ fn a_round_trip_with_kexec_tools_is_seen() -> Result<()> {
 #[test]
 fn a_panic_is_no_power_off() -> Result<()> {
     let outcome = Guest::new("harness-panic", &Kernel::small()?)
-        .script("echo c >/proc/sysrq-trigger")
+        // A record that the panic cuts short would be another failure.
+        .script("sent; echo c >/proc/sysrq-trigger")
         .run()?;
     assert_eq!(outcome.end, End::Reset);
     assert!(outcome.stage(1).is_err());
