@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::{CrashPlan, Ground, Inputs, Method, Plan, PlanError, advice, excluded, validate};
-use crate::base::{PAGE_SIZE, PhysRange, Target, Told, human};
+use crate::base::{PhysRange, Target, Told, human};
 use crate::boot::{Facts, TableSummary};
 use crate::cmdline::Cmdline;
 use crate::crash::{self, CrashError, elfcorehdr};
@@ -219,7 +219,7 @@ pub(super) fn fits(
     if let Some(crash) = &ground.crash {
         let headers = elfcorehdr::size(host.crash.cpus.len(), crash.dump.len()) as u64;
         let headers = headers.max(host.loaded.crash_elfcorehdr_size.unwrap_or(0));
-        places.highest("elfcorehdr", headers, PAGE_SIZE, (0, u64::MAX))?;
+        places.small(Rest::Highest, "elfcorehdr", headers)?;
     }
     Ok(boot.fits(&mut places, inputs.initrds)?)
 }

@@ -1,7 +1,7 @@
 //! kexec_load(2), kexec_file_load(2) and reboot(LINUX_REBOOT_CMD_KEXEC).
 //!
 //! The wrappers pass on what they are given; what an errno means is told by
-//! [`super::cause`].
+//! `refusal`.
 #![allow(unsafe_code)]
 
 use std::convert::Infallible;
@@ -137,7 +137,7 @@ struct RawSegment {
 /// old image is gone even when the call fails after the first checks.
 ///
 /// # Errors
-/// The errno of the call; see [`super::cause::explain`]. An address that is no
+/// The errno of the call; `refusal::explain` names its cause. An address that is no
 /// `unsigned long` of this machine gives EADDRNOTAVAIL without a call, as the
 /// kernel would say, and no segments at all EINVAL: that call would unload.
 pub fn kexec_load(
@@ -166,7 +166,7 @@ pub fn kexec_load(
 /// have them open for writing, else the kernel says ETXTBSY.
 ///
 /// # Errors
-/// The errno of the call; see [`super::cause::explain`].
+/// The errno of the call; `refusal::explain` names its cause.
 pub fn kexec_file_load(
     kernel: BorrowedFd<'_>,
     initrd: Option<BorrowedFd<'_>>,
@@ -194,7 +194,7 @@ pub fn kexec_file_load(
 /// Lockdown forbids the unload by kexec_load, not the one by kexec_file_load.
 ///
 /// # Errors
-/// The errno of the call; see [`super::cause::explain`].
+/// The errno of the call; `refusal::explain` names its cause.
 pub fn unload(syscall: Syscall, target: Target, when_busy: WhenBusy) -> Result<(), Errno> {
     patiently(when_busy, std::thread::sleep, || match syscall {
         Syscall::KexecLoad => raw_kexec_load(0, &[], load_flags(target, None)),
@@ -208,7 +208,7 @@ pub fn unload(syscall: Syscall, target: Target, when_busy: WhenBusy) -> Result<(
 /// told.
 ///
 /// # Errors
-/// The errno of the call; see [`super::cause::explain_reboot`].
+/// The errno of the call; `refusal::explain_reboot` names its cause.
 pub fn reboot_kexec() -> Result<Infallible, Errno> {
     nix::sys::reboot::reboot(nix::sys::reboot::RebootMode::RB_KEXEC).map_err(Errno::from)
 }
