@@ -25,8 +25,9 @@ fn main() -> Result<(), Box<dyn Error>> {
             "const IMAGE: &[u8] = include_bytes!(concat!(env!(\"OUT_DIR\"), \"/purgatory.bin\"));\n\
              const ENTRY_OFFSET: u64 = {:#x};\n\
              const VERIFY_OFFSET: u64 = {:#x};\n\
+             const STAMP_OFFSET: u64 = {:#x};\n\
              const MEMORY_SIZE: u64 = {:#x};\n",
-            image.entry, image.verify, image.memory_size
+            image.entry, image.verify, image.stamp, image.memory_size
         ),
     )?;
     Ok(())
@@ -104,6 +105,8 @@ struct Image<'a> {
     entry: u64,
     /// Offset of `purgatory_verify`.
     verify: u64,
+    /// Offset of `purgatory_stamp`.
+    stamp: u64,
 }
 
 /// Takes the one segment out of the ELF file, which must ask for nothing more.
@@ -134,15 +137,18 @@ fn flatten(bytes: &[u8]) -> Result<Image<'_>, Box<dyn Error>> {
     let content = bytes
         .get(ProgramHeader::file_range(load))
         .ok_or("the segment ends beyond the file")?;
-    let verify = elf
-        .syms
-        .iter()
-        .find(|symbol| elf.strtab.get_at(symbol.st_name) == Some("purgatory_verify"))
-        .ok_or("no symbol purgatory_verify")?;
+    let offset = |name: &str| {
+        let mut symbols = elf.syms.iter();
+        symbols
+            .find(|symbol| elf.strtab.get_at(symbol.st_name) == Some(name))
+            .map(|symbol| symbol.st_value)
+            .ok_or_else(|| format!("no symbol {name}"))
+    };
     Ok(Image {
         bytes: content,
         memory_size: load.p_memsz.next_multiple_of(4096),
         entry: elf.entry,
-        verify: verify.st_value,
+        verify: offset("purgatory_verify")?,
+        stamp: offset("purgatory_stamp")?,
     })
 }

@@ -185,6 +185,7 @@ fn main() -> Step {
         mode: Mode::Long,
         serial_port: None,
         verify: true,
+        stamps: None,
     };
     let image = mapping::Mapping::new(&request, &digests);
 

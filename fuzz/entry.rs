@@ -7,28 +7,43 @@
 #![allow(clippy::unwrap_used, reason = "what cannot be is a finding")]
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Component, Path};
+use std::time::Duration;
 
+use rkexec::abi::kho::{self, Part};
 use rkexec::abi::x86::boot_params::BootParams;
 use rkexec::abi::x86::setup_data::{SETUP_DTB, SetupData};
 use rkexec::base::Told;
 use rkexec::boot::linux_x86::taken;
 use rkexec::carry::Report;
+use rkexec::carry::manifest::Manifest;
+use rkexec::carry::phases::{downtime, phases};
 use rkexec::carry::pool::Pool;
 use rkexec::carry::pool_node::{pools_of, put_pool};
+use rkexec::carry::reserved;
 use rkexec::cmdline::{self, Cmdline, CmdlineBase, CmdlineError, CmdlineRequest};
 use rkexec::fdt::{DeviceTree, MAX_BLOB, TreeError};
 use rkexec::host::boot_params::{self, RunningBootParams, SetupDataNode};
 use rkexec::host::firmware_memmap::{self, FirmwareRegion};
+use rkexec::host::handed_over::HandedOver;
 use rkexec::host::iomem::{self, Iomem, Resource};
+use rkexec::host::place::Place;
 use rkexec::host::{Host, cpu, loaded, security};
 use rkexec::image::decompress::{self, DecompressError};
 use rkexec::image::ikconfig;
 use rkexec::image::lanzaboote::Stub;
 use rkexec::image::multiboot::{self, Multiboot};
+use rkexec::image::sections;
 use rkexec::image::uki::{Addon, Uki};
-use rkexec::image::{self, Contents, Found, bzimage, initramfs, vmlinux, whole};
+use rkexec::image::{
+    self, Contents, Found, LinuxKernel, Unpacked, bzimage, initramfs, initrd_files, vmlinux, whole,
+};
 use rkexec::kconfig::{KernelConfig, Symbol};
+use rkexec::kho::forward::Tree;
 use rkexec::memory::{MapPolicy, MemoryMap, Placement};
+use rkexec::sys::tsc::Clock;
 use rkexec::vmcore::Vmcore;
 
 /// Where the chain of the target `chain` lies: any page will do.
@@ -119,7 +134,24 @@ pub(crate) fn chain(data: &[u8]) -> bool {
         }),
         ..host()
     };
-    Report::of(&host).is_ok_and(|report| rest.is_empty() && report.record.is_some())
+    let Ok(report) = Report::of(&host, &Place::default(), &HandedOver::default()) else {
+        return false;
+    };
+    // Whatever the stamps say.
+    let clock = Clock {
+        ticks: 1,
+        within: Duration::from_secs(1),
+        now: u64::MAX,
+        uptime: Duration::MAX,
+        asleep: Duration::ZERO,
+    };
+    let init = Some(Duration::ZERO);
+    let phases = phases(&host, report.record.as_ref(), || Ok(clock), || init);
+    assert_eq!(
+        downtime(&phases).is_some(),
+        phases.iter().all(|phase| phase.time.is_ok())
+    );
+    rest.is_empty() && report.record.is_some()
 }
 
 /// The nodes of a chain, as a kernel finds them (`parse_setup_data`).
@@ -276,6 +308,34 @@ pub(crate) fn vmlinux(data: &[u8]) -> bool {
     true
 }
 
+/// A kernel in ELF with relocation lists behind it.
+pub(crate) fn relocations(data: &[u8]) -> bool {
+    let Ok(Some(file)) = vmlinux::parse(data) else {
+        return false;
+    };
+    let (mut there, still) = match (Unpacked::of(&file), Unpacked::of(&file)) {
+        (Ok(there), Ok(still)) if there.is_relocatable() => (there, still),
+        (one, other) => {
+            assert_eq!(one.is_ok(), other.is_ok());
+            return false;
+        }
+    };
+    assert_eq!(
+        (there.geometry().floor, there.geometry().size),
+        (file.geometry.floor, file.geometry.size)
+    );
+    there.relocate(0x1234_0000_0020_0000);
+    let (there, still) = (there.into_kernel(&file), still.into_kernel(&file));
+    assert_eq!(still.loads, file.loads);
+    // Nothing grows or moves.
+    let places = |kernel: &LinuxKernel<'_>| -> Vec<(u64, usize)> {
+        let loads = kernel.loads.iter();
+        loads.map(|load| (load.offset, load.bytes.len())).collect()
+    };
+    assert_eq!(places(&there), places(&file));
+    true
+}
+
 /// A UKI, or an addon to one.
 pub(crate) fn uki(data: &[u8]) -> bool {
     let uki = match Uki::parse(data) {
@@ -357,6 +417,73 @@ pub(crate) fn ikconfig(data: &[u8]) -> bool {
     matches!(found, Ok(Some(_)))
 }
 
+/// An unpacked kernel, with the names of the formats of Kexec Handover that it reads.
+pub(crate) fn kho_kernel(data: &[u8]) -> bool {
+    let Some(parts) = sections::kept(data) else {
+        return false;
+    };
+    assert!(parts.iter().map(|part| part.len()).sum::<usize>() <= data.len());
+    let formats = Part::ALL.map(|part| {
+        let found = parts.iter().flat_map(|bytes| part.formats(bytes));
+        let found: BTreeSet<String> = found.collect();
+        let start = format!("{}-v", part.name());
+        assert!(found.iter().all(|name| name.starts_with(&start)));
+        found.len()
+    });
+    formats.iter().any(|found| *found > 0)
+}
+
+/// What a kernel with Kexec Handover shows: the count of kernels, or what reserve_mem=
+/// set aside.
+pub(crate) fn kho_blob(data: &[u8]) -> bool {
+    let pools = reserved::reserved(Some(data), "".into());
+    for pool in &pools {
+        let line = format!("reserve_mem={:#x}:0:{}", pool.size, pool.name);
+        let aligned = pool.start.is_some_and(|start| start % 64 == 0);
+        let words = reserved::words(line.as_str().into());
+        let asked = words.iter().any(|word| pool.is_asked_by(word));
+        // A word has a size, and a name of 15 bytes at most.
+        assert!(!asked || aligned);
+        assert!(asked || !aligned || words.is_empty());
+    }
+    kho::generation(data).is_some() || !pools.is_empty()
+}
+
+/// The tree that a kernel with Kexec Handover hands over, beside which debugfs shows the
+/// blobs LUO and memblock: what is written again leads to the same.
+pub(crate) fn kho_tree(data: &[u8]) -> bool {
+    let blobs = [("LUO", 32), ("kexec-metadata", 73), ("memblock", 210)];
+    let blobs = blobs.map(|(name, size)| (name.to_owned(), size));
+    let Ok(tree) = Tree::read(data, &blobs) else {
+        return false;
+    };
+    let names: Vec<&str> = tree.names().collect();
+    assert!(names.contains(&"LUO") && names.contains(&"memblock"));
+    assert_eq!(
+        Tree::read(&tree.write().unwrap(), &blobs).as_ref(),
+        Ok(&tree)
+    );
+    true
+}
+
+/// The manifest of files that were handed over: no name leads out of a directory.
+pub(crate) fn manifest(data: &[u8]) -> bool {
+    let Ok(manifest) = Manifest::parse(data) else {
+        return false;
+    };
+    let mut names = BTreeSet::new();
+    for (token, name, _) in manifest.files() {
+        let path = Path::new(OsStr::from_bytes(name));
+        let mut parts = path.components();
+        assert!(matches!(parts.next(), Some(Component::Normal(part)) if part == path));
+        assert!(parts.next().is_none() && !name.contains(&0));
+        assert!(token > 0 && names.insert(name.clone()));
+    }
+    let again = Manifest::parse(&manifest.encode().unwrap());
+    assert_eq!(again.as_ref(), Ok(&manifest));
+    true
+}
+
 /// A packed kernel, by the format that its first bytes name.
 pub(crate) fn decompress(data: &[u8]) -> bool {
     const CAP: usize = 1 << 20;
@@ -389,6 +516,7 @@ pub(crate) fn initrd(data: &[u8]) -> bool {
         assert!(!said.is_empty() && !said.contains(char::is_control));
     }
     let _ = initramfs::unpacked_size(data, CAP);
+    let _ = initrd_files::names(data, CAP, |_, name| assert!(name.len() < 4096));
     let _ = initramfs::compression(data);
     whole.is_ok()
 }
@@ -458,6 +586,8 @@ fn host() -> Host {
         security: security::Security::default(),
         loaded: loaded::Loaded::default(),
         serial: None,
+        possible_cpus: None,
+        watchdogs: rkexec::host::watchdog::Watchdogs::default(),
         crash: rkexec::host::crash::CrashFacts::default(),
     }
 }

@@ -10,12 +10,23 @@ mod tiny_vmcore;
 #[allow(dead_code, clippy::unwrap_used, reason = "shared with the tests")]
 mod tiny_multiboot;
 
+#[path = "../tests/common/elf.rs"]
+#[allow(dead_code, clippy::unwrap_used, reason = "shared with the tests")]
+mod tiny_elf;
+
 use tiny_multiboot::{Segment, TinyElf, header_v1, header_v2, tag};
 use tiny_vmcore::{State, TinyRing};
 
 /// The targets and their seeds.
-pub(crate) fn all() -> [(&'static str, Vec<Vec<u8>>); 22] {
+pub(crate) fn all() -> [(&'static str, Vec<Vec<u8>>); 33] {
     [
+        ("manifest", manifest()),
+        ("boot_entry", boot_entry()),
+        ("loader_conf", loader_conf()),
+        ("grubenv", grubenv()),
+        ("default_kexec", default_kexec()),
+        ("grub_cfg", grub_cfg()),
+        ("extlinux", extlinux()),
         ("iomem", iomem()),
         ("cmdline", cmdline()),
         ("memmap", memmap()),
@@ -23,6 +34,7 @@ pub(crate) fn all() -> [(&'static str, Vec<Vec<u8>>); 22] {
         ("boot_params", boot_params()),
         ("bzimage", bzimage()),
         ("vmlinux", vmlinux()),
+        ("relocations", relocations()),
         ("multiboot", multiboot()),
         ("uki", uki()),
         ("lanzaboote", lanzaboote()),
@@ -31,6 +43,9 @@ pub(crate) fn all() -> [(&'static str, Vec<Vec<u8>>); 22] {
         ("vmcore", vmcore()),
         ("kernel_config", kernel_config()),
         ("ikconfig", ikconfig()),
+        ("kho_kernel", kho_kernel()),
+        ("kho_blob", kho_blob()),
+        ("kho_tree", kho_tree()),
         ("initrd", initrd()),
         ("gzip", packed(include_bytes!("../tests/data/plain.gz"))),
         ("bzip2", packed(include_bytes!("../tests/data/plain.bz2"))),
@@ -84,7 +99,8 @@ fn vmcore() -> Vec<Vec<u8>> {
     vec![ring(3), ring(20)]
 }
 
-/// A chain as rkexec hands it over: E820_EXT, DTB, RNG_SEED, a pool, the record.
+/// A chain as rkexec hands it over: E820_EXT, DTB, RNG_SEED, a pool, the time stamps, the
+/// record.
 fn chain() -> Vec<Vec<u8>> {
     let record = "RKXREC1\n{\"rkexec\":\"0.1.0\",\"loaded_at\":1800000000,\"from\":\"6.1\",\
         \"release\":null,\"cmdline\":\"quiet\",\"e820\":[[4096,8192,1]],\"e820_complete\":true,\
@@ -97,10 +113,14 @@ fn chain() -> Vec<Vec<u8>> {
             .to_le_bytes();
         [&kind.to_le_bytes()[..], &length, payload].concat()
     };
+    let times = [1_500_000_000_u64, 7, 8, 9, 0];
+    let times = times.into_iter().flat_map(u64::to_le_bytes);
+    let stamps: Vec<u8> = b"RKXTIME1".iter().copied().chain(times).collect();
     let nodes = [
         node(1, &[7; 20]),
         node(9, &[9; 32]),
         node(1 << 31, &[1; 24]),
+        node(0, &stamps),
         node(0, record.as_bytes()),
     ];
     let tree = device_tree().swap_remove(0);
@@ -108,6 +128,21 @@ fn chain() -> Vec<Vec<u8>> {
         nodes.concat(),
         [node(2, &tree), node(0, record.as_bytes())].concat(),
     ]
+}
+
+/// Manifests: of no file, of two, and with a field that nobody knows.
+fn manifest() -> Vec<Vec<u8>> {
+    let (one, other) = ("0a".repeat(32), "ff".repeat(32));
+    let file = format!(r#"{{"name":"vm.img","size":777777,"sha256":"{one}"}}"#);
+    let bytes = format!(r#"{{"name":{{"bytes":"636166e9"}},"size":0,"sha256":"{other}"}}"#);
+    let note = "a field of a later version ".repeat(20);
+    [
+        r#"{"manifest":1,"files":[]}"#.to_owned(),
+        format!(r#"{{"manifest":1,"files":[{file},{bytes}]}}"#),
+        format!(r#"{{"manifest":1,"note":"{note}","files":[{file}]}}"#),
+    ]
+    .map(String::into_bytes)
+    .to_vec()
 }
 
 /// Configurations: some lines of a kernel's own, and a fragment.
@@ -321,6 +356,19 @@ fn bzimage() -> Vec<Vec<u8>> {
         .to_vec()
 }
 
+/// Kernels with two relocation lists and with three.
+fn relocations() -> Vec<Vec<u8>> {
+    let words = |words: &[u32]| words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    let lists: [Vec<u8>; 2] = [
+        words(&[0, 0x8100_0008, 0, 0x8100_0010, 0x8100_0014]),
+        words(&[0, 0x8100_0000, 0, 0x8100_0018, 0, 0x8120_0000]),
+    ];
+    let kernels = vmlinux().into_iter().zip(lists);
+    kernels
+        .map(|(kernel, lists)| [kernel, lists].concat())
+        .collect()
+}
+
 /// A vmlinux of two parts, and one with the configuration inside.
 fn vmlinux() -> Vec<Vec<u8>> {
     let config = ikconfig().swap_remove(0);
@@ -442,6 +490,93 @@ fn pe(sections: &[(&[u8], &[u8])]) -> Vec<u8> {
     file
 }
 
+/// A kernel with Kexec Handover, and one that names two formats.
+fn kho_kernel() -> Vec<Vec<u8>> {
+    let texts = [
+        &b"\0kho-v4\0luo-v5\0\xffmemfd-v2\0memblock-v1\0reserve-mem-v1\0"[..],
+        b"kho-v4\0luo-v5;block-v1\0luo-v1\0",
+    ];
+    let kernels = texts.map(|texts| {
+        tiny_elf::sections(&[
+            (".text", tiny_elf::ALLOC | tiny_elf::CODE, b"\x90\x90"),
+            (".rodata", tiny_elf::ALLOC, texts),
+            (".init.data", tiny_elf::ALLOC, b"kho-v1\0"),
+        ])
+    });
+    kernels.to_vec()
+}
+
+/// A device tree of version 17 whose structure block is written by `write`, by words and
+/// the bytes behind them. `strings` is its strings block.
+fn tree_of(strings: &[u8], write: impl FnOnce(&mut dyn FnMut(&[u32], &[u8]))) -> Vec<u8> {
+    let mut structure: Vec<u8> = Vec::new();
+    write(&mut |words, bytes| {
+        structure.extend(words.iter().flat_map(|word| word.to_be_bytes()));
+        structure.extend(bytes);
+        structure.resize(structure.len().next_multiple_of(4), 0);
+    });
+    let number = |bytes: usize| u32::try_from(bytes).unwrap_or(0);
+    let (size, length) = (number(structure.len()), number(strings.len()));
+    let names = 56 + size;
+    let header = [
+        0xd00d_feed,
+        names + length,
+        56,
+        names,
+        40,
+        17,
+        16,
+        0,
+        length,
+        size,
+    ];
+    let header = header.map(u32::to_be_bytes);
+    [header.as_flattened(), &[0; 16], &structure, strings].concat()
+}
+
+/// A tree of Kexec Handover as the kernel makes it, whole and as debugfs cuts it, with
+/// bytes behind it that are no part of it.
+fn kho_tree() -> Vec<Vec<u8>> {
+    let strings = b"preserved-memory-map\0compatible\0preserved-data\0blob-size\0";
+    let blobs = [
+        ("memblock\0", 210),
+        ("LUO\0", 32),
+        ("kexec-metadata\0", 73_u64),
+    ];
+    let tree = tree_of(strings, |words| {
+        words(&[1], b"\0");
+        words(&[3, 7, 21], b"kho-v4\0");
+        words(&[3, 8, 0], &0x1234_5000_u64.to_le_bytes());
+        for (name, size) in blobs {
+            words(&[1], name.as_bytes());
+            words(&[3, 8, 47], &size.to_le_bytes());
+            words(&[3, 8, 32], &(0x2000_0000 + size).to_le_bytes());
+            words(&[2], b"");
+        }
+        words(&[2, 9], b"");
+    });
+    let more = [&*tree, &[b'x'; 600]].concat();
+    vec![tree[..233].to_vec(), tree, more]
+}
+
+/// kexec-metadata, and the blob of two `reserve_mem=`, as debugfs shows them.
+fn kho_blob() -> Vec<Vec<u8>> {
+    let metadata = [&[1, 0, 0, 0][..], b"7.2.13", &[0; 59], &[2, 0, 0, 0]].concat();
+    let tree = tree_of(b"compatible\0start\0size\0", |words| {
+        words(&[1], b"\0");
+        words(&[3, 12, 0], b"memblock-v1\0");
+        for (name, start) in [(&b"one\0"[..], 0x1000_0000_u64), (b"two\0", 0x2000_0040)] {
+            words(&[1], name);
+            words(&[3, 15, 0], b"reserve-mem-v1\0");
+            words(&[3, 8, 11], &start.to_le_bytes());
+            words(&[3, 8, 17], &0x20_0000_u64.to_le_bytes());
+            words(&[2], b"");
+        }
+        words(&[2, 9], b"");
+    });
+    vec![metadata, tree]
+}
+
 /// Blobs that dtc and QEMU made, the latter without the zeros at its end.
 fn device_tree() -> Vec<Vec<u8>> {
     let mut qemu = include_bytes!("../tests/data/devicetree/qemu-microvm.dtb").to_vec();
@@ -450,4 +585,48 @@ fn device_tree() -> Vec<Vec<u8>> {
     let machine = include_bytes!("../tests/data/devicetree/machine.dtb").to_vec();
     let old = include_bytes!("../tests/data/devicetree/machine-v16.dtb").to_vec();
     vec![qemu, machine, old]
+}
+
+fn boot_entry() -> Vec<Vec<u8>> {
+    let entry = "title Debian\nversion 6.1.0~rc1\nmachine-id 4098b3f648d74c13b1f04ccfba7798e8\nsort-key debian\n\
+         linux /m/6.1/linux\ninitrd /m/6.1/initrd\ninitrd /ucode.img\noptions root=/dev/vda ro\noptions quiet\n\
+         architecture x64\ndevicetree /a.dtb\n";
+    vec![entry.into(), b"linux /a\r\n".to_vec()]
+}
+
+fn loader_conf() -> Vec<Vec<u8>> {
+    vec![
+        b"timeout 3\ndefault arch-*.conf\nconsole-mode max\n".to_vec(),
+        b"# choice\r\npreferred [a-c]?.conf\r\ndefault @saved\r\n".to_vec(),
+    ]
+}
+
+fn grubenv() -> Vec<Vec<u8>> {
+    let block = "# GRUB Environment Block\nsaved_entry=a>b\nnext_entry=\nkernelopts=root=/dev/vda \\\\ ro\n";
+    vec![[block.as_bytes(), &[b'#'; 900]].concat()]
+}
+
+fn default_kexec() -> Vec<Vec<u8>> {
+    let quoted = "# Defaults\nLOAD_KEXEC=true\nKERNEL_IMAGE=\"/vmlinuz\"\nINITRD='/initrd.img'\nAPPEND=\"root=\\\"a b\\\" \\\n ro\"\n";
+    let plain = "export KERNEL_IMAGE=/boot/vm\\ linuz; INITRD= APPEND=quiet # all\r\nOTHER=$(x)\n";
+    vec![quoted.into(), plain.into()]
+}
+
+fn grub_cfg() -> Vec<Vec<u8>> {
+    let entry = "menuentry 'Debian' --class os $menuentry_id_option 'simple' {\n\
+         \tif [ x$feature = xy ]; then\n\t search --fs-uuid --set=root 12\n\telse\n\t set root='hd0,gpt2'\n\tfi\n\
+         \tlinux /vmlinuz root=\"LABEL=a b\" ${more} ro\n\tinitrd /ucode.img /initrd.img\n}\n";
+    let functions = "function gfxmode {\n set gfxpayload=\"${1}\"\n if [ \"${1}\" = keep ]; then vt=vt.handoff=7; fi\n}\n\
+         for n in 1 2; do set last=$n; done\nif hwmatch x; then set a=1; elif [ -f $prefix/x -a ! -d / ]; then set a=2; fi\n";
+    let submenu = format!(
+        "more=\nset default=\"1>0\"\nexport more\n{functions}{entry}submenu 'More' {{\n{entry}}}\n"
+    );
+    vec![format!("set more=quiet\n{entry}").into(), submenu.into()]
+}
+
+fn extlinux() -> Vec<Vec<u8>> {
+    let text = "DEFAULT l0\nTIMEOUT 50\nAPPEND ro\nLABEL l0\n\tMENU LABEL ^Debian\n\tLINUX /vmlinuz\n\
+         \tINITRD /ucode.img,/initrd.img\n\tAPPEND root=/dev/vda quiet\nLABEL l1\n\tTEXT HELP\n\tx\n\tENDTEXT\n\
+         \tKERNEL vmlinuz\n\tAPPEND initrd=a.img,b.img\n\tMENU DEFAULT\n";
+    vec![text.into()]
 }

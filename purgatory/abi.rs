@@ -4,7 +4,7 @@
 /// `RKXPURG1`, little-endian: the first eight bytes of the image.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"RKXPURG1");
 /// Version of this block; the loader and the image come from one build.
-pub(crate) const ABI_VERSION: u32 = 5;
+pub(crate) const ABI_VERSION: u32 = 6;
 /// Regions that can be verified: KEXEC_SEGMENT_MAX, 16 (include/linux/kexec.h).
 pub const MAX_REGIONS: usize = 16;
 
@@ -54,13 +54,20 @@ pub(crate) struct Params {
     pub(crate) region_count: u32,
     /// Value of EAX at the entry with [`FLAG_PROTECTED_MODE`].
     pub(crate) eax: u32,
-    /// Zero.
-    pub(crate) reserved_2: u32,
+    /// What becomes `exec_unknown` of the stamps where `exec_page` is 0.
+    pub(crate) exec_unknown: u32,
     /// What to verify, the first `region_count` of them.
     pub(crate) regions: [Region; MAX_REGIONS],
+    /// Physical address of the `Stamps` to fill in after the check; 0: none, and the
+    /// time stamp counter is not read.
+    pub(crate) stamps: u64,
+    /// Physical address of the `ExecPage`; 0: there is none.
+    pub(crate) exec_page: u64,
+    /// The `nonce` of the page that belongs to this image.
+    pub(crate) nonce: u64,
 }
 
-const _: () = assert!(core::mem::size_of::<Params>() == 48 + MAX_REGIONS * (8 + 8 + 8));
+const _: () = assert!(core::mem::size_of::<Params>() == 48 + MAX_REGIONS * (8 + 8 + 8) + 24);
 
 /// What `VERIFY` returns. 0, which is no member, means that all is well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

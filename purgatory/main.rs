@@ -3,19 +3,24 @@
 
 #![no_std]
 #![no_main]
-#![allow(dead_code, reason = "abi.rs and rapidhash.rs serve the loader as well")]
+#![allow(dead_code, reason = "abi.rs, rapidhash.rs and stamps.rs serve the loader as well")]
 
 mod abi;
 mod entry;
 mod rapidhash;
 mod serial;
+mod stamps;
 
 use core::arch::asm;
+use core::arch::x86_64::_rdtsc;
 
 use abi::{
     ABI_VERSION, Evidence, FLAG_SERIAL, FLAG_VERIFY, Fault, MAGIC, MAX_REGIONS, Params, Region,
 };
 use serial::Serial;
+use stamps::{
+    EXEC_KNOWN, EXEC_NOT_STAMPED, EXEC_PAGE_LOST, ExecPage, STAMPS_MAGIC, Stamps,
+};
 
 /// The parameter block, at offset 0 of the image wherever that was loaded.
 fn params() -> &'static Params {
@@ -88,10 +93,63 @@ fn digest(region: &Region) -> rapidhash::Digest {
     rapidhash::digest(bytes)
 }
 
+/// The time stamp counter, where stamps are wanted; else 0. It is not read without
+/// need: a confidential guest may get a #VC for it.
+fn now(params: &Params) -> u64 {
+    if params.stamps == 0 {
+        return 0;
+    }
+    // SAFETY: every x86_64 CPU has RDTSC, and the old kernel cleared CR4.TSD.
+    unsafe { _rdtsc() }
+}
+
+/// Leaves the time stamps for the next kernel, if they are wanted. `entered` is the
+/// time of the entry. Executes no privileged instruction, as `purgatory_verify`.
+///
+/// # Safety
+/// The block is correct: at `stamps`, where it is not 0, a `Stamps` may be written, and
+/// at `exec_page`, where it is not 0, an `ExecPage` may be read.
+#[unsafe(no_mangle)]
+#[inline(never)] // Or the linker drops what nobody calls, and the tests have nothing to call.
+unsafe extern "C" fn purgatory_stamp(entered: u64) {
+    let params = params();
+    if params.stamps == 0 {
+        return;
+    }
+    let mut stamps = Stamps {
+        magic: STAMPS_MAGIC,
+        load: 0,
+        exec: 0,
+        entered,
+        verified: now(params),
+        exec_unknown: params.exec_unknown,
+        reserved: 0,
+    };
+    if params.exec_page != 0 {
+        // SAFETY: the caller's promise. The page is RAM of the old kernel, all of which
+        // is mapped, and any bit pattern is a valid ExecPage.
+        let page = unsafe { (params.exec_page as *const ExecPage).read_unaligned() };
+        if page.nonce == params.nonce {
+            stamps.load = page.load;
+            stamps.exec = page.exec;
+            stamps.exec_unknown = match page.exec {
+                0 => EXEC_NOT_STAMPED,
+                _ => EXEC_KNOWN,
+            };
+        } else {
+            stamps.exec_unknown = EXEC_PAGE_LOST;
+        }
+    }
+    // SAFETY: the caller's promise: a node of a segment that is loaded, and checked by
+    // now. Nobody else uses it yet.
+    unsafe { (params.stamps as *mut Stamps).write_unaligned(stamps) };
+}
+
 /// Called by the entry code with a stack and SSE. Returns only to go on to the
 /// next kernel.
 #[unsafe(no_mangle)]
 extern "C" fn purgatory_main() {
+    let entered = now(params());
     let mut evidence = Evidence {
         region: 0,
         computed: [0; 8],
@@ -102,6 +160,8 @@ extern "C" fn purgatory_main() {
         report(params(), fault, &evidence);
         entry::halt();
     }
+    // SAFETY: the check says that the loader made the block.
+    unsafe { purgatory_stamp(entered) };
 }
 
 /// The port to print on. A block without the magic may say anything, so from

@@ -1,7 +1,10 @@
 //! The purgatory image: embeds it, fills its parameter block, and computes the
 //! digests that it will check. The contract is in `purgatory/README.md`.
 
+use std::mem::offset_of;
+
 use crate::base::PhysRange;
+use crate::carry::stamps::ExecUnknown;
 
 #[path = "../purgatory/abi.rs"]
 mod abi;
@@ -18,6 +21,10 @@ pub const ENTRY: u64 = ENTRY_OFFSET;
 /// rest is [`Fault`]. It executes no privileged instruction, so that tests and
 /// benchmarks can call it.
 pub const VERIFY: u64 = VERIFY_OFFSET;
+/// Offset of `extern "C" fn(u64)` from the start of the image, in bytes: what the
+/// purgatory runs after the check, with the time of its entry. It leaves the time stamps
+/// that a [`Request`] wants, and executes no privileged instruction.
+pub const STAMP: u64 = STAMP_OFFSET;
 
 /// In which state of the CPU the next kernel is entered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +55,18 @@ pub struct Request {
     pub serial_port: Option<u16>,
     /// Check the digests before the jump.
     pub verify: bool,
+    /// Where to leave the time stamps ([`crate::carry::stamps`]), physical; `None`: the
+    /// time stamp counter is not read.
+    pub stamps: Option<u64>,
+}
+
+/// The page in which `exec` leaves its stamp for purgatory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExecPlace {
+    /// Its physical address.
+    pub address: u64,
+    /// The number that says that it belongs to the loaded image.
+    pub nonce: u64,
 }
 
 /// Why there is no image for a request.
@@ -95,6 +114,37 @@ pub fn image(request: &Request, digests: &[(PhysRange, Digest)]) -> Result<Vec<u
     Ok(image)
 }
 
+/// Whether `image`, which [`image()`] made, leaves time stamps.
+#[must_use]
+pub fn leaves_stamps(image: &[u8]) -> bool {
+    let field = image.get(offset_of!(abi::Params, stamps)..);
+    field
+        .and_then(<[u8]>::first_chunk)
+        .is_some_and(|address| u64::from_le_bytes(*address) != 0)
+}
+
+/// `image` with the place where `exec` leaves its stamp, or the reason why there is none.
+#[must_use]
+pub fn with_exec_place(image: &[u8], place: Result<ExecPlace, ExecUnknown>) -> Vec<u8> {
+    let mut image = image.to_vec();
+    let mut put = |offset: usize, bytes: &[u8]| {
+        if let Some(field) = image.get_mut(offset..offset + bytes.len()) {
+            field.copy_from_slice(bytes);
+        }
+    };
+    match place {
+        Ok(ExecPlace { address, nonce }) => {
+            put(offset_of!(abi::Params, exec_page), &address.to_le_bytes());
+            put(offset_of!(abi::Params, nonce), &nonce.to_le_bytes());
+        }
+        Err(why) => {
+            let number = why.number().to_le_bytes();
+            put(offset_of!(abi::Params, exec_unknown), &number);
+        }
+    }
+    image
+}
+
 /// The address in the request that 32 bits do not hold.
 fn above_four_gib(request: &Request) -> Option<u64> {
     [request.entry, request.argument]
@@ -138,6 +188,8 @@ fn block(request: &Request, digests: &[(PhysRange, Digest)]) -> Vec<u8> {
         block.extend(range.size().to_le_bytes());
         block.extend(digest);
     }
+    block.resize(offset_of!(abi::Params, stamps), 0);
+    block.extend(request.stamps.unwrap_or(0).to_le_bytes());
     block.resize(size_of::<abi::Params>(), 0);
     block
 }
@@ -153,7 +205,39 @@ mod tests {
             mode: Mode::Long,
             serial_port: Some(0x2f8),
             verify: true,
+            stamps: None,
         }
+    }
+
+    #[test]
+    fn the_place_of_the_stamps_and_of_the_exec_page() {
+        let plain = image(&request(), &[]).unwrap();
+        assert!(!leaves_stamps(&plain) && !leaves_stamps(&[]));
+        let stamps = Some(0x1_2345_6010);
+        let wanted = Request {
+            stamps,
+            ..request()
+        };
+        let range = PhysRange::new(0x1234_5000, 0x6000).unwrap();
+        let bytes = image(&wanted, &[(range, [7; 8]); MAX_REGIONS]).unwrap();
+        assert!(leaves_stamps(&bytes));
+        let u64_at = |bytes: &[u8], at: usize| -> u64 {
+            u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap())
+        };
+        // As purgatory/README.md has them.
+        assert_eq!(u64_at(&bytes, 432), 0x1_2345_6010);
+        assert_eq!((u64_at(&bytes, 440), u64_at(&bytes, 448)), (0, 0));
+        let place = ExecPlace {
+            address: 0xabc_d000,
+            nonce: 77,
+        };
+        let with = with_exec_place(&bytes, Ok(place));
+        assert_eq!((u64_at(&with, 440), u64_at(&with, 448)), (0xabc_d000, 77));
+        assert_eq!(with[..440], bytes[..440]);
+        assert_eq!(with[456..], bytes[456..]);
+        let without = with_exec_place(&bytes, Err(ExecUnknown::NoAddress));
+        assert_eq!(without[44..48], 4_u32.to_le_bytes());
+        assert_eq!(u64_at(&without, 440), 0);
     }
 
     #[test]

@@ -22,6 +22,33 @@ pub enum SyscallChoice {
     Only(Syscall),
 }
 
+/// What `--direct` says: whether the loader unpacks and places the kernel itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DirectChoice {
+    /// Where it can.
+    #[default]
+    Auto,
+    /// It does, or an error.
+    On,
+    /// It does not.
+    Off,
+}
+
+/// What `--kho` says: what becomes of the state that the running kernel hands over by
+/// Kexec Handover.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KhoChoice {
+    /// It is kept, or nothing is loaded.
+    #[default]
+    Auto,
+    /// Its tree is passed on through kexec_load.
+    Forward,
+    /// It is lost.
+    Drop,
+}
+
 /// What the operator asks for.
 #[derive(Debug, Clone, Default)]
 pub struct LoadRequest {
@@ -37,6 +64,8 @@ pub struct LoadRequest {
     pub mem_min: Option<u64>,
     /// Segments lie below this physical address.
     pub mem_max: Option<u64>,
+    /// Whether the loader unpacks and places the kernel itself.
+    pub direct: DirectChoice,
     /// Purgatory does not verify.
     pub no_digest: bool,
     /// The next kernel is told nothing of EFI.
@@ -47,6 +76,11 @@ pub struct LoadRequest {
     pub seed: Option<[u8; 32]>,
     /// The device tree and the pools.
     pub handover: HandoverRequest,
+    /// What becomes of the state that the running kernel hands over.
+    pub kho: KhoChoice,
+    /// The format of Kexec Handover that the next kernel is taken to read where its file
+    /// does not tell, as `kho-v4`.
+    pub assume_kho: Option<String>,
     /// The time of the load for the record, seconds since 1970.
     pub time: u64,
     /// For `exec`, or for a panic.
@@ -55,6 +89,8 @@ pub struct LoadRequest {
     pub hotplug: HotplugChoice,
     /// Flags for kexec_file_load.
     pub file_flags: FileFlags,
+    /// `exec` arms the machine's watchdog with this time, seconds.
+    pub watchdog: Option<u64>,
     /// The firmware's root pointers, for a multiboot kernel.
     pub firmware_tables: FirmwareTables,
 }

@@ -1,8 +1,24 @@
 //! The fuzz targets on stable: every seed, every way to cut it short, and some
 //! thousand mutations of it, always the same ones.
+//!
+//! `fuzz/run` gives them more time where there is no libFuzzer: `RKEXEC_FUZZ_SECONDS` for
+//! each target, with other mutations in every run. What `fuzz/found/TARGET/` holds was a
+//! finding once, and is run as well.
+
+#![allow(
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test may stop at what it did not expect"
+)]
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 #[path = "../fuzz/entry.rs"]
 mod entry;
+#[path = "../fuzz/entry_boot.rs"]
+mod entry_boot;
 #[path = "../fuzz/seeds.rs"]
 mod seeds;
 
@@ -90,8 +106,90 @@ fn mutate(bytes: &mut Vec<u8>, other: &[u8], random: &mut Random) {
     }
 }
 
+/// The longest that a target may take for one input.
+const LIMIT: Duration = Duration::from_secs(1);
+
+/// A target in a long run.
+struct Hunt {
+    name: &'static str,
+    target: fn(&[u8]) -> bool,
+    slowest: Duration,
+}
+
+impl Hunt {
+    /// Runs the target once. An input that it dies of, or takes too long for, is kept.
+    fn once(&mut self, bytes: &[u8]) {
+        let run = || {
+            let started = Instant::now();
+            let done = catch_unwind(AssertUnwindSafe(|| (self.target)(bytes)));
+            (done, started.elapsed())
+        };
+        let (done, mut took) = run();
+        if took > LIMIT {
+            // A busy machine stands still at times.
+            took = took.min(run().1);
+        }
+        self.slowest = self.slowest.max(took);
+        let (name, kept) = (self.name, directory("fuzz/artifacts").join(self.name));
+        if done.is_err() || took > LIMIT {
+            std::fs::create_dir_all(kept.parent().unwrap_or(&kept)).ok();
+            let written = std::fs::write(&kept, bytes);
+            panic!("{name}: {took:?}, see {}: {written:?}", kept.display());
+        }
+    }
+}
+
+fn directory(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
+}
+
+/// Mutates for `RKEXEC_FUZZ_SECONDS`, if that is set. The line at the end is the one of
+/// `fuzz/run`: target, executions, seconds, the slowest in milliseconds, and the most
+/// memory of this process in KiB.
+fn hunt(name: &'static str, target: fn(&[u8]) -> bool, seeds: &[Vec<u8>]) {
+    let Ok(seconds) = std::env::var("RKEXEC_FUZZ_SECONDS") else {
+        return;
+    };
+    let seconds = Duration::from_secs(seconds.parse().unwrap());
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let mut random = Random((now.as_secs() << 30) | u64::from(now.subsec_nanos()) | 1);
+    let mut hunt = Hunt {
+        name,
+        target,
+        slowest: Duration::ZERO,
+    };
+    let (started, mut executions) = (Instant::now(), 0_u64);
+    while started.elapsed() < seconds {
+        let mut bytes = seeds[random.below(seeds.len())].clone();
+        // Most are near to a seed, some are far from all.
+        for _ in 0..=random.below(4) * random.below(4) {
+            let other = &seeds[random.below(seeds.len())];
+            mutate(&mut bytes, other, &mut random);
+        }
+        hunt.once(&bytes);
+        executions += 1;
+    }
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let peak = peak.unwrap().trim_end_matches("kB").trim();
+    println!(
+        "fuzz: {name} {executions} {:.1} {} {peak}",
+        started.elapsed().as_secs_f64(),
+        hunt.slowest.as_millis()
+    );
+}
+
+/// What was found once, and is a fault no more.
+fn found(name: &str) -> Vec<Vec<u8>> {
+    let Ok(files) = std::fs::read_dir(directory("fuzz/found").join(name)) else {
+        return Vec::new();
+    };
+    let read = |file: std::io::Result<std::fs::DirEntry>| std::fs::read(file.unwrap().path());
+    files.map(|file| read(file).unwrap()).collect()
+}
+
 /// Runs `target` over the seeds called `name` and what they can be turned into.
-fn run(name: &str, target: fn(&[u8]) -> bool) {
+fn run(name: &'static str, target: fn(&[u8]) -> bool) {
     let all = seeds::all();
     let seeds = all.iter().find(|(n, _)| *n == name).map(|(_, seeds)| seeds);
     let seeds = seeds.map_or(&[][..], Vec::as_slice);
@@ -101,6 +199,9 @@ fn run(name: &str, target: fn(&[u8]) -> bool) {
         for length in 0..seed.len() {
             target(&seed[..length]);
         }
+    }
+    for bytes in found(name) {
+        target(&bytes);
     }
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     let mut accepted = 0;
@@ -115,6 +216,7 @@ fn run(name: &str, target: fn(&[u8]) -> bool) {
         (CASES / 100..CASES * 99 / 100).contains(&accepted),
         "{name}: {accepted} of {CASES} mutations accepted"
     );
+    hunt(name, target, seeds);
 }
 
 #[test]
@@ -150,6 +252,11 @@ fn bzimage() {
 #[test]
 fn vmlinux() {
     run("vmlinux", entry::vmlinux);
+}
+
+#[test]
+fn relocations() {
+    run("relocations", entry::relocations);
 }
 
 #[test]
@@ -193,6 +300,26 @@ fn ikconfig() {
 }
 
 #[test]
+fn kho_kernel() {
+    run("kho_kernel", entry::kho_kernel);
+}
+
+#[test]
+fn kho_blob() {
+    run("kho_blob", entry::kho_blob);
+}
+
+#[test]
+fn kho_tree() {
+    run("kho_tree", entry::kho_tree);
+}
+
+#[test]
+fn manifest() {
+    run("manifest", entry::manifest);
+}
+
+#[test]
 fn initrd() {
     run("initrd", entry::initrd);
 }
@@ -225,4 +352,34 @@ fn zstd() {
 #[test]
 fn lz4() {
     run("lz4", entry::decompress);
+}
+
+#[test]
+fn boot_entry() {
+    run("boot_entry", entry_boot::boot_entry);
+}
+
+#[test]
+fn loader_conf() {
+    run("loader_conf", entry_boot::loader_conf);
+}
+
+#[test]
+fn grubenv() {
+    run("grubenv", entry_boot::grubenv);
+}
+
+#[test]
+fn default_kexec() {
+    run("default_kexec", entry_boot::default_kexec);
+}
+
+#[test]
+fn grub_cfg() {
+    run("grub_cfg", entry_boot::grub_cfg);
+}
+
+#[test]
+fn extlinux() {
+    run("extlinux", entry_boot::extlinux);
 }

@@ -44,11 +44,7 @@ fn names(dir: &Path, directories: bool) -> Vec<String> {
 /// What the program prints for a machine, and its warnings.
 fn run(machine: &str, args: &[&str]) -> (String, String) {
     let lab = tempfile::tempdir().unwrap();
-    fs::write(
-        lab.path().join("vmlinuz"),
-        TinyBzImage::new(0x1_0000).build(),
-    )
-    .unwrap();
+    fs::write(lab.path().join("vmlinuz"), TinyBzImage::direct().build()).unwrap();
     let mut initrd = include_bytes!("data/initrd/cpio").to_vec();
     initrd.resize(5000, 0);
     fs::write(lab.path().join("initrd"), initrd).unwrap();
@@ -70,9 +66,11 @@ const PLAN: [&str; 5] = ["plan", "vmlinuz", "--initrd", "initrd", "--reuse-cmdli
 fn text(machine: &str, args: &[&str]) -> String {
     let plan = [&PLAN[..], args].concat();
     let explained = [&plan[..], &["--explain"]].concat();
-    let mut commands = vec![plan, explained];
+    let mut doctor = plan.clone();
+    doctor[0] = "doctor";
+    let mut commands = vec![plan, explained, doctor];
     if args.is_empty() {
-        commands.extend([vec!["memmap"], vec!["status", "-v"]]);
+        commands.extend([vec!["memmap"], vec!["status", "-v"], vec!["doctor"]]);
     }
     let mut all = String::new();
     for command in commands {

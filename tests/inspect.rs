@@ -60,7 +60,7 @@ fn the_configuration_and_its_source_are_shown() {
 
     let text = String::from_utf8(inspect(dir.path(), &[]).stdout).unwrap();
     assert!(text.contains("unpacked:      3.1 KiB\n"), "{text}");
-    let line = format!("  CONFIG_OF              yes      ({from})\n");
+    let line = format!("  {:<36}  yes      ({from})\n", "CONFIG_OF");
     assert!(text.contains(&line), "{text}");
 }
 
@@ -75,4 +75,31 @@ fn a_payload_that_cannot_be_unpacked_is_no_failure() {
     let expected = serde_json::json!({ "value": "unknown", "read_from": "no /boot/config-RELEASE, and none in the kernel file" });
     assert_eq!(json["config"]["CONFIG_OF"], expected);
     assert_eq!(json["unpacked_size"], serde_json::Value::Null);
+}
+
+#[test]
+fn what_a_kernel_reads_of_kexec_handover_is_shown() {
+    let of = |data: &[u8]| {
+        let kernel = common::elf::sections(&[(".rodata", common::elf::ALLOC, data)]);
+        let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        std::io::Write::write_all(&mut packer, &kernel).unwrap();
+        let dir = image(&packer.finish().unwrap());
+        let json = inspect(dir.path(), &["--output", "json"]).stdout;
+        let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+        let text = String::from_utf8(inspect(dir.path(), &[]).stdout).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("handover:"));
+        (json["kho"].clone(), line.unwrap().trim().to_owned())
+    };
+    let (json, line) = of(b"kho-v4\0luo-v5\0luo-v1\0memblock-v1\0");
+    let expected = serde_json::json!({
+        "kho": "kho-v4", "luo": "unknown", "memfd": "none", "memblock": "memblock-v1",
+    });
+    assert_eq!(json, expected);
+    assert_eq!(
+        line,
+        "kho-v4, luo unknown (luo-v1 or luo-v5), no memfd, memblock-v1"
+    );
+    let (json, line) = of(b"another kernel\0");
+    assert_eq!(json["kho"], "none");
+    assert_eq!(line, "none: it is built without Kexec Handover");
 }

@@ -101,7 +101,7 @@ fn a_capture_of_a_capture_is_the_same() {
     for name in NAMES {
         let dir = machines().join(name);
         let out = tempfile::tempdir().unwrap();
-        let report = capture::capture(&Root::at(&dir), out.path()).unwrap();
+        let report = capture::capture(&Root::at(&dir), out.path(), |_| {}).unwrap();
         let copy = tree(out.path());
         assert_eq!(copy, tree(&dir), "{name}");
         assert_eq!(report.files, copy.len());

@@ -81,20 +81,49 @@ fn mandoc_has_nothing_to_warn_of() {
     }
 }
 
-/// The page that is written by hand. Which other pages this machine has is no
-/// matter of this one.
+/// The pages that are written by hand. Which other pages this machine has is no
+/// matter of these.
 #[test]
-fn the_configuration_page_is_well_formed() {
-    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("man/rkexec.toml.5");
-    let output = Command::new("mandoc")
-        .args(["-T", "lint", "-W", "style"])
-        .arg(page)
-        .output()
-        .expect("running mandoc: run tests/vm/setup first");
-    let text = String::from_utf8(output.stdout).unwrap();
-    let faults: Vec<&str> = text
-        .lines()
-        .filter(|line| !line.contains("referenced manual not found"))
-        .collect();
-    assert_eq!(faults, Vec::<&str>::new());
+fn the_pages_written_by_hand_are_well_formed() {
+    for page in ["rkexec.toml.5", "rkexec-carry.7"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("man").join(page);
+        let output = Command::new("mandoc")
+            .args(["-T", "lint", "-W", "style"])
+            .arg(path)
+            .output()
+            .expect("running mandoc: run tests/vm/setup first");
+        let text = String::from_utf8(output.stdout).unwrap();
+        let faults: Vec<&str> = text
+            .lines()
+            .filter(|line| !line.contains("referenced manual not found"))
+            .collect();
+        assert_eq!(faults, Vec::<&str>::new(), "{page}");
+    }
+}
+
+/// A page of each verb that hands something over, or takes it, leads to rkexec-carry(7);
+/// and the options that this page names are there.
+#[test]
+fn the_page_about_what_survives_is_found_and_holds() {
+    let man = Path::new(env!("CARGO_MANIFEST_DIR")).join("man");
+    let read = |name: &str| std::fs::read_to_string(man.join(name)).unwrap();
+    for page in ["rkexec.8", "rkexec-load.8", "rkexec-retrieve.8"] {
+        assert!(read(page).contains(r".BR rkexec\-carry (7)"), "{page}");
+    }
+    let known = format!(
+        "{}{}{}",
+        generated(&["load", "--help"]),
+        generated(&["exec", "--help"]),
+        generated(&["retrieve", "--help"])
+    );
+    let page = read("rkexec-carry.7").replace("\\-", "-");
+    let words = page.split_whitespace();
+    let words = words.filter_map(|word| word.strip_prefix("--"));
+    let macros = page.lines().filter_map(|line| line.split_once("Fl -"));
+    let macros = macros.filter_map(|(_, rest)| rest.split_whitespace().next());
+    let named: Vec<&str> = words.chain(macros).collect();
+    assert!(named.len() >= 10, "{named:?}");
+    for option in named {
+        assert!(known.contains(&format!("--{option}")), "--{option}");
+    }
 }

@@ -9,13 +9,18 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// All that is in the package besides directories and man pages.
-const CONTENTS: [&str; 24] = [
+const CONTENTS: [&str; 29] = [
+    "/etc/init.d/rkexec-exec",
+    "/etc/init.d/rkexec-load",
     "/lib/systemd/system/rkexec-arm.service",
+    "/lib/systemd/system/rkexec-exec.service -> /dev/null",
+    "/lib/systemd/system/rkexec-load.service",
+    "/lib/systemd/system/rkexec-rearm.path",
     "/lib/systemd/system/rkexec-rearm.service",
-    "/lib/systemd/system/rkexec-rearm.timer",
     "/lib/udev/rules.d/60-rkexec-rearm.rules",
     "/sbin/kexec -> /usr/sbin/rkexec",
     "/sbin/vmcore-dmesg -> /usr/sbin/rkexec",
+    "/usr/lib/rkexec/preload",
     "/usr/sbin/rkexec",
     "/usr/share/bash-completion/completions/kexec",
     "/usr/share/bash-completion/completions/rkexec",
@@ -98,7 +103,7 @@ fn the_package_holds_what_it_should_and_lintian_finds_no_error() {
     let mut expected: BTreeSet<String> = CONTENTS.map(str::to_owned).into();
     for page in fs::read_dir(root().join("man")).unwrap() {
         let page = page.unwrap().file_name().into_string().unwrap();
-        if let Some((_, section @ ("5" | "8"))) = page.rsplit_once('.') {
+        if let Some((_, section @ ("5" | "7" | "8"))) = page.rsplit_once('.') {
             expected.insert(format!("/usr/share/man/man{section}/{page}.gz"));
         }
     }
@@ -125,6 +130,17 @@ fn the_package_holds_what_it_should_and_lintian_finds_no_error() {
         field("Depends")
     );
     assert!(field("Installed-Size").parse::<u64>().unwrap() > 1000);
+
+    // dpkg keeps what the administrator changed in these.
+    let conffiles = text(
+        Command::new("dpkg-deb")
+            .arg("-I")
+            .arg(&package)
+            .arg("conffiles"),
+    );
+    let in_etc = CONTENTS.iter().filter(|path| path.starts_with("/etc/"));
+    let in_etc: Vec<&str> = in_etc.copied().collect();
+    assert_eq!(conffiles.lines().collect::<Vec<_>>(), in_etc);
 
     // The licence of a crate that has no other than its own.
     let notices = dir.path().join("crates.gz");

@@ -82,6 +82,8 @@ struct Case {
     /// The file below /sys/kernel that tells whether it is loaded.
     loaded: &'static str,
     append: &'static str,
+    /// The ratio of the times that is wanted.
+    wanted: f64,
 }
 
 /// For `exec`, with a large initrd.
@@ -92,6 +94,7 @@ const LOAD: Case = Case {
     kexec: "-l",
     loaded: "kexec_loaded",
     append: "",
+    wanted: 0.45,
 };
 
 /// A crash kernel, with an initrd as kdump-tools makes them.
@@ -102,6 +105,7 @@ const ARM: Case = Case {
     kexec: "-p",
     loaded: "kexec_crash_loaded",
     append: "crashkernel=512M",
+    wanted: 0.5,
 };
 
 pub(crate) fn run(_rkexec: &Path, kernel: &Kernel) -> Result<()> {
@@ -112,7 +116,10 @@ pub(crate) fn run(_rkexec: &Path, kernel: &Kernel) -> Result<()> {
 impl Case {
     fn run(&self, kernel: &Kernel) -> Result<()> {
         let Self {
-            name, initrd_mib, ..
+            name,
+            initrd_mib,
+            wanted,
+            ..
         } = self;
         println!(
             "{name}: a kernel and {initrd_mib} MiB of initrd in a guest (TCG, one CPU, no SHA-NI)"
@@ -150,7 +157,7 @@ impl Case {
         measure::show(&format!("rkexec {name} --syscall kexec_load"), &ours);
         measure::show(&format!("kexec -c {}", self.kexec), &theirs);
         println!(
-            "{name} of {initrd_mib} MiB without SHA-NI: {:.2} x kexec-tools (wanted: at most 0.8)",
+            "{name} of {initrd_mib} MiB without SHA-NI: {:.2} x kexec-tools (wanted: at most {wanted})",
             measure::ratio(&ours, &theirs)
         );
 
@@ -159,13 +166,23 @@ impl Case {
             let bytes = *peaks.first().context("no peak")?;
             Ok(f64::from(u32::try_from(bytes >> 10)?) / 1024.0)
         };
+        let unpacked = unpacked(kernel)?;
         println!(
-            "memory of {name} at its peak, MiB: {:.1}, kexec-tools {:.1} (wanted: at most 16)",
-            peak("rkexec")?,
+            "memory of {name} at its peak, MiB: {:.1} besides the unpacked kernel ({unpacked:.1}), kexec-tools {:.1} \
+             (wanted: at most 16)",
+            peak("rkexec")? - unpacked,
             peak("kexec")?
         );
         Ok(())
     }
+}
+
+/// Size of the kernel inside of the file, MiB.
+fn unpacked(kernel: &Kernel) -> Result<f64> {
+    let file = std::fs::read(kernel.image())?;
+    let image = rkexec::image::bzimage::parse(&file)?.context("no bzImage")?;
+    let bytes = image.unpacked()?.len();
+    Ok(f64::from(u32::try_from(bytes >> 10)?) / 1024.0)
 }
 
 /// The numbers on the lines `TOOL NUMBER`.

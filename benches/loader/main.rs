@@ -1,7 +1,7 @@
 //! How fast and how small rkexec is, beside kexec-tools and openssl, turn by turn.
 //!
 //! `benches/run` prepares the machine and runs this. Words on the command line
-//! (`load`, `digest`, `planning`, `start`) select parts. Exits non-zero when
+//! (`load`, `downtime`, `digest`, `planning`, `start`, `doctor`, `entries`) select parts. Exits non-zero when
 //! something does not work, never for a ratio.
 
 use std::path::Path;
@@ -11,6 +11,9 @@ use anyhow::Result;
 use crate::lab::Kernel;
 
 mod digest;
+mod doctor;
+mod downtime;
+mod entries;
 mod load;
 mod measure;
 mod planning;
@@ -24,7 +27,7 @@ mod lab;
 #[path = "../../tests/vm/outcome.rs"]
 mod outcome;
 #[path = "../../tests/vm/qemu.rs"]
-#[expect(dead_code, unused_imports, reason = "the tests use the rest")]
+#[expect(dead_code, reason = "the tests use the rest")]
 mod qemu;
 #[path = "../../tests/vm/witness.rs"]
 #[expect(
@@ -48,11 +51,14 @@ fn main() -> Result<()> {
     }
     let rkexec = lab::rkexec()?;
     let kernel = Kernel::new("6.12")?;
-    let parts: [(&str, Part); 4] = [
+    let parts: [(&str, Part); 7] = [
         ("start", start::run),
         ("load", load::run),
+        ("downtime", downtime::run),
         ("digest", digest::run),
         ("planning", planning::run),
+        ("doctor", doctor::run),
+        ("entries", entries::run),
     ];
     let all = words.iter().all(|word| word.starts_with('-'));
     for (name, run) in parts {

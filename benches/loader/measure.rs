@@ -57,15 +57,22 @@ pub(crate) fn ratio(ours: &[Duration], theirs: &[Duration]) -> f64 {
     median(ours).as_secs_f64() / median(theirs).as_secs_f64()
 }
 
-/// A file of `mebibytes` MiB of noise.
-pub(crate) fn noise(path: &Path, mebibytes: usize) -> Result<()> {
-    let mut file = BufWriter::with_capacity(1 << 20, File::create(path)?);
+/// Bytes that do not compress, always the same ones.
+pub(crate) fn noise() -> impl Iterator<Item = [u8; 8]> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    for _ in 0..mebibytes << 17 {
+    std::iter::repeat_with(move || {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
-        file.write_all(&state.to_le_bytes())?;
+        state.to_le_bytes()
+    })
+}
+
+/// A file of `mebibytes` MiB of noise.
+pub(crate) fn noise_file(path: &Path, mebibytes: usize) -> Result<()> {
+    let mut file = BufWriter::with_capacity(1 << 20, File::create(path)?);
+    for word in noise().take(mebibytes << 17) {
+        file.write_all(&word)?;
     }
     Ok(file.flush()?)
 }

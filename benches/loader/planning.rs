@@ -14,7 +14,7 @@ use rkexec::host::crash::{KernelMapping, Note};
 use rkexec::host::{Host, Root, iomem};
 use rkexec::image;
 use rkexec::memory::{MapPolicy, MemoryMap};
-use rkexec::plan::plan;
+use rkexec::plan::{Given, plan};
 use rkexec::request::LoadRequest;
 
 use crate::lab::Kernel;
@@ -157,7 +157,7 @@ fn library(machine: &Path, image: &image::Image<'_>) -> Result<Duration> {
         &request,
         &host,
         image,
-        &[],
+        &Given::default(),
         rkexec::carry::Capability::unknown,
     )?;
     let took = start.elapsed();

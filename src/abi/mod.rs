@@ -3,4 +3,5 @@
 //! No `cfg`: a captured machine of any architecture can be planned on any other.
 
 pub mod efi;
+pub mod kho;
 pub mod x86;

@@ -11,8 +11,9 @@ use toml::de::{DeTable, DeValue};
 use crate::base::{Syscall, parse_size};
 use crate::cmdline::UNFIT_FOR_CRASH;
 use crate::crash::HotplugChoice;
+use crate::entries::choice;
 use crate::job::{ArmRules, Line};
-use crate::request::SyscallChoice;
+use crate::request::{DirectChoice, SyscallChoice};
 
 /// Default path of the configuration.
 pub const DEFAULT_PATH: &str = "/etc/rkexec.toml";
@@ -29,7 +30,10 @@ const ALIKE: f64 = 0.8;
 #[serde(deny_unknown_fields, expecting = "a table")]
 pub struct Config {
     /// The crash kernel.
-    pub kernel: FileName,
+    pub kernel: KernelName,
+    /// Which boot entry it is of, where it is one of a boot entry.
+    #[serde(default)]
+    pub entry: Option<Spanned<String>>,
     /// Its initrds, in order.
     #[serde(default)]
     pub initrd: Vec<FileName>,
@@ -39,6 +43,9 @@ pub struct Config {
     /// Whether the kernel is to update elfcorehdr by itself.
     #[serde(default)]
     pub hotplug: HotplugChoice,
+    /// Whether the loader unpacks and places the kernel itself.
+    #[serde(default)]
+    pub direct: DirectChoice,
     /// Whether purgatory verifies what was loaded.
     #[serde(default = "yes")]
     pub digest: bool,
@@ -98,6 +105,15 @@ pub enum SyscallName {
     Auto,
     KexecLoad,
     KexecFileLoad,
+}
+
+/// Where the crash kernel is: a file, or what a boot entry says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KernelName {
+    /// This file.
+    File(FileName),
+    /// The kernel of a boot entry, and its initrds: `entry`.
+    Entry,
 }
 
 /// An absolute path, perhaps with `{release}` in it.
@@ -168,25 +184,50 @@ impl Config {
     /// a value that the key cannot have.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
         let config: Self = toml::from_str(text).map_err(|error| malformed(text, path, &error))?;
-        match (&config.cmdline.line, config.cmdline.base) {
-            (Some(line), Some(_)) => Err(ConfigError::Malformed {
+        let refused = |key: &str, value: &Spanned<String>, what: &str| {
+            Err(ConfigError::Malformed {
                 path: path.to_owned(),
-                place: format!("line {}: cmdline.line: ", line_of(text, line.span().start)),
-                what: "cmdline.base says already where the command line starts from".to_owned(),
+                place: format!("line {}: {key}: ", line_of(text, value.span().start)),
+                what: what.to_owned(),
                 meant: None,
-            }),
-            _ => Ok(config),
+            })
+        };
+        let what = "cmdline.base says already where the command line starts from";
+        if let (Some(line), Some(_)) = (&config.cmdline.line, config.cmdline.base) {
+            return refused("cmdline.line", line, what);
+        }
+        if let (Some(entry), KernelName::File(_)) = (&config.entry, &config.kernel) {
+            return refused("entry", entry, "it goes only with kernel = \"entry\"");
+        }
+        Ok(config)
+    }
+
+    /// The boot entry whose kernel is the crash kernel: an id, a title, or one of the words
+    /// of [`crate::entries::choice`]. `None`: the crash kernel is a file.
+    #[must_use]
+    pub fn entry(&self) -> Option<&str> {
+        let named = self.entry.as_ref().map(|name| name.get_ref().as_str());
+        match self.kernel {
+            KernelName::File(_) => None,
+            KernelName::Entry => Some(named.unwrap_or(choice::DEFAULT)),
         }
     }
 
-    /// What this says of the crash kernel on a machine that runs the kernel `release`.
+    /// What this says of the crash kernel on a machine that runs the kernel `release`. Where
+    /// there is an [`Self::entry`], that one says which kernel it is.
     #[must_use]
     pub fn rules(&self, release: &str) -> ArmRules {
         let cmdline = &self.cmdline;
         let line = cmdline.line.as_ref();
         let remove = cmdline.remove.iter().map(|word| word.as_str().into());
         ArmRules {
-            kernel: self.kernel.path(release),
+            kernel: match &self.kernel {
+                KernelName::File(name) => name.path(release),
+                KernelName::Entry => PathBuf::new(),
+            },
+            profile: None,
+            addons: Vec::new(),
+            hashes: Vec::new(),
             initrds: self.initrd.iter().map(|name| name.path(release)).collect(),
             line: Line {
                 given: line.map(|line| line.get_ref().as_str().into()),
@@ -200,6 +241,7 @@ impl Config {
                 SyscallName::KexecFileLoad => SyscallChoice::Only(Syscall::KexecFileLoad),
             },
             hotplug: self.hotplug,
+            direct: self.direct,
             digest: self.digest,
         }
     }
@@ -226,6 +268,33 @@ impl Default for CmdlineRules {
 impl FileName {
     fn path(&self, release: &str) -> PathBuf {
         self.0.replace(RELEASE, release).into()
+    }
+}
+
+/// The word for a boot entry in the place of a path.
+const ENTRY: &str = "entry";
+
+impl<'de> Deserialize<'de> for KernelName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        if name == ENTRY {
+            Ok(Self::Entry)
+        } else if Path::new(&name).is_absolute() {
+            Ok(Self::File(FileName(name)))
+        } else {
+            Err(D::Error::custom(format!(
+                "`{name}` is neither an absolute path nor `{ENTRY}`"
+            )))
+        }
+    }
+}
+
+impl Serialize for KernelName {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::File(name) => name.serialize(serializer),
+            Self::Entry => serializer.serialize_str(ENTRY),
+        }
     }
 }
 

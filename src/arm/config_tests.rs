@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::cmdline::{CmdlineBase, CmdlineRequest};
+use crate::job::EntryFiles;
 use serde_json::Value;
 
 const PAGE: &str = include_str!("../../man/rkexec.toml.5");
@@ -24,6 +25,7 @@ fn one_key_is_enough() {
     assert!(rules.initrds.is_empty() && rules.digest);
     assert_eq!(rules.syscall, SyscallChoice::Auto);
     assert_eq!(rules.hotplug, HotplugChoice::Auto);
+    assert_eq!(rules.direct, DirectChoice::Auto);
     assert_eq!(config.minimum_reservation(), 0);
     assert_eq!(config.when_impossible, WhenImpossible::Fail);
     assert_eq!((rules.line.given, rules.line.running), (None, true));
@@ -38,6 +40,7 @@ fn what_is_said_of_the_crash_kernel() {
          initrd = ['/i-{release}', '/j']
          syscall = 'kexec_load'
          hotplug = 'off'
+         direct = 'on'
          digest = false
          [cmdline]
          base = 'empty'
@@ -46,6 +49,9 @@ fn what_is_said_of_the_crash_kernel() {
     );
     let rules = ArmRules {
         kernel: "/boot/vmlinuz-6.1".into(),
+        profile: None,
+        hashes: Vec::new(),
+        addons: Vec::new(),
         initrds: vec!["/i-6.1".into(), "/j".into()],
         line: Line {
             given: None,
@@ -55,9 +61,25 @@ fn what_is_said_of_the_crash_kernel() {
         },
         syscall: SyscallChoice::Only(Syscall::KexecLoad),
         hotplug: HotplugChoice::Off,
+        direct: DirectChoice::On,
         digest: false,
     };
     assert_eq!(config.rules("6.1"), rules);
+}
+
+#[test]
+fn the_kernel_of_a_boot_entry() {
+    assert_eq!(parse("kernel = '/k'").entry(), None);
+    assert_eq!(parse("kernel = 'entry'").entry(), Some("default"));
+    let named = parse("kernel = 'entry'\nentry = 'Debian'\ninitrd = ['/i-{release}']");
+    assert_eq!(named.entry(), Some("Debian"));
+    let rules = named.rules("6.1").or_entry(EntryFiles {
+        kernel: "/e".into(),
+        initrds: vec!["/j".into()],
+        ..EntryFiles::default()
+    });
+    assert_eq!(rules.kernel, Path::new("/e"));
+    assert_eq!(rules.initrds, [Path::new("/i-6.1")]);
 }
 
 #[test]
@@ -129,6 +151,14 @@ fn errors_name_file_line_and_key() {
             "kernel = '/k'\n[cmdline]\nbase = 'empty'\nline = 'x'",
             "f.toml: line 4: cmdline.line: cmdline.base says already where the command line starts from",
         ),
+        (
+            "kernel = 'entries'",
+            "f.toml: line 1: kernel: `entries` is neither an absolute path nor `entry`",
+        ),
+        (
+            "kernel = '/k'\nentry = 'default'",
+            "f.toml: line 2: entry: it goes only with kernel = \"entry\"",
+        ),
     ] {
         assert_eq!(error(text), (said.to_owned(), None), "{text}");
     }
@@ -137,7 +167,7 @@ fn errors_name_file_line_and_key() {
 #[test]
 fn unknown_keys_are_refused_with_the_nearest_known_one() {
     let (said, hint) = error("kernel = '/k'\ninitrds = []");
-    let known = "expected one of `kernel`, `initrd`, `syscall`, `hotplug`, `digest`, \
+    let known = "expected one of `kernel`, `entry`, `initrd`, `syscall`, `hotplug`, `direct`, `digest`, \
                  `minimum_reservation`, `when_impossible`, `cmdline`";
     assert_eq!(
         said,
@@ -226,7 +256,7 @@ fn the_man_page_has_every_key_and_its_example_says_them_all() {
     for key in &known {
         let last = key.rsplit('.').next().unwrap();
         // Of two keys that exclude each other, the example shows one.
-        if key != "cmdline.line" {
+        if !["cmdline.line", "entry"].contains(&key.as_str()) {
             let shown = example.lines().any(|line| {
                 let name = line.split('=').next().unwrap_or(line);
                 name.trim() == last

@@ -27,6 +27,9 @@ pub enum BootError {
         "the running kernel uses 5-level paging (LA57), and the new one cannot be entered in it (XLF_5LEVEL)"
     )]
     FiveLevel,
+    /// `--direct on`, and the kernel's own unpacker has to run.
+    #[error("--direct on is not possible: {0}")]
+    NotDirect(String),
     /// An option that does not work with multiboot kernels.
     #[error("{option} is not for a multiboot kernel: {reason}")]
     NotForMultiboot {
@@ -84,6 +87,7 @@ impl BootError {
             }
             // The plan's own errors of these kinds have the hints.
             Self::Place(_) | Self::Cmdline(_) | Self::Handover(_) => return None,
+            Self::NotDirect(_) => "--direct auto lets the kernel unpack itself where it has to",
             Self::MultibootNeeds { .. } | Self::TooManyPieces { .. } => return None,
         };
         Some(hint.to_owned())

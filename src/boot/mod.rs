@@ -13,16 +13,20 @@ pub mod multiboot;
 mod x86;
 
 pub use error::BootError;
+pub use linux_x86::direct::{Direct, Road, needs_unpacker};
 pub use linux_x86::firmware::EMPTY_INITRD;
 
 use bstr::BStr;
 
 use crate::base::{PhysRange, Syscall, Told};
+use crate::carry::record::KhoRecord;
 use crate::carry::{Handover, PlannedPool};
 use crate::cmdline::Cmdline;
 use crate::fdt::DeviceTree;
 use crate::host::Host;
+use crate::image::linux::Format;
 use crate::image::{Image, LinuxKernel, Multiboot};
+use crate::kho;
 use crate::layout::{Blobs, Layout, Limits, Places, Segment};
 use crate::purgatory::Mode;
 use crate::request::LoadRequest;
@@ -33,6 +37,8 @@ use linux_x86::zero_page::EfiHandover;
 pub enum Protocol<'k, 'a> {
     /// Linux for x86: the zero page.
     LinuxX86(&'k LinuxKernel<'a>),
+    /// The same, where the loader unpacked the kernel and places it itself.
+    Direct(&'k Direct<'a>),
     /// Multiboot: the boot information.
     Multiboot(&'k Multiboot<'a>),
 }
@@ -63,6 +69,10 @@ pub struct Facts<'f> {
     pub pools: &'f [PlannedPool],
     /// The device tree with the pools in it.
     pub tree: Option<&'f DeviceTree>,
+    /// The node of Kexec Handover, which goes into the tables.
+    pub kho: Option<&'f kho::Node>,
+    /// What it hands over, for the next kernel's report.
+    pub kho_record: Option<&'f KhoRecord>,
     /// The firmware.
     pub firmware: &'f Firmware,
     /// Digests of kernel and initrd.
@@ -76,6 +86,9 @@ pub struct Tables<'a> {
     pub segments: Vec<Segment<'a>>,
     /// Physical address of the first table, which the kernel finds in a register.
     pub pointer: u64,
+    /// Physical address where purgatory leaves time stamps, in one of the segments; `None`
+    /// when it leaves none.
+    pub stamps: Option<u64>,
     /// What the first table leads to, for people.
     pub summary: Vec<TableSummary>,
     /// What the operator should know.
@@ -130,7 +143,7 @@ impl<'k, 'a> Protocol<'k, 'a> {
     /// Names the option that it cannot fulfil.
     pub fn check_request(self, request: &LoadRequest, initrds: &[&[u8]]) -> Result<(), BootError> {
         match self {
-            Self::LinuxX86(_) => Ok(()),
+            Self::LinuxX86(_) | Self::Direct(_) => Ok(()),
             Self::Multiboot(kernel) => multiboot::protocol::check(kernel, request, initrds),
         }
     }
@@ -141,7 +154,9 @@ impl<'k, 'a> Protocol<'k, 'a> {
     /// Names what the kernel lacks.
     pub fn check_machine(self, host: &Host) -> Result<(), BootError> {
         match self {
-            Self::LinuxX86(kernel) => linux_x86::check(kernel, host),
+            Self::LinuxX86(kernel) | Self::Direct(Direct { kernel, .. }) => {
+                linux_x86::check(kernel, host)
+            }
             Self::Multiboot(_) => Ok(()),
         }
     }
@@ -150,7 +165,7 @@ impl<'k, 'a> Protocol<'k, 'a> {
     #[must_use]
     pub fn cmdline_limit(self) -> usize {
         match self {
-            Self::LinuxX86(kernel) => kernel.cmdline_limit,
+            Self::LinuxX86(kernel) | Self::Direct(Direct { kernel, .. }) => kernel.cmdline_limit,
             Self::Multiboot(_) => usize::MAX,
         }
     }
@@ -161,7 +176,7 @@ impl<'k, 'a> Protocol<'k, 'a> {
     /// When it cannot be passed on.
     pub fn cmdline(self, asked: &Cmdline) -> Result<Cmdline, BootError> {
         match self {
-            Self::LinuxX86(_) => Ok(asked.clone()),
+            Self::LinuxX86(_) | Self::Direct(_) => Ok(asked.clone()),
             Self::Multiboot(kernel) => multiboot::protocol::command_line(asked, kernel),
         }
     }
@@ -171,8 +186,17 @@ impl<'k, 'a> Protocol<'k, 'a> {
     #[must_use]
     pub fn taken(self, line: &BStr, told: Told) -> Vec<Taken> {
         match self {
-            Self::LinuxX86(_) => linux_x86::taken::taken(line, told),
+            Self::LinuxX86(_) | Self::Direct(_) => linux_x86::taken::taken(line, told),
             Self::Multiboot(_) => Vec::new(),
+        }
+    }
+
+    /// Whether the kernel can be given a node of Kexec Handover.
+    #[must_use]
+    pub const fn takes_kho(self) -> bool {
+        match self {
+            Self::LinuxX86(_) | Self::Direct(_) => true,
+            Self::Multiboot(_) => false,
         }
     }
 
@@ -181,7 +205,7 @@ impl<'k, 'a> Protocol<'k, 'a> {
     #[must_use]
     pub const fn reserves_pools(self) -> Option<&'static str> {
         match self {
-            Self::LinuxX86(_) => None,
+            Self::LinuxX86(_) | Self::Direct(_) => None,
             Self::Multiboot(_) => Some("a multiboot kernel knows nothing of pools"),
         }
     }
@@ -190,7 +214,9 @@ impl<'k, 'a> Protocol<'k, 'a> {
     #[must_use]
     pub fn file_refusal(self, host: &Host) -> Option<FileRefusal> {
         match self {
-            Self::LinuxX86(kernel) => linux_x86::by_file::refusal(kernel, host),
+            Self::LinuxX86(kernel) | Self::Direct(Direct { kernel, .. }) => {
+                linux_x86::by_file::refusal(kernel, host)
+            }
             Self::Multiboot(_) => Some(multiboot::protocol::FILE_REFUSAL),
         }
     }
@@ -215,9 +241,9 @@ impl<'k, 'a> Protocol<'k, 'a> {
         line: &BStr,
     ) -> Result<Firmware, BootError> {
         match self {
-            Self::LinuxX86(kernel) => Ok(linux_x86::firmware::told(
-                request, host, kernel, syscall, line,
-            )?),
+            Self::LinuxX86(kernel) | Self::Direct(Direct { kernel, .. }) => Ok(
+                linux_x86::firmware::told(request, host, kernel, syscall, line)?,
+            ),
             Self::Multiboot(_) => Ok(Firmware::default()),
         }
     }
@@ -234,7 +260,10 @@ impl<'k, 'a> Protocol<'k, 'a> {
         dumped: &[PhysRange],
     ) -> Vec<String> {
         match self {
-            Self::LinuxX86(kernel) => linux_x86::warnings(kernel, dumped),
+            Self::LinuxX86(kernel) | Self::Direct(Direct { kernel, .. }) => {
+                let warning = linux_x86::protected::crash_warning(kernel, dumped);
+                warning.into_iter().collect()
+            }
             Self::Multiboot(kernel) => {
                 multiboot::protocol::warnings(kernel, request, host, handover, line)
             }
@@ -251,7 +280,9 @@ impl<'k, 'a> Protocol<'k, 'a> {
     #[must_use]
     pub fn limits(self, host: &Host) -> Limits {
         match self {
-            Self::LinuxX86(kernel) => linux_x86::limits(kernel, host),
+            Self::LinuxX86(kernel) | Self::Direct(Direct { kernel, .. }) => {
+                linux_x86::limits(kernel, host)
+            }
             Self::Multiboot(_) => multiboot::protocol::LIMITS,
         }
     }
@@ -263,18 +294,71 @@ impl<'k, 'a> Protocol<'k, 'a> {
     /// When there is no place.
     pub fn fits(self, places: &mut Places<'_>, initrds: &[&[u8]]) -> Result<(), BootError> {
         match self {
-            Self::LinuxX86(kernel) => linux_x86::fits(kernel, places, initrds),
+            Self::LinuxX86(kernel) | Self::Direct(Direct { kernel, .. }) => {
+                linux_x86::fits(kernel, places, initrds)
+            }
             // The running kernel loads Linux only.
             Self::Multiboot(_) => Ok(()),
         }
     }
 
-    /// The parts of the kernel's file that go into memory.
+    /// The parts of the kernel's file that make the kernel: records name it by them.
     #[must_use]
     pub fn kernel_parts(self) -> Vec<&'k [u8]> {
         match self {
             Self::LinuxX86(kernel) => kernel.loads.iter().map(|load| &*load.bytes).collect(),
+            Self::Direct(direct) => Protocol::LinuxX86(&direct.file).kernel_parts(),
             Self::Multiboot(kernel) => kernel.loads.iter().map(|load| load.bytes).collect(),
+        }
+    }
+
+    /// Decides who unpacks and places the kernel, when it is loaded by `syscall`, has the
+    /// command line `line`, and is told the memory map `told`. `None`: that is
+    /// decided, or its protocol knows one way only.
+    ///
+    /// # Errors
+    /// When `--direct on` asks for what cannot be.
+    pub fn road(
+        self,
+        request: &LoadRequest,
+        host: &Host,
+        syscall: Syscall,
+        line: &BStr,
+        told: &[(PhysRange, Told)],
+    ) -> Result<Option<Road<'a>>, BootError> {
+        match self {
+            Self::LinuxX86(kernel) => {
+                let road = linux_x86::direct::road(kernel, request, host, syscall, line, told)?;
+                Ok(Some(road))
+            }
+            Self::Direct(_) | Self::Multiboot(_) => Ok(None),
+        }
+    }
+
+    /// The protocol when the kernel goes by `road`.
+    #[must_use]
+    pub fn by(self, road: Option<&'k Road<'a>>) -> Self {
+        match road.and_then(|road| road.direct.as_ref()) {
+            Some(direct) => Self::Direct(direct),
+            None => self,
+        }
+    }
+
+    /// Whether the kernel is known to run where the loader puts it.
+    #[must_use]
+    pub fn stays_put(self) -> bool {
+        match self {
+            Self::LinuxX86(kernel) => kernel.format == Format::Vmlinux,
+            Self::Direct(_) | Self::Multiboot(_) => true,
+        }
+    }
+
+    /// Whether the loader puts the kernel at a random place.
+    #[must_use]
+    pub const fn is_placed_at_random(self) -> bool {
+        match self {
+            Self::Direct(direct) => direct.is_random(),
+            Self::LinuxX86(_) | Self::Multiboot(_) => false,
         }
     }
 
@@ -290,6 +374,7 @@ impl<'k, 'a> Protocol<'k, 'a> {
     ) -> Result<Layout<'a>, BootError> {
         match self {
             Self::LinuxX86(kernel) => linux_x86::lay_out(kernel, places, initrds, empty),
+            Self::Direct(direct) => linux_x86::lay_out_direct(direct, places, initrds, empty),
             Self::Multiboot(kernel) => multiboot::protocol::lay_out(kernel, places),
         }
     }
@@ -305,7 +390,9 @@ impl<'k, 'a> Protocol<'k, 'a> {
         facts: Facts<'_>,
     ) -> Result<Tables<'a>, BootError> {
         match self {
-            Self::LinuxX86(kernel) => linux_x86::tables(kernel, places, layout, facts),
+            Self::LinuxX86(kernel) | Self::Direct(Direct { kernel, .. }) => {
+                linux_x86::tables(kernel, places, layout, facts)
+            }
             Self::Multiboot(kernel) => multiboot::protocol::tables(kernel, places, layout, facts),
         }
     }
@@ -314,7 +401,9 @@ impl<'k, 'a> Protocol<'k, 'a> {
     #[must_use]
     pub fn mode(self) -> Mode {
         match self {
-            Self::LinuxX86(kernel) => linux_x86::protected::mode(kernel),
+            Self::LinuxX86(kernel) | Self::Direct(Direct { kernel, .. }) => {
+                linux_x86::protected::mode(kernel)
+            }
             Self::Multiboot(kernel) => Mode::Multiboot {
                 eax: kernel.version.entry_magic(),
             },
@@ -325,7 +414,7 @@ impl<'k, 'a> Protocol<'k, 'a> {
     #[must_use]
     pub const fn purgatory_rule(self) -> &'static str {
         match self {
-            Self::LinuxX86(_) => "highest free address",
+            Self::LinuxX86(_) | Self::Direct(_) => "highest free address",
             Self::Multiboot(_) => multiboot::protocol::PURGATORY_RULE,
         }
     }

@@ -13,12 +13,13 @@ use std::path::{Path, PathBuf};
 use memchr::memmem;
 use serde::Serialize;
 
+use super::kho::{self, Formats, KhoTarget};
 use crate::abi::x86::setup_data::SETUP_INDIRECT;
 use crate::host::{Root, door};
 use crate::image::LinuxKernel;
 use crate::image::decompress::DecompressError;
 use crate::image::ikconfig;
-use crate::image::linux::Format;
+use crate::image::unpacked::{Unpacked, UnpackedError};
 use crate::kconfig::{KernelConfig, MAX_CONFIG};
 
 /// Written by drivers/of/base.c (`of_core_init`) and nothing else, since Linux
@@ -73,17 +74,29 @@ pub struct Capability {
     pub pmpool: ConfigFact,
     /// CONFIG_RANDOMIZE_BASE: it chooses its own place in memory.
     pub randomize_base: ConfigFact,
+    /// What it understands of Kexec Handover.
+    pub kho: KhoTarget,
     /// The highest setup_data type it knows, see [`LinuxKernel`].
     pub setup_type_max: Option<u32>,
     /// Size of the unpacked kernel, bytes; or why it could not be unpacked.
     pub unpacked: Result<usize, DecompressError>,
-    /// It is a vmlinux, which never changes its place.
-    pub is_vmlinux: bool,
+    /// Whether the loader can run it at any virtual address (KASLR); or why it cannot
+    /// place it itself at all.
+    pub direct: Result<bool, UnpackedError>,
     /// Sources that were found but could not be used.
     pub notes: Vec<String>,
 }
 
 impl Capability {
+    /// Why its texts tell nothing, for people.
+    #[must_use]
+    pub fn untold(&self) -> String {
+        match &self.unpacked {
+            Err(why) => format!("it cannot be unpacked: {why}"),
+            Ok(_) => "no text in it tells".to_owned(),
+        }
+    }
+
     /// Reads the configuration of `image`: the one inside it, else
     /// config-RELEASE beside it (in a directory RELEASE also `config`), else
     /// /boot/config-RELEASE and RELEASE/config in /lib/modules or /usr/lib/modules below `root`.
@@ -104,22 +117,20 @@ impl Capability {
             .as_ref()
             .map(|kernel| kernel.len())
             .map_err(Clone::clone);
-        drop(kernel);
+        let direct = match kernel {
+            _ if image.payload.is_empty() => Err(UnpackedError::NoPayload),
+            Ok(kernel) => Unpacked::read(kernel, image).map(|kernel| kernel.is_relocatable()),
+            Err(error) => Err(error.into()),
+        };
         let found = match inside {
             Some(config) => Found::Certain(INSIDE.to_owned(), config),
             None => match file(image.release(), image_path, root, &mut notes) {
-                Some((from, config)) => checked(from, config, strings),
+                Some((from, config)) => checked(from, config, &strings),
                 None => Found::Nothing,
             },
         };
         Self {
-            of: match (&found, strings.of) {
-                (Found::Nothing, of @ (Fact::Yes | Fact::No)) => ConfigFact {
-                    value: of,
-                    read_from: "guessed from texts in the kernel file".to_owned(),
-                },
-                _ => found.fact("CONFIG_OF"),
-            },
+            of: found.or_guessed("CONFIG_OF", strings.of),
             pmpool: match (found.fact("CONFIG_PMPOOL"), strings.pmpool) {
                 (fact, false) if fact.value == Fact::Yes && fact.read_from != INSIDE => {
                     ConfigFact {
@@ -133,8 +144,12 @@ impl Capability {
                 (fact, _) => fact,
             },
             randomize_base: found.fact("CONFIG_RANDOMIZE_BASE"),
+            kho: KhoTarget {
+                built: found.or_guessed("CONFIG_KEXEC_HANDOVER", strings.kho),
+                ..KhoTarget::new(strings.formats, |symbol| found.fact(symbol))
+            },
             setup_type_max: image.setup_type_max,
-            is_vmlinux: image.format == Format::Vmlinux,
+            direct,
             unpacked,
             notes,
         }
@@ -145,7 +160,7 @@ impl Capability {
     #[must_use]
     pub fn surely_stays_put(&self) -> bool {
         let fact = &self.randomize_base;
-        self.is_vmlinux || (fact.value == Fact::No && fact.read_from == INSIDE)
+        fact.value == Fact::No && fact.read_from == INSIDE
     }
 
     /// Whether it knows SETUP_INDIRECT nodes: kernel_info names the highest type,
@@ -164,21 +179,23 @@ impl Capability {
             of: fact(),
             pmpool: fact(),
             randomize_base: fact(),
+            kho: KhoTarget::new(kho::UNKNOWN, |_| fact()),
             setup_type_max: None,
             unpacked: Ok(0),
-            is_vmlinux: false,
+            direct: Err(UnpackedError::NoPayload),
             notes: Vec::new(),
         }
     }
 
     /// The facts by the name of their symbol.
     #[must_use]
-    pub fn facts(&self) -> [(&'static str, &ConfigFact); 3] {
-        [
+    pub fn facts(&self) -> Vec<(&'static str, &ConfigFact)> {
+        let own = [
             ("CONFIG_OF", &self.of),
             ("CONFIG_PMPOOL", &self.pmpool),
             ("CONFIG_RANDOMIZE_BASE", &self.randomize_base),
-        ]
+        ];
+        own.into_iter().chain(self.kho.facts()).collect()
     }
 }
 
@@ -204,6 +221,17 @@ impl Found {
         };
         ConfigFact { value, read_from }
     }
+
+    /// What the configuration says of `symbol`, and without one what texts in the kernel do.
+    fn or_guessed(&self, symbol: &str, texts: Fact) -> ConfigFact {
+        match (self, texts) {
+            (Self::Nothing, Fact::Yes | Fact::No) => ConfigFact {
+                value: texts,
+                read_from: "guessed from texts in the kernel file".to_owned(),
+            },
+            _ => self.fact(symbol),
+        }
+    }
 }
 
 /// Whether `config` has `symbol` built in.
@@ -227,12 +255,16 @@ fn inside(kernel: &[u8], notes: &mut Vec<String>) -> Option<KernelConfig> {
 }
 
 /// What strings in the unpacked kernel tell.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Strings {
     /// CONFIG_OF, by the strings `OF_ONLY` and `OF_ALWAYS`.
     of: Fact,
     /// The word `pmpool`, without which no kernel reads the parameter.
     pmpool: bool,
+    /// CONFIG_KEXEC_HANDOVER.
+    kho: Fact,
+    /// The formats of Kexec Handover that it reads.
+    formats: Formats,
 }
 
 impl Default for Strings {
@@ -240,6 +272,8 @@ impl Default for Strings {
         Self {
             of: Fact::Unknown,
             pmpool: false,
+            kho: Fact::Unknown,
+            formats: kho::UNKNOWN,
         }
     }
 }
@@ -253,22 +287,46 @@ impl Strings {
             (false, false) if is_kernel => Fact::No,
             _ => Fact::Unknown,
         };
+        let formats = kho::formats(kernel);
         Self {
             of,
             pmpool: has(b"pmpool"),
+            kho: kho::is_built(kernel, &formats),
+            formats,
         }
     }
 }
 
 /// A file's configuration, unless the kernel itself contradicts it.
-fn checked(from: String, config: KernelConfig, strings: Strings) -> Found {
-    match (value(&config, "CONFIG_OF"), strings.of) {
-        (Fact::Yes, Fact::No) | (Fact::No, Fact::Yes) => Found::Doubtful(format!(
-            "{from} is of another build: texts in the kernel file say {} to CONFIG_OF",
-            strings.of.name()
+fn checked(from: String, config: KernelConfig, strings: &Strings) -> Found {
+    let told = [
+        ("CONFIG_OF", strings.of),
+        ("CONFIG_KEXEC_HANDOVER", strings.kho),
+    ];
+    let contradicted = told.into_iter().find(|(symbol, told)| {
+        matches!(
+            (value(&config, symbol), told),
+            (Fact::Yes, Fact::No) | (Fact::No, Fact::Yes)
+        )
+    });
+    match contradicted {
+        Some((symbol, told)) => Found::Doubtful(format!(
+            "{from} is of another build: texts in the kernel file say {} to {symbol}",
+            told.name()
         )),
-        _ => Found::Certain(from, config),
+        None => Found::Certain(from, config),
     }
+}
+
+/// The configuration of the kernel `release`, of a file beside its image `image_path` or below
+/// `root`, and where that is; `None`: there is none, or it cannot be read.
+#[must_use]
+pub fn config_file(
+    release: Option<&str>,
+    image_path: &Path,
+    root: &Root,
+) -> Option<(String, KernelConfig)> {
+    file(release, image_path, root, &mut Vec::new())
 }
 
 /// The configuration that goes by the image's release, and where it is.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use tempfile::TempDir;
 
 use super::*;
+use crate::carry::Reads;
 use crate::testing::bzimage::{PAYLOAD_OFFSET, SETUP_SIZE, TinyBzImage, field};
 
 /// What the tiny kernel calls itself.
@@ -83,9 +84,10 @@ impl Machine {
 
 #[track_caller]
 fn assert_facts(capability: &Capability, facts: [Fact; 3], read_from: &str) {
-    let found = capability.facts().map(|(_, fact)| fact.value);
-    assert_eq!(found, facts, "{capability:?}");
-    for (symbol, fact) in capability.facts() {
+    let found = capability.facts();
+    let values: Vec<Fact> = found.iter().map(|(_, fact)| fact.value).collect();
+    assert_eq!(values[..3], facts, "{capability:?}");
+    for (symbol, fact) in found {
         assert_eq!(fact.read_from, read_from, "{symbol}");
     }
 }
@@ -248,4 +250,92 @@ fn kernel_info_is_believed_only_where_it_is_one() {
         changed[at..at + bytes.len()].copy_from_slice(bytes);
         assert_eq!(max(&changed), None, "{at:#x}: {bytes:x?}");
     }
+}
+
+/// Texts of a kernel with Kexec Handover; what is freed after its start holds others, as
+/// an initramfs with rkexec in it does.
+fn with_kho(data: &[u8]) -> Vec<u8> {
+    use crate::testing::elf::{ALLOC, sections};
+    sections(&[
+        (".rodata", ALLOC, data),
+        (
+            ".init.data",
+            ALLOC,
+            b"\0kho-v9\0luo-v9\0memfd-v9\0memblock-v9\0",
+        ),
+    ])
+}
+
+const HANDOVER: &[u8] = b"\0kho-v4\0luo-v5\0\xffmemfd-v2\0memblock-v1\0reserve-mem-v1\0";
+
+fn names(capability: &Capability) -> [String; 4] {
+    capability
+        .kho
+        .reads()
+        .map(|(_, reads)| reads.name().to_owned())
+}
+
+#[test]
+fn the_formats_of_kexec_handover_are_read_from_the_kernel_itself() {
+    let machine = Machine::new();
+    let of = |data: &[u8]| machine.read(&bzimage(&gzip(&with_kho(data))));
+    assert_eq!(
+        names(&of(HANDOVER)),
+        ["kho-v4", "luo-v5", "memfd-v2", "memblock-v1"]
+    );
+    let built = of(HANDOVER).kho.built;
+    assert_eq!(
+        (built.value, &*built.read_from),
+        (Yes, "guessed from texts in the kernel file")
+    );
+    let without = of(b"Passed KHO data, but CONFIG_KEXEC_HANDOVER not set. Ignoring.\0");
+    assert_eq!(without.kho.built.value, No);
+    assert_eq!(names(&without), ["none"; 4]);
+    let two = of(b"kho-v4\0luo-v5\0luo-v1\0");
+    assert_eq!(names(&two), ["kho-v4", "unknown", "none", "none"]);
+    let both = ["luo-v1", "luo-v5"].map(str::to_owned);
+    assert_eq!(two.kho.luo, Reads::OneOf(both.into()));
+    // What is no kernel, or cannot be unpacked, tells nothing.
+    assert_eq!(names(&machine.kernel("kho-v4\0", None)), ["unknown"; 4]);
+    let packed = machine.read(&bzimage(b"\x89LZO\0\r\n\x1a\n"));
+    assert_eq!(names(&packed), ["unknown"; 4]);
+}
+
+#[test]
+fn a_configuration_and_the_texts_check_each_other() {
+    let machine = Machine::new();
+    let file = "images/config-6.12.0-tiny";
+    let of = |data: &[u8]| machine.read(&bzimage(&gzip(&with_kho(data))));
+    machine.write(
+        file,
+        "CONFIG_X86_64=y\nCONFIG_KEXEC_HANDOVER=y\nCONFIG_LIVEUPDATE=y\n",
+    );
+    let fits = of(HANDOVER);
+    assert_eq!((fits.kho.built.value, fits.kho.default.value), (Yes, No));
+    // Names that are made by rules of a later kernel are not found.
+    assert_eq!(names(&of(b"kho-v4\0"))[1], "unknown");
+    let other = of(b"no texts");
+    assert_eq!(other.kho.built.value, Unknown);
+    let from = &other.kho.built.read_from;
+    assert!(
+        from.ends_with("texts in the kernel file say no to CONFIG_KEXEC_HANDOVER"),
+        "{from}"
+    );
+    machine.write(file, FULL);
+    assert_eq!(of(HANDOVER).kho.built.value, Unknown);
+}
+
+#[test]
+fn the_new_line_and_the_configuration_turn_it_on() {
+    let machine = Machine::new();
+    let mut target = machine.kernel("", None).kho;
+    let is_on = |target: &KhoTarget, line: &str| target.is_on(line.into());
+    assert_eq!(is_on(&target, "quiet"), Unknown);
+    target.default.value = Yes;
+    assert_eq!(is_on(&target, "quiet kho=x"), Yes);
+    assert_eq!(is_on(&target, "kho=off"), No);
+    target.default.value = No;
+    assert_eq!(is_on(&target, "kho=off kho=on -- kho=off"), Yes);
+    assert!(target.gives_sessions_back("liveupdate=y".into()));
+    assert!(!target.gives_sessions_back("liveupdate".into()));
 }

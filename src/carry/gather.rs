@@ -1,12 +1,13 @@
 //! Which pools and which tree are handed over, and checks of where the pools
 //! lie.
 
-use bstr::BStr;
+use bstr::{BStr, ByteSlice as _};
 
 use super::pool::{self, Pool};
 use super::pool_node::{pools_of, put_pool};
 use super::protect::Protection;
 use super::record::{PoolRecord, Record};
+use super::reserved;
 use super::{HandoverError, HandoverRequest};
 use crate::abi::x86::setup_data::SETUP_NONE;
 use crate::base::bytes::shown;
@@ -41,6 +42,8 @@ pub struct Handover {
     pub tree: Option<DeviceTree>,
     /// The pools, in address order.
     pub pools: Vec<CarriedPool>,
+    /// Pools that the running kernel was given and hands over itself, by Kexec Handover.
+    pub own: Vec<CarriedPool>,
     /// Pools that the loader of the running kernel reserved in its memory map,
     /// by rkexec's record.
     reserved: Vec<PoolRecord>,
@@ -53,6 +56,14 @@ pub struct CarriedPool {
     pub pool: Pool,
     /// `--pool`, or where it was carried over from.
     pub origin: &'static str,
+}
+
+impl CarriedPool {
+    /// Whether it is named for the first time: the running kernel knows nothing of it.
+    #[must_use]
+    pub fn is_new(&self) -> bool {
+        !CARRIED.contains(&self.origin)
+    }
 }
 
 impl Handover {
@@ -77,8 +88,8 @@ impl Handover {
         } else {
             carried(running.as_ref(), host)?
         };
+        let (own, mut pools) = own(carried, host);
 
-        let mut pools = carried.clone();
         let in_given = given
             .as_ref()
             .map(|tree| tree_pools(tree, origin))
@@ -86,24 +97,15 @@ impl Handover {
             .unwrap_or_default();
         let named = request.pools.iter().map(|pool| (pool.clone(), "--pool"));
         for (pool, origin) in in_given.into_iter().map(|pool| (pool, option)).chain(named) {
-            match pools.iter().find(|known| known.pool.name() == pool.name()) {
+            let mut known = own.iter().chain(&pools);
+            match known.find(|known| known.pool.name() == pool.name()) {
                 Some(known) if known.pool != pool => return Err(two_places(known, &pool, origin)),
                 Some(_) => {}
                 None => pools.push(CarriedPool { pool, origin }),
             }
         }
-        pools.sort_by_key(|carried| carried.pool.range());
-
         let mut tree = given.or(running);
-        if !pools.is_empty() {
-            let tree = tree.get_or_insert_with(DeviceTree::empty);
-            for carried in &pools {
-                put_pool(tree, &carried.pool).map_err(|source| HandoverError::PoolNode {
-                    origin: MERGED,
-                    source,
-                })?;
-            }
-        }
+        put_pools(&mut tree, &mut pools)?;
         let mut reserved = running_record(host)
             .ok()
             .flatten()
@@ -112,8 +114,19 @@ impl Handover {
         Ok(Self {
             tree,
             pools,
+            own,
             reserved,
         })
+    }
+
+    /// Has the loader hand over the pools of the running kernel, which drops what it
+    /// preserves.
+    ///
+    /// # Errors
+    /// When they cannot be put into the tree.
+    pub fn take_own(&mut self) -> Result<(), HandoverError> {
+        self.pools.append(&mut self.own);
+        put_pools(&mut self.tree, &mut self.pools)
     }
 
     /// Whether there are pools: only then does the target's capability matter.
@@ -131,7 +144,9 @@ impl Handover {
         map: &MemoryMap,
         crash_kernel: &[PhysRange],
     ) -> Result<(), HandoverError> {
-        for pair in self.pools.windows(2) {
+        let mut all: Vec<&CarriedPool> = self.own.iter().chain(&self.pools).collect();
+        all.sort_by_key(|carried| carried.pool.range());
+        for pair in all.windows(2) {
             if let [a, b] = pair
                 && a.pool.range().overlaps(b.pool.range())
             {
@@ -250,6 +265,40 @@ impl Handover {
         }
         Ok(())
     }
+}
+
+/// Sorts the pools, and adds them to the tree.
+fn put_pools(
+    tree: &mut Option<DeviceTree>,
+    pools: &mut [CarriedPool],
+) -> Result<(), HandoverError> {
+    pools.sort_by_key(|carried| carried.pool.range());
+    for carried in pools {
+        let tree = tree.get_or_insert_with(DeviceTree::empty);
+        put_pool(tree, &carried.pool).map_err(|source| HandoverError::PoolNode {
+            origin: MERGED,
+            source,
+        })?;
+    }
+    Ok(())
+}
+
+/// Of the pools that the running kernel has, first those that it hands over itself: it got
+/// them by Kexec Handover, and has that on.
+fn own(carried: Vec<CarriedPool>, host: &Host) -> (Vec<CarriedPool>, Vec<CarriedPool>) {
+    let kho = &host.security.kho;
+    if !kho.preserves_pools() {
+        return (Vec::new(), carried);
+    }
+    let blob = kho.state.memblock.as_deref();
+    let preserved = reserved::reserved(blob, host.cmdline.as_bstr());
+    carried.into_iter().partition(|CarriedPool { pool, .. }| {
+        preserved.iter().any(|own| {
+            let start = own.start.unwrap_or(pool.range().start());
+            let is_there = (start, own.size) == (pool.range().start(), pool.range().size());
+            own.name == pool.name() && is_there
+        })
+    })
 }
 
 fn read_tree(blob: &[u8], origin: &'static str) -> Result<DeviceTree, HandoverError> {

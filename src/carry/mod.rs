@@ -2,14 +2,24 @@
 
 pub mod capability;
 pub mod gather;
+pub mod kho;
+mod kho_items;
+pub mod kho_pools;
+pub mod manifest;
+pub mod phases;
 pub mod pool;
 pub mod pool_node;
 pub mod protect;
 pub mod record;
 pub mod report;
+pub mod reserved;
+pub mod retrieve;
+pub mod stamps;
 
-pub use capability::Capability;
+pub use capability::{Capability, config_file};
 pub use gather::Handover;
+pub use kho::{KhoTarget, Reads};
+pub use kho_pools::KhoPoolError;
 pub use pool::Pool;
 pub use protect::{PlannedPool, Protection};
 pub use record::Record;
@@ -168,6 +178,9 @@ pub enum HandoverError {
         "--pool-protect indirect is not possible: the next kernel is older than Linux 5.5 (no SETUP_INDIRECT), and would overwrite the pools"
     )]
     TargetIgnoresIndirect,
+    /// Kexec Handover cannot preserve the pools.
+    #[error(transparent)]
+    Kho(#[from] KhoPoolError),
     /// `pmpool=` names memory that is no pool of this load.
     #[error("the new command line says pmpool={0}, but no pool is passed to the next kernel there")]
     NoSuchPool(String),
@@ -195,6 +208,7 @@ impl HandoverError {
             Self::TargetIgnoresPools { .. } => Some(
                 "use --pool-protect indirect (Linux 5.5 and later) or --pool-protect reserved (every kernel)",
             ),
+            Self::Kho(error) => Some(error.hint()),
             Self::TargetIgnoresIndirect => {
                 Some("use --pool-protect reserved: it works with every kernel")
             }

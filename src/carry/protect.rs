@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::capability::{Capability, Fact};
-use super::{HandoverError, Pool};
+use super::{HandoverError, KhoPoolError, Pool};
 
 /// The protection of all pools of one load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -17,6 +17,9 @@ pub enum Protection {
     /// RAM in the e820, and a SETUP_INDIRECT node over it: KASLR avoids it and
     /// memblock reserves it (Linux 5.5 and later).
     Indirect,
+    /// RAM in the e820, preserved by Kexec Handover, and `reserve_mem=` on the command line,
+    /// by which the kernel takes it back.
+    Kho,
 }
 
 impl fmt::Display for Protection {
@@ -25,6 +28,7 @@ impl fmt::Display for Protection {
             Self::Kernel => "kernel",
             Self::Reserved => "reserved",
             Self::Indirect => "indirect",
+            Self::Kho => "kho",
         })
     }
 }
@@ -43,9 +47,10 @@ pub struct PlannedPool {
 }
 
 /// The protection, and why it was taken: `kernel` where the target is known to
-/// understand pools, `indirect` where it is known not to (`reserved` where it
+/// understand pools, else `kho` where Kexec Handover is known to preserve them, else
+/// `indirect` where the target is known not to understand pools (`reserved` where it
 /// does not know SETUP_INDIRECT either), and an error that spells out the choice
-/// where nothing is known.
+/// where nothing is known. `by_kho` says whether Kexec Handover preserves pools, and why.
 ///
 /// # Errors
 /// When nothing is known and no protection was requested, or when the target is
@@ -54,6 +59,7 @@ pub fn choose(
     wish: Option<Protection>,
     assume_pmpool: bool,
     target: &Capability,
+    by_kho: (Fact, String),
 ) -> Result<(Protection, String), HandoverError> {
     let facts = [("CONFIG_OF", &target.of), ("CONFIG_PMPOOL", &target.pmpool)];
     let lacking = facts.iter().find(|(_, fact)| fact.value == Fact::No);
@@ -66,11 +72,22 @@ pub fn choose(
             Err(HandoverError::TargetIgnoresIndirect)
         }
         (Some(Protection::Indirect), ..) => taken(Protection::Indirect, asked()),
+        (Some(Protection::Kho), ..) => match by_kho {
+            (Fact::Yes, _) => taken(Protection::Kho, asked()),
+            (Fact::No, why) => Err(KhoPoolError::NotRead(why).into()),
+            (Fact::Unknown, why) => Err(KhoPoolError::Unknown(why).into()),
+        },
         (Some(Protection::Kernel), Some((option, fact)), _) => {
             Err(HandoverError::TargetIgnoresPools {
                 option,
                 read_from: fact.read_from.clone(),
             })
+        }
+        (None, lacking, unknown)
+            if by_kho.0 == Fact::Yes
+                && (lacking.is_some() || unknown.is_some() && !assume_pmpool) =>
+        {
+            taken(Protection::Kho, by_kho.1)
         }
         (None, Some((option, fact)), _) => {
             let (protection, more) = if target.knows_indirect() {
@@ -121,11 +138,48 @@ mod tests {
         }
     }
 
+    fn no_kho() -> (Fact, String) {
+        (Fact::No, "no Kexec Handover".to_owned())
+    }
+
+    /// Kexec Handover is taken where it is known to preserve pools, and the target is not
+    /// known to take them over itself.
+    #[test]
+    fn kexec_handover_before_what_works_with_any_kernel() {
+        use Fact::{No, Unknown, Yes};
+        let chosen = |wish, assume, pmpool, kho| {
+            let target = target(Yes, pmpool);
+            choose(wish, assume, &target, (kho, "why".to_owned()))
+        };
+        let default = |assume, pmpool| chosen(None, assume, pmpool, Yes).unwrap();
+        for pmpool in [No, Unknown] {
+            let why = "why".to_owned();
+            assert_eq!(default(false, pmpool), (Protection::Kho, why));
+        }
+        assert_eq!(default(false, Yes).0, Protection::Kernel);
+        assert_eq!(default(true, Unknown).0, Protection::Kernel);
+        assert_eq!(default(true, No).0, Protection::Kho);
+        assert_eq!(
+            chosen(None, false, No, Unknown).unwrap().0,
+            Protection::Indirect
+        );
+
+        let wish = |kho| chosen(Some(Protection::Kho), false, Yes, kho);
+        assert_eq!(wish(Yes).unwrap().0, Protection::Kho);
+        for kho in [No, Unknown] {
+            let error = wish(kho).unwrap_err();
+            assert_eq!(error.to_string(), "--pool-protect kho is not possible: why");
+            let hint = error.hint().unwrap();
+            assert_eq!(hint.contains("--assume-kho"), kho == Unknown, "{hint}");
+        }
+    }
+
     #[test]
     fn the_default_follows_what_is_known() {
         use Fact::{No, Unknown, Yes};
-        let default =
-            |of, pmpool| choose(None, false, &target(of, pmpool)).map(|(protection, _)| protection);
+        let default = |of, pmpool| {
+            choose(None, false, &target(of, pmpool), no_kho()).map(|(protection, _)| protection)
+        };
         assert_eq!(default(Yes, Yes).unwrap(), Protection::Kernel);
         for (of, pmpool) in [(No, Yes), (Yes, No), (No, Unknown), (Unknown, No)] {
             assert_eq!(
@@ -145,7 +199,14 @@ mod tests {
 
     #[test]
     fn a_kernel_that_ignores_pools_is_never_booted_by_accident() {
-        let wish = |of, assume| choose(Some(Protection::Kernel), assume, &target(of, Fact::Yes));
+        let wish = |of, assume| {
+            choose(
+                Some(Protection::Kernel),
+                assume,
+                &target(of, Fact::Yes),
+                no_kho(),
+            )
+        };
         assert!(matches!(
             wish(Fact::No, true),
             Err(HandoverError::TargetIgnoresPools {
@@ -168,10 +229,10 @@ mod tests {
                 ..target(Fact::No, Fact::No)
             };
             assert_eq!(
-                choose(None, false, &target).unwrap().0,
+                choose(None, false, &target, no_kho()).unwrap().0,
                 Protection::Reserved
             );
-            let wish = choose(Some(Protection::Indirect), false, &target);
+            let wish = choose(Some(Protection::Indirect), false, &target, no_kho());
             assert!(matches!(wish, Err(HandoverError::TargetIgnoresIndirect)));
         }
     }
@@ -183,6 +244,7 @@ mod tests {
                 Some(protection),
                 false,
                 &target(Fact::Unknown, Fact::Unknown),
+                no_kho(),
             )
             .unwrap();
             assert_eq!(chosen.0, protection);

@@ -6,6 +6,7 @@
 use bstr::BString;
 use serde::{Deserialize, Serialize};
 
+use super::phases::Untimed;
 use super::protect::Protection;
 use crate::base::bytes;
 use crate::sys::digest::{Digest, digest};
@@ -44,6 +45,42 @@ pub struct Record {
     pub initrd: Vec<Blob>,
     /// The pools.
     pub pools: Vec<PoolRecord>,
+    /// Where the kernel was put; `None`: it chose its place itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placed: Option<Placed>,
+    /// Why purgatory leaves no time stamps; `None`: it does, if the chain has their node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub untimed: Option<Untimed>,
+    /// What is handed over by Kexec Handover; `None`: nothing, or an older rkexec wrote it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kho: Option<KhoRecord>,
+}
+
+/// What is handed over by Kexec Handover.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KhoRecord {
+    /// The format of the tree, as `kho-v4`.
+    pub format: String,
+    /// The session of live update that has the files; `None` without files.
+    pub session: Option<String>,
+    /// The files by the order of their tokens: name and size in bytes.
+    pub files: Vec<(CarriedName, u64)>,
+    /// The names of the pools in `reserve_mem=`.
+    pub pools: Vec<String>,
+}
+
+/// The name of a file, which need not be UTF-8.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct CarriedName(#[serde(with = "bytes::kept")] pub BString);
+
+/// Where a kernel's code begins (`_text`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Placed {
+    /// Physical address.
+    pub physical: u64,
+    /// Virtual address.
+    pub r#virtual: u64,
 }
 
 /// Size and digest of something.
@@ -157,6 +194,17 @@ mod tests {
                 bitmap: 1 << 40,
                 protection: Protection::Indirect,
             }],
+            placed: Some(Placed {
+                physical: 0x100_0000,
+                r#virtual: 0xffff_ffff_8100_0000,
+            }),
+            untimed: Some(Untimed::UnsteadyCounter),
+            kho: Some(KhoRecord {
+                format: "kho-v4".to_owned(),
+                session: Some("rkexec".to_owned()),
+                files: vec![(CarriedName(b"caf\xe9"[..].into()), 7)],
+                pools: vec!["pool".to_owned()],
+            }),
         }
     }
 
@@ -164,6 +212,21 @@ mod tests {
     fn it_reads_back() {
         assert_eq!(Record::parse(&record().payload()).unwrap(), Some(record()));
         assert_eq!(record().device_tree.unwrap().digest, "ab".repeat(32));
+    }
+
+    /// A record of an older version has neither a place nor a word about stamps.
+    #[test]
+    fn an_older_record_reads_back() {
+        let plain = Record {
+            placed: None,
+            untimed: None,
+            kho: None,
+            ..record()
+        };
+        let payload = plain.payload();
+        let text = String::from_utf8(payload.clone()).unwrap();
+        assert!(!text.contains("placed") && !text.contains("untimed") && !text.contains("kho"));
+        assert_eq!(Record::parse(&payload).unwrap(), Some(plain));
     }
 
     #[test]

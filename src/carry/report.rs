@@ -4,8 +4,9 @@ use bstr::BString;
 use serde::Serialize;
 
 use super::gather::running_record;
+use super::kho_items;
 use super::protect::Protection;
-use super::record::{Blob, PoolRecord, Record};
+use super::record::{Blob, Placed, PoolRecord, Record};
 use super::{HandoverError, Pool, gather};
 use crate::abi::x86::setup_data::{
     INDIRECT_POOL, SETUP_DTB, SETUP_INDIRECT, SETUP_NONE, SETUP_RNG_SEED, type_name,
@@ -17,7 +18,12 @@ use crate::fdt::DeviceTree;
 use crate::host::Host;
 use crate::host::boot_params::SetupDataNode;
 use crate::host::firmware_memmap::FirmwareRegion;
+use crate::host::handed_over::HandedOver;
+use crate::host::place::Place;
 use crate::memory::{Layer, kernel_map};
+
+/// The item about where the kernel runs.
+const KERNELS_PLACE: &str = "kernel's place";
 
 /// How an item arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -71,11 +77,12 @@ pub struct Report {
 }
 
 impl Report {
-    /// Looks at the running kernel.
+    /// Looks at the running kernel, which lies at `place`; `handed` is what it says of
+    /// Kexec Handover.
     ///
     /// # Errors
     /// When the record or the tree that arrived is malformed.
-    pub fn of(host: &Host) -> Result<Self, HandoverError> {
+    pub fn of(host: &Host, place: &Place, handed: &HandedOver) -> Result<Self, HandoverError> {
         let origin = gather::RUNNING;
         let tree = host.fdt.as_deref().map(DeviceTree::read).transpose();
         let tree = tree.map_err(|source| HandoverError::Tree { origin, source })?;
@@ -86,7 +93,7 @@ impl Report {
         let record = running_record(host)?;
         let items = record
             .as_ref()
-            .map(|record| items(record, host, &pools))
+            .map(|record| items(record, host, place, &pools, handed))
             .unwrap_or_default();
         Ok(Self {
             record,
@@ -94,6 +101,17 @@ impl Report {
             tree,
             pools,
         })
+    }
+
+    /// Whether the kernel runs where it was put; `None` where it chose its place itself, and
+    /// where its place is not shown.
+    #[must_use]
+    pub fn is_placed_as_planned(&self) -> Option<bool> {
+        let mut items = self.items.iter();
+        match items.find(|item| item.item == KERNELS_PLACE)?.verdict {
+            Verdict::CannotBeSeen => None,
+            verdict => Some(verdict == Verdict::AsPlanned),
+        }
     }
 
     /// Whether nothing differs and nothing is missing.
@@ -105,7 +123,7 @@ impl Report {
     }
 }
 
-fn item(item: impl Into<String>, verdict: Verdict, detail: impl Into<String>) -> Item {
+pub(super) fn item(item: impl Into<String>, verdict: Verdict, detail: impl Into<String>) -> Item {
     Item {
         item: item.into(),
         verdict,
@@ -137,7 +155,38 @@ fn command_line(planned: &BString, found: &BString) -> Item {
     item(WHAT, Verdict::Differs, detail)
 }
 
-fn items(record: &Record, host: &Host, pools: &[Pool]) -> Vec<Item> {
+/// Whether the kernel runs where the loader put it. An address that is not shown is not
+/// compared.
+fn kernels_place(planned: Placed, found: &Place) -> Item {
+    let addresses = [
+        ("physical", planned.physical, found.physical),
+        ("virtual", planned.r#virtual, found.virtual_),
+    ];
+    let mut shown = addresses
+        .iter()
+        .filter_map(|(what, planned, found)| Some((what, planned, (*found)?)))
+        .peekable();
+    if shown.peek().is_none() {
+        let why = "neither /proc/iomem nor /proc/kallsyms tells it";
+        return item(KERNELS_PLACE, Verdict::CannotBeSeen, why);
+    }
+    match shown.find(|(_, planned, found)| *planned != found) {
+        Some((what, planned, found)) => item(
+            KERNELS_PLACE,
+            Verdict::Differs,
+            format!("planned {what} address {planned:#x}, found {found:#x}"),
+        ),
+        None => item(KERNELS_PLACE, Verdict::AsPlanned, ""),
+    }
+}
+
+fn items(
+    record: &Record,
+    host: &Host,
+    place: &Place,
+    pools: &[Pool],
+    handed: &HandedOver,
+) -> Vec<Item> {
     let nodes = host
         .boot_params
         .as_ref()
@@ -150,6 +199,7 @@ fn items(record: &Record, host: &Host, pools: &[Pool]) -> Vec<Item> {
             "the kernel's file did not tell",
         ),
     }];
+    items.extend(record.placed.map(|planned| kernels_place(planned, place)));
     items.push(command_line(&record.cmdline, &host.cmdline));
     items.push(memory_map(record, host));
     items.push(chain(record, nodes));
@@ -159,12 +209,14 @@ fn items(record: &Record, host: &Host, pools: &[Pool]) -> Vec<Item> {
             .as_ref()
             .map(|blob| device_tree(blob, host, nodes)),
     );
-    items.extend(
-        record
-            .pools
-            .iter()
-            .map(|pool| self::pool(pool, host, pools, nodes)),
-    );
+    if let Some(kho) = &record.kho {
+        items.extend(kho_items::items(kho, handed));
+        items.extend(kho_items::own_pools(kho, &record.pools, handed));
+    }
+    items.extend(record.pools.iter().map(|pool| match pool.protection {
+        Protection::Kho => kho_items::pool(pool, host, handed),
+        _ => self::pool(pool, host, pools, nodes),
+    }));
     items.push(item(
         "kernel and initrd",
         Verdict::CannotBeSeen,

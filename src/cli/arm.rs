@@ -5,17 +5,21 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use bstr::BString;
+use bstr::{BString, ByteSlice as _};
 use clap::Args;
 use serde_json::json;
 
+use super::boot_entry::{self, Chosen};
 use super::load::session;
 use super::render::json::insert;
-use super::{Context, Output, Usage, render, sizing, write_text};
+use super::{Context, Output, Usage, render, write_text};
 use crate::arm::config::{Config, DEFAULT_PATH, WhenImpossible};
 use crate::arm::watch::{Kernel, Machine, State, watch};
 use crate::base::bytes::{shown, shown_name};
 use crate::base::{Syscall, Target, printable};
+use crate::crash::estimate::estimates;
+use crate::entries::Part;
+use crate::host;
 use crate::host::environment::Environment;
 use crate::host::loaded::Loaded;
 use crate::job::Fresh;
@@ -43,16 +47,23 @@ pub(super) struct ArmArgs {
     /// The configuration is read, and the load is planned. Exit code 0: the crash kernel is
     /// loaded and fits, or it could be loaded. 1: the configuration is wrong, or it could
     /// not be loaded. With --root, the load is planned for a captured machine; configuration,
-    /// kernel and initrds are still files of this machine.
+    /// kernel and initrds are still files of this machine, but for those of a boot entry.
     #[arg(long, conflicts_with = "watch")]
     check: bool,
+    /// Only print how much memory each kernel in /boot takes as the crash kernel, and the
+    /// crashkernel= to boot with; load nothing, and read no configuration.
+    ///
+    /// The initrd that is counted is the one made for a crash kernel, where there is one.
+    /// With --root, /boot is that below DIR.
+    #[arg(long, conflicts_with_all = ["watch", "check", "config"])]
+    estimate: bool,
 }
 
 /// Whatever went wrong. A wrong configuration exits with 1, not 2, which is for usage.
 #[derive(Debug, thiserror::Error)]
 #[error("{doing} failed")]
 struct ArmError {
-    /// `arm` or `check`.
+    /// `arm`, `check` or `estimate`.
     doing: &'static str,
     #[source]
     error: anyhow::Error,
@@ -75,6 +86,15 @@ impl Impossible {
 }
 
 pub(super) fn run(context: &Context, args: &ArmArgs) -> anyhow::Result<()> {
+    if args.estimate {
+        return estimate(context).map_err(|error| {
+            ArmError {
+                doing: "estimate",
+                error,
+            }
+            .into()
+        });
+    }
     if !args.check {
         context.on_this_machine("arm")?;
     }
@@ -84,6 +104,17 @@ pub(super) fn run(context: &Context, args: &ArmArgs) -> anyhow::Result<()> {
     }
     let doing = if args.check { "check" } else { "arm" };
     arm(context, args).map_err(|error| ArmError { doing, error }.into())
+}
+
+/// `--estimate`.
+fn estimate(context: &Context) -> anyhow::Result<()> {
+    let found = estimates(&context.root)?;
+    let running = host::cmdline::read(&context.root)?;
+    let running = running.as_bstr();
+    context.print(
+        || render::doctor::estimates(&found, running),
+        || render::doctor::estimates_json(&found, running),
+    )
 }
 
 fn arm(context: &Context, args: &ArmArgs) -> anyhow::Result<()> {
@@ -138,18 +169,31 @@ enum Act {
 /// The crash kernel that the configuration asks for, on this machine.
 struct Wanted {
     kernel: PathBuf,
+    /// The id of the boot entry that it is of.
+    entry: Option<String>,
     syscall: Syscall,
     cmdline: BString,
     /// A crash kernel was loaded when this was found out.
     was_armed: bool,
     /// Why it must be loaded; `None` when it is what is loaded.
     because: Option<String>,
+    /// What else than the machine's memory and CPUs has changed since the recorded load.
+    changed: Option<String>,
 }
 
 impl Wanted {
+    /// The kernel, for people.
+    fn named(&self) -> String {
+        let kernel = shown_name(&self.kernel);
+        match &self.entry {
+            Some(id) => format!("{kernel} of the boot entry `{}`", shown(id)),
+            None => kernel.to_string(),
+        }
+    }
+
     /// What was done.
     fn line(&self) -> String {
-        let kernel = shown_name(&self.kernel);
+        let kernel = self.named();
         match &self.because {
             Some(why) => format!("armed with {kernel}: {why}"),
             None => format!("armed with {kernel} already: nothing is loaded"),
@@ -158,7 +202,7 @@ impl Wanted {
 
     /// What would be done.
     fn would(&self) -> String {
-        let kernel = shown_name(&self.kernel);
+        let kernel = self.named();
         let what = match &self.because {
             Some(why) => format!("would load {kernel} through {}: {why}", self.syscall),
             None => format!("armed with {kernel} already: nothing would be loaded"),
@@ -194,6 +238,9 @@ impl Wanted {
     fn json(&self, mut json: serde_json::Value) -> serde_json::Value {
         if let Some(fields) = json.as_object_mut() {
             insert(fields, "kernel", self.kernel.as_os_str().as_bytes());
+            if let Some(id) = &self.entry {
+                fields.insert("entry".to_owned(), id.clone().into());
+            }
         }
         json
     }
@@ -219,7 +266,13 @@ impl Arming<'_> {
         let root = &self.context.root;
         possible(&self.config, Environment::read(root)?, &Loaded::read(root)?)?;
         let mut host = self.session.kernel.facts(Target::Crash)?;
-        let job = self.config.rules(&host.release).job(Fresh::draw()?);
+        let chosen = self.chosen()?;
+        let rules = self.config.rules(&host.release);
+        let rules = match &chosen {
+            Some(chosen) => rules.or_entry(chosen.files.clone()),
+            None => rules,
+        };
+        let job = rules.job(Fresh::draw()?);
         let before = self.session.recorded(Target::Crash, &host)?;
         if let Some(before) = &before {
             before.teach(job.request.syscall, &mut host.security);
@@ -231,16 +284,23 @@ impl Arming<'_> {
         let record = prepared.record(root, &host, &plan)?;
         let was_armed = host.loaded.crash == Some(true);
         let because = because(before.as_ref(), was_armed, &record);
+        let changed = before.and_then(|before| before.differs_in_input(&record));
         let wanted = Wanted {
             kernel: record.kept.kernel,
+            entry: chosen.as_ref().map(|chosen| chosen.entry.id.clone()),
             syscall: record.syscall,
             cmdline: record.cmdline,
             was_armed,
             because,
+            changed,
         };
         let is_due = act == Act::Load || wanted.because.is_some();
         if is_due && act != Act::Look {
-            let too_small = sizing::of_plan(&plan, &host, &prepared);
+            chosen
+                .iter()
+                .for_each(|chosen| chosen.warn(self.context, Target::Crash));
+            let sizing = prepared.sizing(&plan);
+            let too_small = sizing.and_then(|sizing| sizing.too_small(host.cmdline.as_bstr()));
             for warning in plan.warnings.iter().chain(&too_small) {
                 self.context.warn(warning);
             }
@@ -255,6 +315,20 @@ impl Arming<'_> {
             self.session.load(&prepared, &host, plan)?;
         }
         Ok(wanted)
+    }
+
+    /// The boot entry that the configuration names. Its command line and its device tree are
+    /// not for a crash kernel, and need not be known.
+    fn chosen(&self) -> anyhow::Result<Option<Chosen>> {
+        let Some(name) = self.config.entry() else {
+            return Ok(None);
+        };
+        let mut replaced = vec![Part::Cmdline, Part::Devicetree];
+        if !self.config.initrd.is_empty() {
+            replaced.push(Part::Initrd);
+        }
+        // A panic may be long after the next boot.
+        boot_entry::lasting(self.context, name, &replaced).map(Some)
     }
 
     /// A machine that cannot be armed is a warning, where the configuration says so.
@@ -298,9 +372,15 @@ impl Machine for Arming<'_> {
         let root = &self.context.root;
         let loaded = Loaded::read(root)?;
         if loaded.crash == Some(true) && loaded.kernel_updates() == Some(true) {
-            return Ok(State::Fits(
-                "the kernel updates what is loaded itself".to_owned(),
-            ));
+            // It does not know which boot entry is the default by now.
+            let changed = match self.config.entry() {
+                Some(_) => self.alone(Act::Look)?.changed,
+                None => None,
+            };
+            return Ok(match changed {
+                Some(why) => State::Stale(why),
+                None => State::Fits("the kernel updates what is loaded itself".to_owned()),
+            });
         }
         Ok(match self.alone(Act::Look)?.because {
             Some(why) => State::Stale(why),
@@ -310,7 +390,7 @@ impl Machine for Arming<'_> {
 
     fn arm(&mut self) -> anyhow::Result<String> {
         let wanted = self.alone(Act::Load)?;
-        Ok(format!("armed with {}", shown_name(&wanted.kernel)))
+        Ok(format!("armed with {}", wanted.named()))
     }
 }
 
@@ -354,156 +434,5 @@ fn possible(config: &Config, environment: Environment, loaded: &Loaded) -> Resul
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::path::Path;
-
-    fn config(more: &str) -> Config {
-        let text = format!("kernel = '/boot/vmlinuz-{{release}}'\n{more}");
-        Config::parse(&text, Path::new("f.toml")).unwrap()
-    }
-
-    #[test]
-    fn what_makes_arming_impossible() {
-        let why = |minimum: &str, crash, crash_size| {
-            let config = config(&format!("minimum_reservation = '{minimum}'"));
-            let loaded = Loaded {
-                crash,
-                crash_size,
-                ..Loaded::default()
-            };
-            possible(&config, Environment::Usual, &loaded)
-                .err()
-                .map(|error| error.why)
-        };
-        assert_eq!(why("0", Some(false), Some(64 << 20)), None);
-        assert_eq!(why("64M", Some(true), Some(64 << 20)), None);
-        let none = "no memory is reserved for a crash kernel";
-        assert_eq!(why("0", Some(false), Some(0)).as_deref(), Some(none));
-        assert_eq!(why("0", Some(false), None).as_deref(), Some(none));
-        assert!(
-            why("0", None, None)
-                .unwrap()
-                .contains("does not support crash")
-        );
-        let small = why("192M", Some(false), Some(64 << 20)).unwrap();
-        assert!(
-            small.contains("64 MiB") && small.contains("192 MiB"),
-            "{small}"
-        );
-        let dom0 = Environment::XenPv { dom0: Some(true) };
-        let none = Loaded::default();
-        let refused = possible(&config(""), dom0, &none).unwrap_err();
-        assert!(refused.way_out.contains("Xen's own command line"));
-    }
-
-    use crate::load::fake::{FakeKernel, Told};
-
-    /// A machine with a reservation, its fake kernel, and a configuration.
-    struct Lab {
-        dir: tempfile::TempDir,
-        context: Context,
-        kernel: FakeKernel,
-        told: Told,
-    }
-
-    impl Lab {
-        fn new() -> Self {
-            use crate::testing::host::{host, tell_for_a_dump};
-            let dir = tempfile::tempdir().unwrap();
-            for (name, text) in [
-                ("proc/sys/kernel/osrelease", "6.12.0-tiny\n"),
-                ("proc/sys/kernel/random/boot_id", "this-boot\n"),
-                ("sys/kernel/kexec_crash_loaded", "0\n"),
-                ("sys/kernel/kexec_crash_size", "268435456\n"),
-            ] {
-                let path = dir.path().join(name);
-                std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-                std::fs::write(path, text).unwrap();
-            }
-            let iomem = "00001000-0009fbff : System RAM
-00100000-3fffffff : System RAM
-  10000000-1fffffff : Crash kernel
-";
-            let mut host = host(iomem);
-            tell_for_a_dump(&mut host);
-            host.total_ram = 1 << 30;
-            host.loaded.crash = Some(false);
-            let lab = Self {
-                context: Context {
-                    root: crate::host::Root::at(dir.path()),
-                    ..Context::plain()
-                },
-                kernel: FakeKernel::new(host),
-                told: Told::default(),
-                dir,
-            };
-            lab.write_kernel(0x1_0000);
-            lab
-        }
-
-        fn write_kernel(&self, size: usize) {
-            let kernel = crate::testing::bzimage::TinyBzImage::new(size).build();
-            std::fs::write(self.dir.path().join("vmlinuz-6.12.0-tiny"), kernel).unwrap();
-        }
-
-        /// Does `act` with a configuration that has `more`; why it is loaded, and the calls.
-        fn go(&self, act: Act, more: &str) -> (Option<String>, Vec<String>) {
-            let kernel = self.dir.path().join("vmlinuz-{release}");
-            let text = format!("kernel = '{}'\n{more}", kernel.display());
-            let arming = Arming {
-                context: &self.context,
-                session: Session::new(&self.kernel, &self.context.root, &self.told),
-                config: Config::parse(&text, Path::new("f.toml")).unwrap(),
-            };
-            let wanted = arming.alone(act).unwrap();
-            (wanted.because, self.kernel.calls())
-        }
-    }
-
-    #[test]
-    fn what_is_loaded_already_is_loaded_no_second_time() {
-        let lab = Lab::new();
-        let call = || vec!["kexec_load crash".to_owned()];
-        let because = |why: &str| Some(why.to_owned());
-        let none = because("no crash kernel was loaded");
-        for look in [Act::Look, Act::Check] {
-            assert_eq!(lab.go(look, ""), (none.clone(), vec![]));
-        }
-        assert_eq!(lab.go(Act::LoadIfNeeded, ""), (none, call()));
-        for act in [Act::Look, Act::Check, Act::LoadIfNeeded] {
-            assert_eq!(lab.go(act, ""), (None, vec![]));
-        }
-        assert_eq!(lab.go(Act::Load, ""), (None, call()));
-        // Each of these makes another load, and only one.
-        let line = "[cmdline]\nline = 'mine'";
-        for (size, more, why) in [
-            (
-                0x1_0000,
-                line,
-                "the command line has changed since the load",
-            ),
-            (0x2_0000, line, "the kernel has changed since the load"),
-            (
-                0x2_0000,
-                "digest = false",
-                "the command line has changed since the load",
-            ),
-            (
-                0x2_0000,
-                "syscall = 'kexec_file_load'",
-                "the system call has changed since the load",
-            ),
-        ] {
-            lab.write_kernel(size);
-            assert_eq!(lab.go(Act::Check, more), (because(why), vec![]));
-            let (said, calls) = lab.go(Act::LoadIfNeeded, more);
-            assert_eq!((said, calls.len()), (because(why), 1), "{more}");
-            assert_eq!(lab.go(Act::LoadIfNeeded, more), (None, vec![]));
-        }
-        // What another program loaded is not known.
-        std::fs::remove_file(lab.dir.path().join("run/rkexec/crash.json")).unwrap();
-        let why = "which crash kernel was loaded before is not recorded";
-        assert_eq!(lab.go(Act::Check, ""), (because(why), vec![]));
-    }
-}
+#[path = "arm_tests.rs"]
+mod tests;

@@ -7,7 +7,8 @@ use clap::Args;
 
 use super::Context;
 use crate::base::human;
-use crate::host::capture;
+use crate::entries::find::{self, Found};
+use crate::host::{Root, capture};
 
 /// `rkexec capture`.
 #[derive(Debug, Args)]
@@ -18,7 +19,20 @@ pub(super) struct CaptureArgs {
 }
 
 pub(super) fn run(context: &Context, args: &CaptureArgs) -> anyhow::Result<()> {
-    let report = capture::capture(&context.root, &args.dir).context("capture failed")?;
+    let mut entries = Ok(Found::default());
+    let read_entries = |root: &Root| entries = find::find(root);
+    let report =
+        capture::capture(&context.root, &args.dir, read_entries).context("capture failed")?;
+    match (entries, find::find(&Root::at(&args.dir))) {
+        (Ok(found), Ok(copied)) if found.entries == copied.entries => {}
+        (Ok(_), _) => context.warn(
+            "the capture shows other boot entries than this machine has: a part of the boot loader's configuration is too large or could not be read",
+        ),
+        (Err(error), _) => {
+            let error = anyhow::Error::from(error);
+            context.warn(&format!("the boot loader's configuration was not saved: {error:#}"));
+        }
+    }
     context.print(
         || {
             format!(

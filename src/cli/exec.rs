@@ -1,17 +1,21 @@
 //! `rkexec exec`: boots the loaded kernel, at once or at the end of a shutdown.
 
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
 
-use super::{Context, NothingLoaded};
-use crate::base::parse_digits;
+use super::options::parse_watchdog;
+use super::shutdown::{NoInitSystem, Shutdown, systemd_version};
+use super::watchdog::{arm, way_back};
+use super::{Context, NothingLoaded, say_error};
+use crate::base::{Target, parse_digits};
 use crate::host::loaded::Loaded;
 use crate::host::mounts::{self, Mount};
 use crate::host::security::Security;
-use crate::host::{HostError, Root, cpu};
+use crate::host::{HostError, cpu};
+use crate::load::record::LoadRecord;
+use crate::load::{self, watchdog::Armed};
 use crate::refusal::SysError;
 use crate::sys::{self, Errno, kexec};
 
@@ -20,6 +24,8 @@ use crate::sys::{self, Errno, kexec};
 pub(super) const SYNC_SECONDS: u64 = 30;
 /// The longest such time: a day, for more is a mistake.
 const MAX_SYNC_SECONDS: u64 = 24 * 60 * 60;
+
+const FAILED: &str = "exec failed";
 
 /// `rkexec exec`.
 #[derive(Debug, Args)]
@@ -30,9 +36,18 @@ pub(super) struct ExecArgs {
     /// Boot anyway when writing to disk makes no progress for this many seconds, 0 to 86400.
     #[arg(long, value_name = "SECONDS", default_value_t = SYNC_SECONDS, value_parser = parse_seconds, conflicts_with = "no_sync")]
     pub(super) sync_limit: u64,
-    /// Have the init system stop services and unmount first: systemctl kexec, or shutdown -r now.
+    /// Have the init system stop services and unmount first: systemctl kexec, or what other init systems have.
     #[arg(long, conflicts_with_all = ["no_sync", "sync_limit"])]
     pub(super) shutdown: bool,
+    /// Arm the machine's watchdog just before the jump: a next kernel that hangs is reset after this time, 1 to 86400.
+    ///
+    /// Without it the time counts that load --watchdog recorded, if there is one.
+    #[arg(long, value_name = "SECONDS", value_parser = parse_watchdog)]
+    pub(super) watchdog: Option<u64>,
+    /// A watchdog that another program holds runs already, which is no error: at the end of
+    /// a shutdown (`kexec -e`) that is the init system's.
+    #[arg(skip)]
+    pub(super) runs_by_other: bool,
 }
 
 fn parse_seconds(text: &str) -> Result<u64, String> {
@@ -51,8 +66,16 @@ pub(super) fn run(context: &Context, args: &ExecArgs) -> anyhow::Result<()> {
     if loaded.normal == Some(false) {
         return Err(NothingLoaded::Known.into());
     }
+    let record = recorded(context, &loaded)?;
+    let way_back = way_back(context, args, record.as_ref())?;
+    let at_exec = record.and_then(|record| record.at_exec);
+    let at_exec = at_exec.unwrap_or_default();
+    let to_carry = at_exec.prepare(&context.root)?;
+    let shutdown = Shutdown::find(&context.root);
     if args.shutdown {
-        return by_the_init_system(context);
+        let shutdown = shutdown.ok_or(NoInitSystem).context(FAILED)?;
+        let shutdown = shutdown.looked_at(&context.root, systemd_version);
+        return shutdown.go(context, &at_exec.files).context(FAILED);
     }
     let limit = Duration::from_secs(args.sync_limit);
     let written = if args.no_sync {
@@ -62,16 +85,55 @@ pub(super) fn run(context: &Context, args: &ExecArgs) -> anyhow::Result<()> {
     } else {
         Written::Late(limit)
     };
-    if let Some(warning) = left_behind(&written, mounts::writable(&context.root)) {
+    let has_shutdown = shutdown.is_some_and(|shutdown| shutdown.boots_what_is_loaded());
+    if let Some(warning) = left_behind(&written, mounts::writable(&context.root), has_shutdown) {
         context.warn(&warning);
     }
+    // The kernel hands over what is open when it makes the jump.
+    let _carried = to_carry.hand_over(&context.root)?;
+    let armed = match way_back {
+        Some(way_back) => arm(context, args, way_back)?,
+        None => None,
+    };
+    load::stamp(&context.root);
     match kexec::reboot_kexec() {
         Ok(never) => match never {},
         Err(errno) => {
+            if let Some(Err(counts_on)) = armed.map(Armed::disarm) {
+                say_error(&format!("rkexec: {counts_on}"));
+            }
             let security = Security::read(&context.root).unwrap_or_default();
             Err(refused(&security, &loaded, errno))
         }
     }
+}
+
+/// The record of what is loaded; `None`: there is none. A jump without one that is there
+/// could lose the files that it names.
+fn recorded(context: &Context, loaded: &Loaded) -> Result<Option<LoadRecord>, Unrecorded> {
+    let warn = |warning: &str| context.warn(warning);
+    let root = &context.root;
+    let record = LoadRecord::of_loaded_whole(root, Target::Normal, loaded, &warn);
+    record.or_else(|error| {
+        // Then the kernel refuses the jump, and says more.
+        let may_not = || Security::read(root).is_ok_and(|it| it.cap_sys_boot == Some(false));
+        match error.is_denied() && may_not() {
+            true => Ok(None),
+            false => Err(Unrecorded(error)),
+        }
+    })
+}
+
+/// `exec` where the record of the load is there and cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "exec failed: the record of the load, which tells what is to be done before the jump, cannot be read"
+)]
+pub(super) struct Unrecorded(#[source] HostError);
+
+impl Unrecorded {
+    pub(super) const HINT: &str = "load again as root, or remove /run/rkexec/normal.json: then nothing is done that the load asked for (files \
+         of --carry, --watchdog, the comparison of passed-on state)";
 }
 
 /// What became of the cached data.
@@ -84,7 +146,12 @@ enum Written {
 }
 
 /// What the jump leaves behind, for a warning; `None` when nothing can be lost.
-fn left_behind(written: &Written, mounts: Result<Vec<Mount>, HostError>) -> Option<String> {
+/// `has_shutdown` says whether `exec --shutdown` would end in the loaded kernel.
+fn left_behind(
+    written: &Written,
+    mounts: Result<Vec<Mount>, HostError>,
+    has_shutdown: bool,
+) -> Option<String> {
     let where_ = match &mounts {
         Ok(mounts) if mounts.is_empty() => return None,
         Ok(mounts) => {
@@ -97,9 +164,10 @@ fn left_behind(written: &Written, mounts: Result<Vec<Mount>, HostError>) -> Opti
         Err(error) => format!("file systems that are not known ({error})"),
     };
     Some(match written {
-        Written::All => format!(
+        Written::All if has_shutdown => format!(
             "these file systems are NOT unmounted: {where_}; next time use rkexec exec --shutdown"
         ),
+        Written::All => format!("these file systems are NOT unmounted: {where_}"),
         Written::NotAsked => format!("data that is not yet written to disk is lost on {where_}"),
         Written::Late(limit) => format!(
             "writing data to disk made no progress for {} s, and the machine boots all the same: data may be \
@@ -107,92 +175,6 @@ fn left_behind(written: &Written, mounts: Result<Vec<Mount>, HostError>) -> Opti
             limit.as_secs()
         ),
     })
-}
-
-/// A command that has the init system reboot the machine.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Shutdown {
-    program: &'static str,
-    arguments: &'static [&'static str],
-    /// It is told to boot the loaded kernel, and need not find that out.
-    knows: bool,
-}
-
-/// The commands, the best one first, where they may lie.
-const SHUTDOWNS: [(&[&str], &[&str]); 2] = [
-    (
-        &[
-            "/sbin/shutdown",
-            "/usr/sbin/shutdown",
-            "/bin/shutdown",
-            "/usr/bin/shutdown",
-        ],
-        &["-r", "now"],
-    ),
-    (
-        &[
-            "/sbin/reboot",
-            "/usr/sbin/reboot",
-            "/bin/reboot",
-            "/usr/bin/reboot",
-        ],
-        &[],
-    ),
-];
-
-impl Shutdown {
-    /// The command for the init system that runs on this machine.
-    fn find(root: &Root) -> Option<Self> {
-        let there = |paths: &[&'static str]| {
-            let mut paths = paths.iter().copied();
-            paths.find(|path| root.path(path).is_file())
-        };
-        // sd_booted(3): the directory is there if and only if systemd is init.
-        if root.path("/run/systemd/system").is_dir()
-            && let Some(program) = there(&["/usr/bin/systemctl", "/bin/systemctl"])
-        {
-            return Some(Self {
-                program,
-                arguments: &["kexec"],
-                knows: true,
-            });
-        }
-        SHUTDOWNS.iter().find_map(|(paths, arguments)| {
-            Some(Self {
-                program: there(paths)?,
-                arguments,
-                knows: false,
-            })
-        })
-    }
-}
-
-fn by_the_init_system(context: &Context) -> anyhow::Result<()> {
-    let Some(shutdown) = Shutdown::find(&context.root) else {
-        return Err(NoInitSystem.into());
-    };
-    let shown = [&[shutdown.program], shutdown.arguments].concat().join(" ");
-    if !shutdown.knows {
-        context.warn(&format!(
-            "{shown} reboots through the firmware, unless the init system itself boots the loaded kernel at the end (kexec -e)"
-        ));
-    }
-    let status = Command::new(shutdown.program)
-        .args(shutdown.arguments)
-        .status()
-        .with_context(|| format!("exec failed: running {shown}"))?;
-    anyhow::ensure!(status.success(), "exec failed: {shown} ended with {status}");
-    Ok(())
-}
-
-/// `exec --shutdown` where nothing is known that shuts down.
-#[derive(Debug, thiserror::Error)]
-#[error("exec failed: no running systemd, and no program shutdown or reboot, was found")]
-pub(super) struct NoInitSystem;
-
-impl NoInitSystem {
-    pub(super) const HINT: &str =
-        "rkexec exec without --shutdown boots at once, without stopping services";
 }
 
 fn refused(security: &Security, loaded: &Loaded, errno: Errno) -> anyhow::Error {
@@ -208,7 +190,43 @@ fn refused(security: &Security, loaded: &Loaded, errno: Errno) -> anyhow::Error 
 mod tests {
     use super::*;
     use crate::cli::{exit_code, hint};
+    use crate::host::Root;
     use std::process::ExitCode;
+
+    #[test]
+    fn a_record_that_is_there_must_be_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let context = Context {
+            root: Root::at(dir.path()),
+            ..Context::plain()
+        };
+        let loaded = |normal| Loaded {
+            normal,
+            ..Loaded::default()
+        };
+        let recorded = |normal| recorded(&context, &loaded(normal));
+        let is_none = |normal| recorded(normal).unwrap().is_none();
+        assert!(is_none(Some(true)));
+        let path = context.root.path("/run/rkexec/normal.json");
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        // Those of other versions tell nothing.
+        for other in [r#"{"schema": 1}"#, r#"{"schema": 3}"#] {
+            std::fs::write(&path, other).unwrap();
+            assert!(is_none(Some(true)), "{other}");
+        }
+        for malformed in ["", "{", r#"{"schema": 2}"#] {
+            std::fs::write(&path, malformed).unwrap();
+            let error = anyhow::Error::from(recorded(Some(true)).unwrap_err());
+            let said = format!("{error:#}");
+            assert!(said.starts_with("exec failed: the record of the load"));
+            assert!(said.contains("/run/rkexec/normal.json: "), "{said}");
+            assert!(hint(&error).unwrap().contains("load again as root"));
+            assert!(is_none(None) && is_none(Some(false)));
+        }
+        std::fs::remove_file(&path).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        assert!(recorded(Some(true)).is_err());
+    }
 
     #[test]
     fn einval_without_sysfs_is_nothing_loaded() {
@@ -232,13 +250,15 @@ mod tests {
     fn what_is_left_behind_is_named() {
         let mount = |point: &str, kind: &str| Mount {
             device: (8, 1),
+            root: "/".to_owned(),
             point: point.to_owned(),
+            source: "/dev/sda1".to_owned(),
             kind: kind.to_owned(),
             writable: true,
         };
         let warn = |written| {
             let mounts = vec![mount("/", "ext4"), mount("/srv/a\nb", "nfs4")];
-            left_behind(&written, Ok(mounts)).unwrap()
+            left_behind(&written, Ok(mounts), true).unwrap()
         };
         let late = Written::Late(Duration::from_secs(7));
         assert_eq!(
@@ -248,30 +268,9 @@ mod tests {
         );
         assert!(warn(Written::All).starts_with("these file systems are NOT unmounted: / (ext4), "));
         assert!(warn(Written::NotAsked).contains("is lost on / (ext4)"));
-        assert_eq!(left_behind(&late, Ok(Vec::new())), None);
+        assert_eq!(left_behind(&late, Ok(Vec::new()), true), None);
         let unknown = HostError::malformed("/proc/self/mountinfo", "line 1: x");
-        let warning = left_behind(&Written::All, Err(unknown)).unwrap();
-        assert!(warning.contains("line 1: x"), "{warning}");
-    }
-
-    #[test]
-    fn the_init_system_that_runs_is_asked() {
-        let dir = tempfile::tempdir().unwrap();
-        let root = Root::at(dir.path());
-        let file = |path: &str| {
-            let path = root.path(path);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, "").unwrap();
-        };
-        let found = || Shutdown::find(&root).map(|s| (s.program, s.arguments, s.knows));
-        assert_eq!(found(), None);
-        file("/usr/sbin/reboot");
-        assert_eq!(found(), Some(("/usr/sbin/reboot", &[][..], false)));
-        file("/bin/shutdown");
-        // systemctl alone does not mean that systemd runs.
-        file("/usr/bin/systemctl");
-        assert_eq!(found(), Some(("/bin/shutdown", &["-r", "now"][..], false)));
-        std::fs::create_dir_all(root.path("/run/systemd/system")).unwrap();
-        assert_eq!(found(), Some(("/usr/bin/systemctl", &["kexec"][..], true)));
+        let warning = left_behind(&Written::All, Err(unknown), false).unwrap();
+        assert!(warning.ends_with("line 1: x)"), "{warning}");
     }
 }

@@ -38,8 +38,10 @@ enum Program {
 
 /// What no option says, for rkexec(8): written by hand.
 const MORE: &str = include_str!("../../man/more.roff");
+/// The line of [`MORE`] in whose place the checks of `doctor` are.
+const CHECKS: &str = ".\\\" CHECKS OF DOCTOR\n";
 /// The date in the pages: of the last change of what they say.
-pub(super) const DATE: &str = "2026-11-26";
+pub(super) const DATE: &str = "2026-11-27";
 
 pub(super) fn run(args: &GenerateArgs) -> anyhow::Result<()> {
     let mut command = Cli::command();
@@ -55,7 +57,7 @@ pub(super) fn run(args: &GenerateArgs) -> anyhow::Result<()> {
         }
         What::Man { verb: None } => {
             text.extend(page(command)?);
-            text.extend_from_slice(MORE.as_bytes());
+            text.extend_from_slice(more().as_bytes());
         }
         What::Man { verb: Some(verb) } if verb == "kexec" => {
             text.extend_from_slice(super::kexec::man_page().as_bytes());
@@ -75,18 +77,28 @@ pub(super) fn run(args: &GenerateArgs) -> anyhow::Result<()> {
     super::write_out(&text)
 }
 
+/// man/more.roff, with the tables that are made from the code.
+fn more() -> String {
+    MORE.replace(CHECKS, &super::render::doctor::roff())
+}
+
 /// What man/more.roff says of a verb's output, as sections of the verb's own page. A line
 /// that begins with `.PP` and names a section in a comment begins that section there.
 fn output_of(verb: &str) -> String {
     let head = format!(".SS \"rkexec {}\"\n", verb.replace('-', "\\-"));
-    let Some((_, behind)) = MORE.split_once(&head) else {
+    let more = more();
+    let Some((_, behind)) = more.split_once(&head) else {
         return String::new();
     };
     let ends = ["\n.SS ", "\n.SH "].iter();
     let end = ends.filter_map(|end| behind.find(end)).min();
     let (own, _) = behind.split_at(end.map_or(behind.len(), |end| end + 1));
     let own = own.replace(".PP\n.\\\" SH ", ".SH ");
-    format!(".SH OUTPUT\n{own}.SH \"SEE ALSO\"\n.BR rkexec (8)\n")
+    let also = match verb {
+        "load" | "retrieve" => ",\n.BR rkexec\\-carry (7)",
+        _ => "",
+    };
+    format!(".SH OUTPUT\n{own}.SH \"SEE ALSO\"\n.BR rkexec (8){also}\n")
 }
 
 /// The page of a command, without the empty lines that clap_mangen puts between

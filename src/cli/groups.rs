@@ -2,17 +2,26 @@
 
 use std::fmt::Write as _;
 
-use clap::error::{ContextKind, ContextValue};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Command, CommandFactory as _};
 
 use super::Cli;
 
 /// The verbs by what they are for. Every verb is in one group.
 const GROUPS: [(&str, &[&str]); 4] = [
-    ("Boot a kernel", &["plan", "load", "exec", "unload"]),
+    (
+        "Boot a kernel",
+        &["plan", "load", "exec", "reboot", "unload"],
+    ),
     ("Crash kernel", &["arm", "vmcore-dmesg"]),
-    ("Look", &["status", "memmap", "inspect", "report"]),
-    ("Other", &["capture", "kexec", "generate", "help"]),
+    (
+        "Look",
+        &["status", "doctor", "entries", "memmap", "inspect", "report"],
+    ),
+    (
+        "Other",
+        &["retrieve", "capture", "kexec", "generate", "help"],
+    ),
 ];
 
 /// How the program is called. clap writes every option into it.
@@ -39,16 +48,24 @@ pub(super) fn command() -> Command {
         .mut_subcommands(|verb| verb.hide(true))
 }
 
-/// A way on from what is no verb, for words that other tools know.
+/// A way on from what is no verb, for words that other tools know, and from options that
+/// want a kernel named.
 pub(super) fn tip(error: &clap::Error) -> Option<&'static str> {
+    if let Some(ContextValue::Strings(missing)) = error.get(ContextKind::InvalidArg)
+        && error.kind() == ErrorKind::MissingRequiredArgument
+        && missing.iter().any(|argument| argument.contains("--entry"))
+    {
+        return Some(
+            "what is loaded must be named for this option; `--entry default` names the default boot entry",
+        );
+    }
     let Some(ContextValue::String(verb)) = error.get(ContextKind::InvalidSubcommand) else {
         return None;
     };
     match &**verb {
         "boot" | "start" | "run" => Some(
-            "`rkexec load KERNEL` loads a kernel; `rkexec exec --shutdown` stops the services and boots it",
+            "`rkexec reboot` loads the default boot entry, or `rkexec reboot KERNEL` a kernel, stops the services and boots it",
         ),
-        "reboot" => Some("`rkexec exec --shutdown` stops the services and boots the loaded kernel"),
         "stop" | "clear" => Some("`rkexec unload` takes the loaded kernel away"),
         "show" | "list" | "info" => {
             Some("`rkexec status` shows what is loaded, `rkexec inspect FILE` what a file is")

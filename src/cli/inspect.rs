@@ -99,13 +99,14 @@ fn described(context: &Context, path: &Path, found: &Found<'_>) -> (String, Valu
     }
     let mut text = render::image(image);
     let mut json = render::json::image(image);
-    text += &capability
-        .as_ref()
-        .map(render::capability)
-        .unwrap_or_default();
+    if let Some((linux, capability)) = linux.zip(capability.as_ref()) {
+        text += &render::capability(linux, capability);
+        if let Some(fields) = json.as_object_mut() {
+            fields.extend(render::json::capability(linux, capability));
+        }
+    }
     if let Some(fields) = json.as_object_mut() {
         fields.insert("schema".to_owned(), 1.into());
-        fields.extend(capability.iter().flat_map(render::json::capability));
     }
     if let Some((uki, linux)) = uki.as_ref().zip(linux) {
         text += &render::uki::text(uki, linux);

@@ -1,13 +1,16 @@
 //! `rkexec load` and `rkexec plan`. Both make the same plan; `plan` stops before
 //! the system call.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use bstr::ByteSlice as _;
 use clap::Args;
 
+use super::boot_entry::{self, Chosen};
 use super::options::LoadArgs;
-use super::{Context, render, say, sizing};
+use super::{Context, render, say};
+use crate::entries::choice;
 use crate::host::Host;
 use crate::job::{Fresh, Job};
 use crate::load::{Files, Prepared, Session, Tell, ThisKernel, files};
@@ -29,15 +32,33 @@ pub(super) struct PlanArgs {
 /// `rkexec load`.
 pub(super) fn load(context: &Context, args: &LoadArgs) -> anyhow::Result<()> {
     context.on_this_machine("load")?;
+    let (job, _files) = job(context, args)?;
+    let print = |loaded: &Checked<Plan<'_>>, prepared: &Prepared<'_>| {
+        context.print(
+            || render::text::loaded(shown(loaded, prepared, false), context.global.verbose),
+            || render::json::plan(loaded, prepared.image(), &job.kernel),
+        )
+    };
+    carry_out(context, &job, |_, _| Ok(()), print)
+}
+
+/// Loads `job`. `may` sees the plan before the load, and may refuse it; `then` sees what was
+/// loaded. No other rkexec loads meanwhile.
+pub(super) fn carry_out<T>(
+    context: &Context,
+    job: &Job,
+    may: impl FnOnce(&Host, &Plan<'_>) -> anyhow::Result<()>,
+    then: impl FnOnce(&Checked<Plan<'_>>, &Prepared<'_>) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
     let kernel = ThisKernel::new(&context.root);
     let session = session(context, &kernel);
-    let job = job(args)?;
     let _alone = session.alone()?;
-    let host = host(&session, &job)?;
-    let files = Files::open(&job)?;
+    let host = host(&session, job)?;
+    let files = Files::open(job)?;
     let contents = files.contents()?;
-    let prepared = Prepared::new(&job, &files, &contents)?;
+    let prepared = Prepared::new(job, &files, &contents)?;
     let plan = plan_for(context, &prepared, &host)?;
+    may(&host, &plan)?;
     let said = plan.warnings.clone();
     for warning in &said {
         context.warn(warning);
@@ -49,16 +70,13 @@ pub(super) fn load(context: &Context, args: &LoadArgs) -> anyhow::Result<()> {
         .filter(|warning| !loaded.warnings.contains(warning))
         .collect();
     loaded.warn(lost);
-    context.print(
-        || render::text::loaded(shown(&loaded, &prepared, false), context.global.verbose),
-        || render::json::plan(&loaded, prepared.image(), &job.kernel),
-    )
+    then(&loaded, &prepared)
 }
 
 /// `rkexec plan`.
 pub(super) fn plan(context: &Context, args: &PlanArgs) -> anyhow::Result<()> {
     let kernel = ThisKernel::new(&context.root);
-    let job = job(&args.load)?;
+    let (job, _files) = job(context, &args.load)?;
     let host = host(&session(context, &kernel), &job)?;
     let files = Files::open(&job)?;
     let contents = files.contents()?;
@@ -154,17 +172,42 @@ pub(super) fn plan_for<'a>(
     host: &Host,
 ) -> anyhow::Result<Checked<Plan<'a>>> {
     let mut plan = prepared.plan(host, &context.root)?;
-    let too_small = sizing::of_plan(&plan, host, prepared);
+    let sizing = prepared.sizing(&plan);
+    let too_small = sizing.and_then(|sizing| sizing.too_small(host.cmdline.as_bstr()));
     plan.warn(too_small);
     Ok(plan)
 }
 
-/// The load that the options describe.
-pub(super) fn job(args: &LoadArgs) -> anyhow::Result<Job> {
-    let dtb = args.dtb.as_deref();
-    let dtb = dtb
-        .map(|path| files::open(path, "device tree"))
-        .transpose()?;
-    let dtb = dtb.map(|file| file.bytes().to_vec());
-    Ok(args.options(dtb).job(Fresh::draw()?))
+/// The load that the options describe, with the boot entry that they name. Its files are
+/// there until that is dropped.
+pub(super) fn job(context: &Context, args: &LoadArgs) -> anyhow::Result<(Job, Option<Chosen>)> {
+    let (job, chosen) = chosen(context, args)?;
+    let line = chosen
+        .as_ref()
+        .and_then(|chosen| chosen.line(args.entry.as_deref()));
+    if let Some(line) = line {
+        context.note(&line);
+    }
+    Ok((job, chosen))
+}
+
+/// The load that the options describe, and the boot entry that they name: the default one
+/// where they name no kernel. Which one it is, is not said.
+pub(super) fn chosen(context: &Context, args: &LoadArgs) -> anyhow::Result<(Job, Option<Chosen>)> {
+    let dtb = args.dtb.as_deref().map(device_tree).transpose()?;
+    let mut options = args.options(dtb);
+    let mut chosen = None;
+    if args.kernel.is_none() {
+        let name = args.entry.as_deref().unwrap_or(choice::DEFAULT);
+        let entry = boot_entry::of_name(context, name, &boot_entry::replaced(&options))?;
+        entry.warn(context, options.rest.target);
+        options = options.or_entry(entry.files.clone());
+        chosen = Some(entry);
+    }
+    Ok((options.job(Fresh::draw()?), chosen))
+}
+
+/// The bytes of a device tree.
+pub(super) fn device_tree(path: &Path) -> anyhow::Result<Vec<u8>> {
+    Ok(files::open(path, "device tree")?.bytes().to_vec())
 }

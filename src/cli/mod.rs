@@ -1,8 +1,11 @@
 //! The command line: parsing, one file per verb, and how errors are shown.
 
 mod arm;
+mod boot_entry;
 mod capture;
 mod colour;
+mod doctor;
+mod entries;
 mod exec;
 mod generate;
 mod groups;
@@ -11,12 +14,15 @@ mod kexec;
 mod load;
 mod memmap;
 mod options;
+mod reboot;
 mod render;
 mod report;
-mod sizing;
+mod retrieve;
+mod shutdown;
 mod status;
 mod unload;
 mod vmcore_dmesg;
+mod watchdog;
 
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -29,19 +35,24 @@ use serde::Serialize;
 use crate::arm::config::ConfigError;
 use crate::base::bytes::shown_name;
 use crate::base::printable;
+use crate::entries::choice::ChoiceError;
 use crate::host::capture::CaptureError;
 use crate::host::{HostError, Root};
+use crate::load::carry::CarryError;
 use crate::load::lock::LockError;
+use crate::load::watchdog::WatchdogError;
 use crate::load::{LoadError, ModulesForLinux};
 use crate::plan::PlanError;
 use crate::refusal::SysError;
+use crate::sys::bus_error::explain_failed_reads;
 use crate::vmcore::VmcoreError;
 
 /// Exit code: it failed.
 const FAILED: u8 = 1;
 /// Exit code: the command line is wrong. clap uses the same.
 const USAGE: u8 = 2;
-/// Exit code: nothing is loaded (`exec`), not armed or stale (`status --check`).
+/// Exit code: nothing is loaded (`exec`), not armed or stale (`status --check`), a blocker was
+/// found (`doctor`).
 const NOTHING_LOADED: u8 = 3;
 
 /// Boot a new Linux kernel from the running one (kexec), without firmware: plan it, load it, start it.
@@ -58,16 +69,17 @@ pub struct Cli {
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Options for every verb")]
 struct Global {
-    /// Read the machine's /proc, /sys and /boot below DIR, which `rkexec capture` made.
+    /// Read the machine's /proc and /sys below DIR, which `rkexec capture` made.
     ///
-    /// KERNEL and --initrd are still files of this machine.
+    /// A capture has the configuration of the boot loaders, but no kernels: empty files stand for them. For
+    /// --entry copy them into DIR. KERNEL and --initrd are still files of this machine.
     #[arg(long, global = true, value_name = "DIR")]
     root: Option<PathBuf>,
     /// How the result is printed.
     #[arg(long, global = true, value_enum, default_value_t = Output::Text, value_name = "FORMAT")]
     output: Output,
-    /// Print more: `load` the whole plan, `plan` and `memmap` who says what of each range,
-    /// `status` every fact, `report` every range. A warning says where it has no effect.
+    /// Print more: `load` and `reboot` the whole plan, `plan` and `memmap` who says what of each range,
+    /// `status` every fact, `entries` all of each entry, `report` every range. A warning says where it has no effect.
     #[arg(short, long, global = true, conflicts_with = "quiet")]
     verbose: bool,
     /// Print errors only.
@@ -93,16 +105,41 @@ enum Verb {
     Plan(load::PlanArgs),
     /// Boot the loaded kernel at once, without stopping services or unmounting.
     Exec(exec::ExecArgs),
+    /// Load the default boot entry, or what is named, and reboot into it.
+    ///
+    /// The init system stops everything first: it is `rkexec load` with the same options, then
+    /// `rkexec exec --shutdown`. One line says what is booted, and how long the last kexec took, if rkexec made it. Where the
+    /// init system has no way into a loaded kernel, the kernel is booted at once, as by
+    /// `rkexec exec`. Nothing is loaded or booted when the plan or the entry is at fault.
+    Reboot(options::LoadArgs),
     /// Unload the loaded kernel.
     Unload(unload::UnloadArgs),
     /// Show what is loaded, if the crash kernel still fits, and what would block a load.
     Status(status::StatusArgs),
+    /// Say what would go wrong with a kexec or the capture of a dump, before it does.
+    ///
+    /// Every known reason is checked why this load, or with --panic the capture, would fail or
+    /// lose something. Without KERNEL and --entry the machine alone is looked at. Each finding
+    /// is a blocker (it will not work), a risk or a note, with what it was read from and what
+    /// can be done. The last line is the answer. Nothing is loaded. Exit code 3: a blocker was found.
+    #[command(mut_arg("kernel", doctor::kernel), mut_arg("panic", doctor::panic))]
+    Doctor(options::LoadArgs),
     /// Show every memory range, where it is known from, and what the next kernel gets.
     Memmap,
     /// Show what kernel files are.
     Inspect(inspect::InspectArgs),
+    /// Show the boot entries of this machine, and which one is the default.
+    ///
+    /// They are those of GRUB, of systemd-boot (files of the Boot Loader Specification and
+    /// unified kernel images), of extlinux, and the links to the newest kernel.
+    Entries,
     /// After the kexec: check that this kernel got what was planned.
     Report,
+    /// After the kexec: write the files that were handed over in memory into a directory.
+    ///
+    /// Each file is checked against the manifest of the session. When all files are
+    /// written, the session is finished, which frees their memory.
+    Retrieve(retrieve::RetrieveArgs),
     /// Load the crash kernel that the configuration names, if it is not loaded already.
     ///
     /// Nothing is loaded when what is loaded was made from the same kernel and
@@ -125,7 +162,13 @@ impl Verb {
     fn has_more(&self) -> bool {
         matches!(
             self,
-            Self::Load(_) | Self::Plan(_) | Self::Status(_) | Self::Memmap | Self::Report
+            Self::Load(_)
+                | Self::Plan(_)
+                | Self::Reboot(_)
+                | Self::Status(_)
+                | Self::Memmap
+                | Self::Entries
+                | Self::Report
         )
     }
 }
@@ -261,7 +304,9 @@ enum NothingLoaded {
 impl NothingLoaded {
     fn hint(&self) -> Option<&str> {
         match self {
-            Self::Known => Some("rkexec load KERNEL loads one"),
+            Self::Known => {
+                Some("rkexec load loads the default boot entry, and rkexec load KERNEL a kernel")
+            }
             Self::Answered(error) => error.hint(),
         }
     }
@@ -270,6 +315,7 @@ impl NothingLoaded {
 /// Runs the command and says how it ended.
 #[must_use]
 pub fn main() -> ExitCode {
+    explain_failed_reads();
     let mut arguments: Vec<_> = std::env::args_os().collect();
     if arguments.first().is_some_and(kexec::is_name) {
         return kexec::main(&Context::plain(), arguments.get(1..).unwrap_or_default());
@@ -314,14 +360,18 @@ fn run(context: &Context, verb: Verb) -> anyhow::Result<ExitCode> {
     }
     let done = match verb {
         Verb::Kexec(args) => return Ok(kexec::main(context, &args.arguments)),
+        Verb::Doctor(args) => return doctor::run(context, &args),
         Verb::Load(args) => load::load(context, &args),
         Verb::Plan(args) => load::plan(context, &args),
         Verb::Exec(args) => exec::run(context, &args),
+        Verb::Reboot(args) => reboot::run(context, &args),
         Verb::Unload(args) => unload::run(context, &args),
         Verb::Status(args) => status::run(context, &args),
         Verb::Memmap => memmap::run(context),
         Verb::Inspect(args) => inspect::run(context, &args),
+        Verb::Entries => entries::run(context),
         Verb::Report => report::run(context),
+        Verb::Retrieve(args) => retrieve::run(context, &args),
         Verb::Arm(args) => arm::run(context, &args),
         Verb::VmcoreDmesg(args) => vmcore_dmesg::run(context, &args),
         Verb::Capture(args) => capture::run(context, &args),
@@ -347,13 +397,25 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
 
 /// The way out that some error of the chain knows.
 fn hint(error: &anyhow::Error) -> Option<String> {
-    error.chain().find_map(|cause| {
+    let found = error.chain().find_map(|cause| {
         let sys = cause.downcast_ref::<SysError>().and_then(SysError::hint);
         let load = cause.downcast_ref::<LoadError>().and_then(LoadError::hint);
         let host = cause.downcast_ref::<HostError>().and_then(HostError::hint);
         let plan = cause.downcast_ref::<PlanError>().and_then(PlanError::hint);
-        let init = cause.is::<exec::NoInitSystem>();
-        let init = init.then_some(exec::NoInitSystem::HINT);
+        let watchdog = cause
+            .downcast_ref::<WatchdogError>()
+            .and_then(WatchdogError::hint);
+        let init = cause.is::<shutdown::NoInitSystem>();
+        let init = init.then_some(shutdown::NoInitSystem::HINT);
+        let files = cause.is::<shutdown::NotByShutdown>();
+        let init = init.or(files.then_some(shutdown::NotByShutdown::HINT));
+        let no_kexec = cause.is::<shutdown::NoKexec>();
+        let init = init.or(no_kexec.then_some(shutdown::NoKexec::HINT));
+        let unrecorded = cause.is::<exec::Unrecorded>();
+        let init = init.or(unrecorded.then_some(exec::Unrecorded::HINT));
+        let carry = cause
+            .downcast_ref::<CarryError>()
+            .and_then(CarryError::hint);
         let vmcore = cause
             .downcast_ref::<VmcoreError>()
             .and_then(VmcoreError::hint);
@@ -370,16 +432,27 @@ fn hint(error: &anyhow::Error) -> Option<String> {
             .downcast_ref::<ConfigError>()
             .and_then(ConfigError::hint);
         let lock = cause.downcast_ref::<LockError>().and_then(LockError::hint);
-        sys.or(load)
+        let choice = cause.downcast_ref::<ChoiceError>().map(ChoiceError::hint);
+        let unfinished = cause
+            .downcast_ref::<retrieve::Unfinished>()
+            .and_then(retrieve::Unfinished::hint);
+        unfinished
+            .or(choice)
+            .or(sys)
+            .or(load)
             .or(host)
             .or(capture)
             .or(vmcore)
             .or(nothing)
+            .or(watchdog)
             .or(init)
+            .or(carry)
             .or(arm)
             .map(str::to_owned)
             .or(plan)
             .or(config)
             .or(lock)
-    })
+    });
+    let not_booted = || error.is::<reboot::NotBooted>();
+    found.or_else(|| not_booted().then(|| reboot::NotBooted::HINT.to_owned()))
 }

@@ -11,16 +11,17 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::Context;
-use super::render::json::{insert, insert_list};
-use super::sizing::too_small;
+use super::render::json::{insert, insert_list, ranges};
 use crate::base::{Syscall, Target};
 use crate::crash::sizing::{MARGIN, Sizing};
 use crate::crash::{CrashError, Reservation};
+use crate::host::kho::Kho;
 use crate::host::loaded::Loaded;
 use crate::host::security::Security;
 use crate::host::{self, Host, Root};
 use crate::image::{decompress, initramfs};
 use crate::job::Fresh;
+use crate::load::armed::{Armed, Hidden};
 use crate::load::record::LoadRecord;
 use crate::load::{Files, Prepared};
 use crate::refusal::{CallFacts, Cause, forbidden};
@@ -39,9 +40,6 @@ pub(super) struct StatusArgs {
 #[error("check failed: {0}")]
 pub(super) struct NotArmed(String);
 
-/// Why it is not known whether a crash kernel is loaded.
-const NOT_TOLD: &str = "/sys/kernel/kexec_crash_loaded is missing";
-
 /// Everything that is shown.
 struct Status {
     loaded: Loaded,
@@ -54,54 +52,6 @@ struct Status {
     sizing: Option<Sizing>,
     /// The warning, when `sizing` exceeds the reservation.
     too_small: Option<String>,
-}
-
-/// State of the crash kernel.
-enum Armed {
-    /// None is loaded.
-    No,
-    /// The kernel does not tell whether one is loaded.
-    NotTold,
-    /// One is loaded and fits the machine.
-    Yes,
-    /// One is loaded, but memory or CPUs changed since.
-    Stale(String),
-    /// One is loaded, but which is unknown: rkexec did not load it, or its record is unreadable.
-    Unknown(String),
-}
-
-impl Armed {
-    fn name(&self) -> &'static str {
-        match self {
-            Self::No => "no",
-            Self::Yes => "yes",
-            Self::Stale(_) => "stale",
-            Self::Unknown(_) | Self::NotTold => "unknown",
-        }
-    }
-
-    fn why(&self) -> Option<&str> {
-        match self {
-            Self::No | Self::Yes => None,
-            Self::NotTold => Some(NOT_TOLD),
-            Self::Stale(why) | Self::Unknown(why) => Some(why),
-        }
-    }
-
-    /// Why `--check` fails; `None` when a panic is known to boot a crash kernel that fits.
-    fn complaint(&self) -> Option<String> {
-        Some(match self {
-            Self::Yes => return None,
-            Self::No => "no crash kernel is loaded".to_owned(),
-            Self::NotTold => format!("cannot tell whether a crash kernel is loaded: {NOT_TOLD}"),
-            Self::Stale(why) => {
-                format!("the crash kernel does not fit the machine any more: {why}")
-            }
-            Self::Unknown(why) => {
-                format!("cannot tell whether the loaded crash kernel fits the machine: {why}")
-            }
-        })
-    }
 }
 
 pub(super) fn run(context: &Context, args: &StatusArgs) -> anyhow::Result<()> {
@@ -155,13 +105,13 @@ impl Status {
         let (sizing, too_small) = match (&crash, &host) {
             (Ok(Some(record)), Ok(host)) if !check => {
                 let sizing = sizing(root, record, host);
-                let warning = sizing.and_then(|sizing| too_small(&sizing, host.cmdline.as_bstr()));
+                let warning = sizing.and_then(|sizing| sizing.too_small(host.cmdline.as_bstr()));
                 (sizing, warning)
             }
             _ => (None, None),
         };
         Ok(Self {
-            armed: armed(&loaded, &crash, host.as_ref()),
+            armed: Armed::of(&loaded, &crash, host.as_ref()),
             sizing,
             too_small,
             normal: record(Target::Normal)?.unwrap_or_default(),
@@ -171,34 +121,6 @@ impl Status {
             obstacles,
             crash: crash.unwrap_or_default(),
         })
-    }
-}
-
-/// A record that this user may not read.
-struct Hidden;
-
-fn armed(
-    loaded: &Loaded,
-    record: &Result<Option<LoadRecord>, Hidden>,
-    host: Result<&Host, &String>,
-) -> Armed {
-    match loaded.crash {
-        Some(true) => {}
-        Some(false) => return Armed::No,
-        None => return Armed::NotTold,
-    }
-    let unknown = |why: &str| Armed::Unknown(why.to_owned());
-    let Ok(record) = record else {
-        return unknown("its record is for root only");
-    };
-    let Some(fit) = record.as_ref().and_then(|record| record.fit.as_ref()) else {
-        return unknown("there is no record of it: another tool loaded it");
-    };
-    match host.map(|host| fit.now(host)) {
-        Ok(Err(error @ CrashError::Busy)) => Armed::Unknown(error.to_string()),
-        Ok(Ok(now)) => fit.differs(&now).map_or(Armed::Yes, Armed::Stale),
-        Ok(Err(error)) => Armed::Stale(error.to_string()),
-        Err(error) => Armed::Unknown(error.clone()),
     }
 }
 
@@ -245,6 +167,7 @@ fn recorded(record: &LoadRecord) -> Value {
         "syscall": record.syscall,
         "loaded_at": record.loaded_at,
         "digests": record.blobs,
+        "watchdog": record.kept.watchdog,
         "kernel_updates": record.fit.as_ref().map(|fit| fit.kernel_updates),
     });
     if let Some(fields) = json.as_object_mut() {
@@ -260,6 +183,25 @@ fn recorded(record: &LoadRecord) -> Value {
         insert(fields, "cmdline", &record.cmdline);
     }
     json
+}
+
+/// Kexec Handover as JSON.
+fn handover(kho: &Kho) -> Value {
+    let Kho { state, .. } = kho;
+    let size = state.scratch_size();
+    json!({
+        "on": kho.on,
+        "reason": kho.why,
+        "preserved": kho.preserved,
+        "sessions": state.sessions,
+        "scratch": state.scratch.as_deref().map(|scratch| json!(ranges(scratch))),
+        "scratch_size": size.map(|(size, _)| size),
+        "scratch_size_is_all": size.map(|(_, is_all)| is_all),
+        "taken_over": state.taken_over,
+        "generation": state.generation,
+        "format": state.format,
+        "luo": state.luo,
+    })
 }
 
 fn to_json(status: &Status) -> Value {
@@ -299,7 +241,7 @@ fn to_json(status: &Status) -> Value {
         "kexec_load_limit_panic": security.limit_panic,
         "cap_sys_boot": security.cap_sys_boot,
         "ima_appraise_kexec": security.ima_appraise_kexec,
-        "kho": security.kho.on,
+        "kho": handover(&security.kho),
         "kho_reason": security.kho.why,
         "kho_preserved": security.kho.preserved,
         "environment": security.environment.name(),

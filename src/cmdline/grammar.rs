@@ -99,6 +99,28 @@ pub fn has<T: AsRef<[u8]> + ?Sized>(line: &T, wanted: &str) -> bool {
     parameters(line).any(|word| parameter(word).0 == wanted)
 }
 
+/// The last valid truth value of the parameter `wanted` on `line`: the one that counts
+/// where the kernel reads it with `kstrtobool` and goes on after an error.
+#[must_use]
+pub fn truth<T: AsRef<[u8]> + ?Sized>(line: &T, wanted: &str) -> Option<bool> {
+    values(line, wanted).filter_map(kstrtobool).last()
+}
+
+/// lib/kstrtox.c: only the first letter counts, or the first two of `on` and `off`.
+fn kstrtobool(word: &BStr) -> Option<bool> {
+    let mut letters = word.iter().map(|letter| letter.to_ascii_lowercase());
+    match letters.next()? {
+        b'e' | b'y' | b't' | b'1' => Some(true),
+        b'd' | b'n' | b'f' | b'0' => Some(false),
+        b'o' => match letters.next()? {
+            b'n' => Some(true),
+            b'f' => Some(false),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
 /// The line cut before the word `--`: what is the kernel's, and what is init's.
 pub(super) fn split_at_init(line: &BStr) -> (&BStr, &BStr) {
     let init = spans(line, is_space).find(|span| line.get(span.clone()) == Some(INIT));

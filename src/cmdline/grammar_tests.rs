@@ -115,6 +115,25 @@ fn newlines_are_spaces_outside_of_quotes() {
     );
 }
 
+#[test]
+fn the_last_valid_truth_value_counts() {
+    for on in [
+        "kho=on",
+        "kho=1",
+        "kho=Y",
+        "kho=true",
+        "kho=off kho=on kho=maybe",
+    ] {
+        assert_eq!(truth(on, "kho"), Some(true), "{on}");
+    }
+    for off in ["kho=off", "kho=0", "kho=n", "kho=on kho=disabled"] {
+        assert_eq!(truth(off, "kho"), Some(false), "{off}");
+    }
+    for neither in ["", "kho", "kho=", "kho=o", "kho=ox", "xkho=on", "-- kho=on"] {
+        assert_eq!(truth(neither, "kho"), None, "{neither}");
+    }
+}
+
 proptest! {
     #[test]
     fn any_bytes_are_taken_apart(line in prop::collection::vec(prop::sample::select(&b" \n\"=-a\xa0\xc3\xff\0"[..]), 0..40)) {

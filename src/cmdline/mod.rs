@@ -12,8 +12,10 @@ use std::fmt::{self, Display, Formatter};
 
 use bstr::{BStr, BString, ByteSlice as _, ByteVec as _};
 
-pub use grammar::{has, one_line, parameter, parameters, value, values, words};
-pub use lists::{NO_MEMHOTPLUG, UNFIT_FOR_CRASH, for_crash};
+pub use grammar::{has, one_line, parameter, parameters, truth, value, values, words};
+pub use lists::{
+    GIGABYTE_PAGE, NO_MEMHOTPLUG, OPEN_TIMEOUT, UNFIT_FOR_CRASH, for_crash, gigabyte_pages,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -113,6 +115,12 @@ impl CmdlineError {
     }
 }
 
+/// `line` without the parameter `name`.
+#[must_use]
+pub fn without(line: &BStr, name: &str) -> BString {
+    grammar::without(line, |other, _| other == name)
+}
+
 impl Cmdline {
     /// Makes the line and checks it; `limit` is the image's, bytes without the NUL.
     ///
@@ -183,6 +191,15 @@ impl Cmdline {
         let parts = [kernels.trim_ascii_end(), parameter.as_bytes(), inits];
         let parts = parts.into_iter().filter(|part| !part.is_empty());
         Self::checked(bstr::join(b" ", parts).into(), self.limit)
+    }
+
+    /// The line without the word `word` of the kernel.
+    #[must_use]
+    pub fn without_word(&self, word: &BStr) -> Self {
+        Self {
+            line: grammar::without(self.as_bstr(), |_, other| other == word),
+            limit: self.limit,
+        }
     }
 
     /// The line.

@@ -2,6 +2,7 @@
 //! dump.
 
 pub mod elfcorehdr;
+pub mod estimate;
 pub mod fit;
 pub mod sizing;
 

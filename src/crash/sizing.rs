@@ -4,6 +4,7 @@ use bstr::BStr;
 use serde::Serialize;
 
 use super::Reservation;
+use crate::base::human;
 use crate::cmdline;
 use crate::image::decompress::DEFAULT_CAP;
 use crate::image::initramfs;
@@ -38,9 +39,16 @@ impl Sizing {
     /// one of them cannot be unpacked.
     #[must_use]
     pub fn of(reservation: &Reservation, kernel: u64, initrds: &[&[u8]]) -> Option<Self> {
+        let reserved = reservation.all.iter().map(|range| range.size()).sum();
+        Self::in_reserved(reserved, kernel, initrds)
+    }
+
+    /// The same in a reservation of `reserved` bytes in all.
+    #[must_use]
+    pub fn in_reserved(reserved: u64, kernel: u64, initrds: &[&[u8]]) -> Option<Self> {
         let unpacked = |initrd: &&[u8]| initramfs::unpacked_size(initrd, CAP).ok();
         Some(Self {
-            reserved: reservation.all.iter().map(|range| range.size()).sum(),
+            reserved,
             kernel,
             initrd: initrds.iter().map(|initrd| initrd.len() as u64).sum(),
             unpacked: initrds.iter().map(unpacked).sum::<Option<u64>>()?,
@@ -62,6 +70,34 @@ impl Sizing {
     #[must_use]
     pub const fn is_enough(&self) -> bool {
         self.needed() <= self.reserved
+    }
+
+    /// The bytes needed and their terms, in words.
+    #[must_use]
+    pub fn sum(&self) -> String {
+        format!(
+            "it needs {} (kernel {}, initrd {}, initrd unpacked {}, reserve {})",
+            human(self.needed()),
+            human(self.kernel),
+            human(self.initrd),
+            human(self.unpacked),
+            human(self.margin)
+        )
+    }
+
+    /// A warning that the reservation may be too small, with the parameter to boot with, in
+    /// the form of the `running` command line; `None` when it is large enough.
+    #[must_use]
+    pub fn too_small(&self, running: &BStr) -> Option<String> {
+        if self.is_enough() {
+            return None;
+        }
+        Some(format!(
+            "the {} reserved for the crash kernel may be too small for it to run: {}; boot with {} or more",
+            human(self.reserved),
+            self.sum(),
+            parameter(self.needed(), running)
+        ))
     }
 }
 

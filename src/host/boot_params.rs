@@ -74,6 +74,12 @@ impl RunningBootParams {
         }
     }
 
+    /// Whether there is a setup_data node of that type.
+    #[must_use]
+    pub fn has_node(&self, kind: u32) -> bool {
+        self.setup_data.iter().any(|node| node.kind == kind)
+    }
+
     /// Where the boot loader put the initrd; `None` without one.
     #[must_use]
     pub fn initrd(&self) -> Option<PhysRange> {

@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 
 use super::firmware_tables::FirmwareTables;
 use super::root::Record;
+use super::surroundings::Surroundings;
 use super::tree::NewTree;
 use super::{Host, HostError, Root};
+use crate::base::Target;
 
 /// What was captured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -86,13 +88,18 @@ impl CaptureError {
 }
 
 /// Reads every fact below `root` and copies the files that were read below `dir`,
-/// so that `Host::read_for_crash(&Root::at(dir))` gives the same facts. `dir` is created,
-/// for its owner only: the files tell addresses that the kernel hides from users.
+/// so that `Host::read_for_crash(&Root::at(dir))` gives the same facts. What `also` reads of
+/// the root that it is given is copied as well. `dir` is created, for its owner only: the
+/// files tell addresses that the kernel hides from users.
 ///
 /// # Errors
 /// When a fact cannot be read (in particular when /proc/iomem is hidden), when `dir`
 /// exists and is not empty or other users may write to it, or when it cannot be written.
-pub fn capture(root: &Root, dir: &Path) -> Result<CaptureReport, CaptureError> {
+pub fn capture(
+    root: &Root,
+    dir: &Path,
+    also: impl FnOnce(&Root),
+) -> Result<CaptureReport, CaptureError> {
     let recorder = root.recorder();
     let host = Host::read_for_crash(&recorder)?;
     if host.loaded.busy {
@@ -100,6 +107,9 @@ pub fn capture(root: &Root, dir: &Path) -> Result<CaptureReport, CaptureError> {
     }
     // Only multiboot kernels use these tables, so a missing one is no error.
     let tables = FirmwareTables::read(&recorder, &host);
+    // `doctor` looks at these. A plan needs none, so what is malformed is no error here.
+    let _ = Surroundings::read(&recorder, Target::Crash);
+    also(&recorder);
     // Write only after everything was read: a failed capture leaves no files.
     let report = write(&recorder.into_recording(), NewTree::claim(dir)?)?;
     let copied = Root::at(dir);
@@ -122,6 +132,10 @@ fn write(record: &Record, mut tree: NewTree) -> Result<CaptureReport, CaptureErr
         tree.file(path, content)?;
         report.files += 1;
         report.bytes += content.len() as u64;
+    }
+    // The files are there, and none was written through a link.
+    for (path, target) in &record.links {
+        tree.link(path, target)?;
     }
     Ok(report)
 }
@@ -165,7 +179,7 @@ mod tests {
         let root = Root::at(machine.path());
         let out = tempfile::tempdir().unwrap();
         let dir = out.path().join("a/b");
-        let report = capture(&root, &dir).unwrap();
+        let report = capture(&root, &dir, |_| {}).unwrap();
         assert_eq!(report.files, 6);
         let host = Host::read_for_crash(&root).unwrap();
         assert_eq!(Host::read_for_crash(&Root::at(&dir)).unwrap(), host);
@@ -176,7 +190,7 @@ mod tests {
         let bare = self::machine();
         let root = Root::at(bare.path());
         let dir = out.path().join("c");
-        capture(&root, &dir).unwrap();
+        capture(&root, &dir, |_| {}).unwrap();
         let host = Host::read_for_crash(&Root::at(&dir)).unwrap();
         assert_eq!(host.firmware_map, None);
         assert_eq!(host.efi, None);
@@ -187,11 +201,11 @@ mod tests {
     fn a_directory_with_something_in_it_is_refused() {
         let machine = machine();
         let out = tempfile::tempdir().unwrap();
-        capture(&Root::at(machine.path()), out.path()).unwrap();
-        let again = capture(&Root::at(machine.path()), out.path()).unwrap_err();
+        capture(&Root::at(machine.path()), out.path(), |_| {}).unwrap();
+        let again = capture(&Root::at(machine.path()), out.path(), |_| {}).unwrap_err();
         assert!(matches!(again, CaptureError::NotEmpty { .. }), "{again}");
         let file = out.path().join("proc/iomem");
-        let on_file = capture(&Root::at(machine.path()), &file).unwrap_err();
+        let on_file = capture(&Root::at(machine.path()), &file, |_| {}).unwrap_err();
         assert!(
             matches!(on_file, CaptureError::NotEmpty { .. }),
             "{on_file}"
@@ -208,7 +222,7 @@ mod tests {
         .unwrap();
         let out = tempfile::tempdir().unwrap();
         let dir = out.path().join("x");
-        let error = capture(&Root::at(machine.path()), &dir).unwrap_err();
+        let error = capture(&Root::at(machine.path()), &dir, |_| {}).unwrap_err();
         assert!(
             matches!(error, CaptureError::Host(HostError::Hidden)),
             "{error}"

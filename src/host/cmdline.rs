@@ -7,7 +7,7 @@ use super::{HostError, Root};
 const PATH: &str = "/proc/cmdline";
 
 /// The line without its newline, in the bytes that the kernel has: they need not be UTF-8.
-pub(super) fn read(root: &Root) -> Result<BString, HostError> {
+pub(crate) fn read(root: &Root) -> Result<BString, HostError> {
     let bytes = root.read(PATH)?;
     Ok(bytes.trim_end_with(|c| c == '\n').into())
 }

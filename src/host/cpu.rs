@@ -1,4 +1,4 @@
-//! /proc/cpuinfo and /proc/meminfo: the few facts that decide something.
+//! /proc/cpuinfo, /proc/meminfo and the clock source: the few facts that decide something.
 
 use bstr::BStr;
 
@@ -7,6 +7,11 @@ use crate::cmdline;
 
 const CPUINFO: &str = "/proc/cpuinfo";
 const MEMINFO: &str = "/proc/meminfo";
+const CLOCK_SOURCE: &str = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
+const CLOCK_SOURCES: &str = "/sys/devices/system/clocksource/clocksource0/available_clocksource";
+/// The time stamp counter as a clock source, before and after the kernel has measured it
+/// well (arch/x86/kernel/tsc.c).
+const TSC: [&str; 2] = ["tsc-early", "tsc"];
 
 /// What this CPU, as the running kernel uses it, can do.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -15,6 +20,10 @@ pub struct Cpu {
     pub la57: bool,
     /// Confidential guest (`tdx_guest`, `sev_snp`, …), by its flag.
     pub confidential: Option<&'static str>,
+    /// The time stamp counter keeps its rate: the CPU says so (flags `constant_tsc` and
+    /// `nonstop_tsc`), or the kernel keeps its own time by it, and would have dropped it
+    /// for a drift.
+    pub steady_tsc: bool,
 }
 
 impl Cpu {
@@ -34,6 +43,7 @@ impl Cpu {
         Ok(Self {
             la57: has("la57") && !cmdline::has(line, "no5lvl"),
             confidential: confidential(has),
+            steady_tsc: has("constant_tsc") && has("nonstop_tsc"),
         })
     }
 }
@@ -52,8 +62,35 @@ fn confidential(has: impl Fn(&str) -> bool) -> Option<&'static str> {
         .find(|flag| has(flag))
 }
 
+/// How many CPUs are online, where the file shows them.
+pub(super) fn count(root: &Root) -> Result<Option<u64>, HostError> {
+    let Some(cpuinfo) = root.read_permitted(CPUINFO)? else {
+        return Ok(None);
+    };
+    let cpuinfo = String::from_utf8_lossy(&cpuinfo);
+    let keys = cpuinfo.lines().filter_map(|line| line.split_once(':'));
+    let count = keys
+        .filter(|(key, _)| key.trim_end() == "processor")
+        .count() as u64;
+    Ok((count > 0).then_some(count))
+}
+
 pub(super) fn read(root: &Root, line: &BStr) -> Result<Cpu, HostError> {
-    Cpu::parse(&root.read(CPUINFO)?, line).map_err(|what| HostError::malformed(CPUINFO, what))
+    let mut cpu = Cpu::parse(&root.read(CPUINFO)?, line)
+        .map_err(|what| HostError::malformed(CPUINFO, what))?;
+    let source = root.read_line_permitted(CLOCK_SOURCE)?;
+    cpu.steady_tsc |= source.is_some_and(|source| TSC.contains(&source.as_str()));
+    Ok(cpu)
+}
+
+/// By what the running kernel keeps its time, and what it could keep it by.
+///
+/// # Errors
+/// When a file is there and cannot be read.
+pub fn clock_sources(root: &Root) -> Result<(Option<String>, Vec<String>), HostError> {
+    let available = root.read_line_permitted(CLOCK_SOURCES)?.unwrap_or_default();
+    let available = available.split_ascii_whitespace().map(str::to_owned);
+    Ok((root.read_line_permitted(CLOCK_SOURCE)?, available.collect()))
 }
 
 /// What /proc/meminfo says, in bytes.
@@ -79,6 +116,14 @@ impl Memory {
     }
 }
 
+/// Bytes of memory that programs can still take, MemAvailable of /proc/meminfo; `None` when
+/// not known.
+#[must_use]
+pub fn available(root: &Root) -> Option<u64> {
+    let memory = Memory::read(root).ok()?;
+    Some(memory.available).filter(|available| *available != 0)
+}
+
 /// Cached bytes not yet written to disk or server; `None` when not known.
 #[must_use]
 pub fn unwritten(root: &Root) -> Option<u64> {
@@ -88,13 +133,27 @@ pub fn unwritten(root: &Root) -> Option<u64> {
     Some(field("Dirty")? + field("Writeback")?)
 }
 
-/// Whether more CMA memory is free than all areas of CMA have together: the rest is
-/// scratch memory of Kexec Handover, which is in none of them.
-pub(super) fn has_unaccounted_cma(root: &Root) -> bool {
-    let meminfo = root.read(MEMINFO).unwrap_or_default();
-    let meminfo = String::from_utf8_lossy(&meminfo);
-    let field = |key| field(&meminfo, key).ok()?;
-    field("CmaFree") > field("CmaTotal")
+/// What /proc/meminfo says of the scratch memory of Kexec Handover, bytes; 0 where it
+/// does not tell.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Scratch {
+    /// CMA memory that is free beyond what all areas of CMA have together: scratch memory
+    /// is in none of them.
+    pub(super) free: u64,
+    /// `MemTotal`, of which it is a part.
+    pub(super) of: u64,
+}
+
+impl Scratch {
+    pub(super) fn read(root: &Root) -> Self {
+        let meminfo = root.read(MEMINFO).unwrap_or_default();
+        let meminfo = String::from_utf8_lossy(&meminfo);
+        let field = |key| field(&meminfo, key).ok().flatten().unwrap_or(0);
+        Self {
+            free: field("CmaFree").saturating_sub(field("CmaTotal")),
+            of: field("MemTotal"),
+        }
+    }
 }
 
 /// The line `KEY:   N kB`, in bytes.
@@ -153,6 +212,32 @@ mod tests {
         assert_eq!(cpu("hypervisor sev", "").confidential, Some("sev"));
         assert_eq!(cpu("sme sev sev_es sev_snp", "").confidential, None);
         assert_eq!(cpu("hypervisor", "").confidential, None);
+    }
+
+    #[test]
+    fn a_counter_that_keeps_its_rate() {
+        let steady = |flags| cpu(flags, "").steady_tsc;
+        assert!(steady("tsc constant_tsc nonstop_tsc"));
+        assert!(!steady("tsc constant_tsc") && !steady("tsc nonstop_tsc") && !steady("tsc"));
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::at(dir.path());
+        let write = |path: &str, text: &str| {
+            let path = root.path(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        let read = || read(&root, "".into()).unwrap().steady_tsc;
+        write(CPUINFO, "flags : tsc\n");
+        assert!(!read());
+        for (source, is_steady) in [
+            ("tsc", true),
+            ("tsc-early", true),
+            ("hpet", false),
+            ("kvm-clock", false),
+        ] {
+            write(CLOCK_SOURCE, &format!("{source}\n"));
+            assert_eq!(read(), is_steady, "{source}");
+        }
     }
 
     #[test]

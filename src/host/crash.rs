@@ -9,7 +9,7 @@ use goblin::elf::Elf;
 use goblin::elf::program_header::{PT_LOAD, ProgramHeader};
 
 use super::door::limit;
-use super::{HostError, Root, text};
+use super::{HostError, Root, cpu, text};
 use crate::base::PhysRange;
 
 const CPUS: &str = "/sys/devices/system/cpu";
@@ -55,8 +55,6 @@ pub struct KernelMapping {
 pub struct CrashFacts {
     /// Number and note of every CPU that sysfs shows, in order of the numbers.
     pub cpus: Vec<(u32, Note)>,
-    /// How many CPUs there can ever be (`cpu/possible`).
-    pub possible_cpus: Option<u64>,
     /// The kernel's description of itself for tools that read dumps.
     pub vmcoreinfo: Option<Note>,
     /// How it maps itself and memory, by the program headers of /proc/kcore.
@@ -76,7 +74,6 @@ impl CrashFacts {
     pub fn read(root: &Root) -> Result<Self, HostError> {
         Ok(Self {
             cpus: cpus(root)?,
-            possible_cpus: possible_cpus(root)?,
             vmcoreinfo: vmcoreinfo(root)?,
             mapping: mapping(root)?,
             cma: cma(root)?,
@@ -112,10 +109,12 @@ fn cpus(root: &Root) -> Result<Vec<(u32, Note)>, HostError> {
 const DEFAULT_NOTE_SIZE: u64 = 1024;
 
 /// `0-3`, `0`, `0-1,4-5`: a list of CPUs (Documentation/admin-guide/cputopology.rst).
-fn possible_cpus(root: &Root) -> Result<Option<u64>, HostError> {
+/// How many CPUs there can ever be (`cpu/possible`), or where that is not visible, how many
+/// /proc/cpuinfo shows.
+pub(super) fn possible_cpus(root: &Root) -> Result<Option<u64>, HostError> {
     let file = format!("{CPUS}/possible");
     let Some(line) = root.read_line_permitted(&file)? else {
-        return Ok(None);
+        return cpu::count(root);
     };
     let count = |part: &str| {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
@@ -255,7 +254,6 @@ mod tests {
             ("/sys/devices/system/cpu/cpu10/crash_notes_size", b"368\n"),
             ("/sys/devices/system/cpu/cpu2/crash_notes", b"1ee10000\n"),
             ("/sys/devices/system/cpu/cpufreq/x", b""),
-            ("/sys/devices/system/cpu/possible", b"0-3,8,10-11\n"),
             ("/sys/kernel/vmcoreinfo", b"0x00000001ffff000 1024\n"),
             (
                 "/sys/kernel/kexec/crash_cma_ranges",
@@ -268,18 +266,42 @@ mod tests {
             facts.cpus,
             [(2, note(0x1ee1_0000, 1024)), (10, note(0x3ee1_0000, 368))]
         );
-        assert_eq!(facts.possible_cpus, Some(7));
         assert_eq!(facts.vmcoreinfo, Some(note(0x1fff_f000, 0x1024)));
         let sizes: Vec<u64> = facts.cma.iter().map(|range| range.size()).collect();
         assert_eq!(sizes, [256 << 20, 256 << 20]);
     }
 
     #[test]
+    fn possible_cpus_are_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::at(dir.path());
+        assert_eq!(possible_cpus(&root).unwrap(), None);
+        let of_all = dir.path().join("proc/cpuinfo");
+        std::fs::create_dir_all(of_all.parent().unwrap()).unwrap();
+        let two = "processor\t: 0\nflags\t\t: fpu\n\nprocessor\t: 1\nflags\t\t: fpu\n";
+        std::fs::write(of_all, two).unwrap();
+        assert_eq!(possible_cpus(&root).unwrap(), Some(2));
+        let file = dir.path().join("sys/devices/system/cpu/possible");
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        let read = |content: &str| {
+            std::fs::write(&file, content).unwrap();
+            possible_cpus(&root)
+        };
+        assert_eq!(read("0-3,8,10-11\n").unwrap(), Some(7));
+        for malformed in ["0-\n", "3-1\n"] {
+            assert!(
+                read(malformed)
+                    .unwrap_err()
+                    .to_string()
+                    .contains("possible")
+            );
+        }
+    }
+
+    #[test]
     fn malformed_files_are_named() {
         for (file, content) in [
             ("/sys/devices/system/cpu/cpu0/crash_notes", "0x1\n"),
-            ("/sys/devices/system/cpu/possible", "0-\n"),
-            ("/sys/devices/system/cpu/possible", "3-1\n"),
             ("/sys/kernel/vmcoreinfo", "0x1\n"),
             ("/sys/kernel/kexec/crash_cma_ranges", "1\n"),
             ("/proc/kcore", "\x7fELF and no more of it"),

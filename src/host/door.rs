@@ -7,6 +7,7 @@
 use std::fs::{File, FileType};
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::FileExt as _;
 use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Component, Path, PathBuf};
@@ -79,12 +80,33 @@ pub(super) fn read_start(file: File, size: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// `size` bytes of `file` from `at` on, or fewer at its end.
+pub(crate) fn read_part(file: &File, at: u64, size: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; size];
+    let mut filled = 0;
+    while let Some(room) = bytes.get_mut(filled..).filter(|room| !room.is_empty()) {
+        match file.read_at(room, at.saturating_add(filled as u64)) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    bytes.truncate(filled);
+    Ok(bytes)
+}
+
 /// The names in the directory `path` below `dir`, in no order.
 pub(super) fn list_below(dir: &Path, path: &str) -> io::Result<Vec<String>> {
     let base = directory(dir)?;
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
+    names_of(Dir::from_fd(resolve(&base, path, flags)?)?)
+}
+
+/// The names in an open directory, in no order.
+pub(super) fn names_of(mut dir: Dir) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
-    for entry in Dir::from_fd(resolve(&base, path, flags)?)?.iter() {
+    for entry in dir.iter() {
         let name = entry?.file_name().to_string_lossy().into_owned();
         if name != "." && name != ".." {
             push(&mut names, name)?;
@@ -115,7 +137,7 @@ fn push(names: &mut Vec<String>, name: String) -> io::Result<()> {
 }
 
 /// The file, if it is a regular one.
-fn regular(file: File) -> io::Result<File> {
+pub(super) fn regular(file: File) -> io::Result<File> {
     let kind = file.metadata()?.file_type();
     if kind.is_file() {
         return Ok(file);
@@ -146,12 +168,12 @@ pub(crate) fn kind_name(kind: FileType) -> &'static str {
     }
 }
 
-fn directory(dir: &Path) -> io::Result<OwnedFd> {
+pub(super) fn directory(dir: &Path) -> io::Result<OwnedFd> {
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     Ok(open(dir, flags, Mode::empty())?)
 }
 
-fn resolve(base: &OwnedFd, path: &str, flags: OFlag) -> io::Result<OwnedFd> {
+pub(super) fn resolve(base: &OwnedFd, path: &str, flags: OFlag) -> io::Result<OwnedFd> {
     let how = OpenHow::new()
         .flags(flags | OFlag::O_CLOEXEC)
         .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
@@ -164,7 +186,7 @@ fn resolve(base: &OwnedFd, path: &str, flags: OFlag) -> io::Result<OwnedFd> {
 }
 
 /// Opens `below` step by step and follows no symbolic link: `capture` writes none.
-fn without_links(base: &OwnedFd, below: &Path, flags: OFlag) -> io::Result<OwnedFd> {
+pub(super) fn without_links(base: &OwnedFd, below: &Path, flags: OFlag) -> io::Result<OwnedFd> {
     let steps: PathBuf = below
         .components()
         .filter(|step| *step != Component::CurDir)

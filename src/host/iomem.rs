@@ -279,7 +279,11 @@ impl fmt::Display for Iomem {
 /// Reads /proc/iomem until two reads agree: the kernel hands the file out in
 /// pieces and looks its place up again for each, so that a hotplug in between
 /// repeats or drops lines.
-pub(super) fn read(root: &Root) -> Result<Iomem, HostError> {
+///
+/// # Errors
+/// When it cannot be read, is malformed or changes all the time, and when it shows zeroes for
+/// want of privilege.
+pub fn read(root: &Root) -> Result<Iomem, HostError> {
     let bytes = steady(|| root.read(PATH))?;
     parse(&bytes).map_err(|error| match error {
         ParseError::Hidden => HostError::Hidden,

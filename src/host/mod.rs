@@ -6,6 +6,7 @@
 pub mod boot_params;
 pub mod capture;
 pub mod cmdline;
+pub mod console;
 pub mod cpu;
 pub mod crash;
 pub mod devicetree;
@@ -15,16 +16,28 @@ pub mod efi_tables;
 pub mod environment;
 pub mod firmware_memmap;
 pub mod firmware_tables;
+pub mod fstab;
+pub mod gpt;
+pub mod handed_over;
+pub mod inside;
 pub mod iomem;
 pub mod kho;
+pub mod kmsg;
 pub mod loaded;
+pub mod mapped_devices;
 pub mod mounts;
+pub mod openers;
+pub mod pci;
+pub mod place;
 pub mod root;
 mod rsdp;
 pub mod security;
 pub mod serial;
+pub mod services;
+pub mod surroundings;
 mod text;
-mod tree;
+pub(crate) mod tree;
+pub mod watchdog;
 
 pub use root::{HostError, Root};
 pub use rsdp::rsdp;
@@ -59,8 +72,13 @@ pub struct Host {
     /// What a crash dump must know of the running kernel; empty unless it was
     /// read for a crash kernel.
     pub crash: crash::CrashFacts,
+    /// How many CPUs there can ever be, or are there where that is not visible; `None` where
+    /// neither is.
+    pub possible_cpus: Option<u64>,
     /// The UART of the running kernel's console, if it is a port-I/O one.
     pub serial: Option<serial::SerialPort>,
+    /// The machine's watchdogs.
+    pub watchdogs: watchdog::Watchdogs,
 }
 
 impl Host {
@@ -87,7 +105,9 @@ impl Host {
             security: security::Security::read(root)?,
             loaded: loaded::Loaded::read(root)?,
             crash: crash::CrashFacts::default(),
+            possible_cpus: crash::possible_cpus(root)?,
             serial: serial::read(root)?,
+            watchdogs: watchdog::Watchdogs::read(root)?,
             cmdline,
         };
         let event_log = efi_tables::event_log(root, &host);

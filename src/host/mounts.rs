@@ -44,12 +44,62 @@ const WITHOUT_STORAGE: [&str; 29] = [
 pub struct Mount {
     /// Device number, major and minor: mounts of one file system share it.
     pub device: (u32, u32),
+    /// The directory of the file system that is mounted: `/`, or a subvolume, or the part
+    /// that a bind mount shows.
+    pub root: String,
     /// Where it is mounted.
     pub point: String,
+    /// What the file system lies on: a device, as a rule by its path below /dev.
+    pub source: String,
     /// Its type, for instance `ext4`.
     pub kind: String,
     /// The file system itself, not only this mount of it, can be written to.
     pub writable: bool,
+}
+
+/// File systems whose storage is on another machine, by their types.
+const NETWORK: [&str; 12] = [
+    "9p",
+    "afs",
+    "ceph",
+    "cifs",
+    "coda",
+    "fuse.glusterfs",
+    "fuse.sshfs",
+    "glusterfs",
+    "lustre",
+    "nfs",
+    "nfs4",
+    "smb3",
+];
+
+impl Mount {
+    /// Whether the storage is on another machine.
+    #[must_use]
+    pub fn is_network(&self) -> bool {
+        NETWORK.contains(&self.kind.as_str())
+    }
+
+    /// Whether a question about the file system is answered by the kernel itself: not by
+    /// another machine or by a program, which may never answer.
+    #[must_use]
+    pub fn answers_at_once(&self) -> bool {
+        !self.is_network() && !self.kind.starts_with("fuse") && self.kind != "autofs"
+    }
+}
+
+/// Every mount, in the order of the list; `None`: a captured machine has no list.
+///
+/// # Errors
+/// When the list cannot be read or is malformed.
+pub fn all(root: &Root) -> Result<Option<Vec<Mount>>, HostError> {
+    // This process may have mounted something since it was read.
+    root.forget(PATH);
+    let Some(bytes) = root.read_optional(PATH)? else {
+        return Ok(None);
+    };
+    let mounts = parse(&bytes).map_err(|what| HostError::malformed(PATH, what))?;
+    Ok(Some(mounts))
 }
 
 /// The file systems whose storage a jump may leave without what was written to
@@ -62,7 +112,10 @@ pub fn writable(root: &Root) -> Result<Vec<Mount>, HostError> {
     Ok(with_storage(mounts))
 }
 
-fn with_storage(mounts: Vec<Mount>) -> Vec<Mount> {
+/// Those of `mounts` that keep something on a disk or behind a network and can be written
+/// to, each file system once.
+#[must_use]
+pub fn with_storage(mounts: Vec<Mount>) -> Vec<Mount> {
     let mut found: Vec<Mount> = Vec::new();
     for mount in mounts {
         let storage = !WITHOUT_STORAGE.contains(&mount.kind.as_str());
@@ -94,28 +147,46 @@ pub fn parse(bytes: &[u8]) -> Result<Vec<Mount>, String> {
         .collect()
 }
 
+/// The numbers of a device, major and minor, as the kernel writes them: `98:0`.
+#[must_use]
+pub fn device_numbers(text: &str) -> Option<(u32, u32)> {
+    let (major, minor) = text.split_once(':')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
+}
+
+/// The rest of `path` below `directory`, empty or with a slash at its start.
+#[must_use]
+pub fn below<'p>(path: &'p str, directory: &str) -> Option<&'p str> {
+    let rest = path.strip_prefix(directory.trim_end_matches('/'))?;
+    (rest.is_empty() || rest.starts_with('/')).then_some(rest)
+}
+
 /// `36 35 98:0 /root /mount/point rw,noatime master:1 - ext4 /dev/sda1 rw`: any
 /// number of fields before the dash, which stands alone.
 fn mount(line: &str) -> Option<Mount> {
     let (of_the_mount, of_the_file_system) = line.split_once(" - ")?;
     let mut fields = of_the_mount.split(' ');
-    let (major, minor) = fields.nth(2)?.split_once(':')?;
-    let point = fields.nth(1)?;
+    let device = device_numbers(fields.nth(2)?)?;
+    let root = fields.next()?;
+    let point = fields.next()?;
     fields.next()?; // options of this mount
     let mut fields = of_the_file_system.split(' ');
     let kind = fields.next().filter(|kind| !kind.is_empty())?;
     // A source may be empty; the options of the file system come last.
-    let options = fields.nth(1)?;
+    let source = fields.next()?;
+    let options = fields.next()?;
     Some(Mount {
-        device: (major.parse().ok()?, minor.parse().ok()?),
+        device,
+        root: unescaped(root),
         point: unescaped(point),
+        source: unescaped(source),
         kind: kind.to_owned(),
         writable: options.split(',').any(|option| option == "rw"),
     })
 }
 
 /// The kernel writes space, tab, newline, backslash and hash as `\ooo`.
-fn unescaped(text: &str) -> String {
+pub(super) fn unescaped(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&first, after)) = rest.split_first() {
@@ -202,14 +273,21 @@ mod tests {
     proptest! {
         #[test]
         fn what_the_kernel_writes_is_read(
+            root in "/[a-z @#\\\\]{0,6}",
+            source in "[a-z/ \\\\]{0,8}",
             point in "/[a-z \t\n\\\\#é]{0,12}",
             kind in "[a-z][a-z0-9.]{0,8}",
             major: u32, minor: u32, writable: bool, optional in proptest::collection::vec("(shared|master):[0-9]{1,3}", 0..3),
         ) {
             let optional: String = optional.iter().map(|field| format!("{field} ")).collect();
             let rw = if writable { "rw" } else { "ro" };
-            let line = format!("9 8 {major}:{minor} / {} rw {optional}- {kind} none {rw},x=rw\n", escaped(&point));
-            let expected = Mount { device: (major, minor), point, kind, writable };
+            let line = format!(
+                "9 8 {major}:{minor} {} {} rw {optional}- {kind} {} {rw},x=rw\n",
+                escaped(&root),
+                escaped(&point),
+                escaped(&source)
+            );
+            let expected = Mount { device: (major, minor), root, point, source, kind, writable };
             prop_assert_eq!(parse(line.as_bytes()).unwrap(), [expected]);
         }
 

@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
+use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
@@ -11,6 +12,8 @@ use super::door::{self, limit};
 
 /// Physical memory.
 const MEMORY: &str = "/dev/mem";
+/// The file of a captured machine with what is free where its dumps go, bytes.
+const FREE_SPACE: &str = "/var/crash-statvfs";
 
 /// Why a fact could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -117,7 +120,12 @@ pub struct Record {
     pub files: BTreeMap<String, Vec<u8>>,
     /// The directories that were listed and exist: an empty one is a fact, too.
     pub directories: BTreeSet<String>,
+    /// The symbolic links that were followed, and what they say.
+    pub links: BTreeMap<String, String>,
 }
+
+/// An open file of a process: the path of its link in /proc/PID/fd, and what that says.
+pub type OpenFile = (String, Vec<u8>);
 
 impl Root {
     /// The running machine.
@@ -149,6 +157,46 @@ impl Root {
         self
     }
 
+    /// Whether what is read is kept.
+    #[must_use]
+    pub fn is_recording(&self) -> bool {
+        self.record.is_some()
+    }
+
+    /// Keeps `bytes` of a file that was read by other means. What has no bytes says only
+    /// that there is such a file.
+    pub fn keep_file(&self, path: &str, bytes: &[u8]) {
+        if let Some(record) = &self.record {
+            let mut record = record.borrow_mut();
+            let kept = record.files.entry(path.to_owned()).or_default();
+            if bytes.len() > kept.len() {
+                bytes.clone_into(kept);
+            }
+        }
+    }
+
+    /// Keeps that there is a directory.
+    pub fn keep_directory(&self, path: &str) {
+        if let Some(record) = &self.record {
+            record.borrow_mut().directories.insert(path.to_owned());
+        }
+    }
+
+    /// Keeps what a symbolic link says.
+    pub fn keep_link(&self, path: &str, target: &str) {
+        if let Some(record) = &self.record {
+            let links = &mut record.borrow_mut().links;
+            links.insert(path.to_owned(), target.to_owned());
+        }
+    }
+
+    /// Forgets what was read of a file: the next answer counts.
+    pub fn forget(&self, path: &str) {
+        if let Some(record) = &self.record {
+            record.borrow_mut().files.remove(path);
+        }
+    }
+
     /// The files and directories read so far.
     #[must_use]
     pub fn into_recording(self) -> Record {
@@ -165,6 +213,18 @@ impl Root {
     #[must_use]
     pub fn is_system(&self) -> bool {
         self.dir == Path::new("/")
+    }
+
+    /// Fails unless there is a directory: for those who take a machine for one that has
+    /// nothing of what they look for.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn is_there(&self) -> Result<(), HostError> {
+        match self.dir.is_dir() {
+            true => Ok(()),
+            false => Err(HostError::NotCaptured(self.dir.clone())),
+        }
     }
 
     /// Opens the regular file `path`; of a captured machine only what lies below its
@@ -211,8 +271,7 @@ impl Root {
     }
 
     /// The first `size` bytes of `path`, or all it has, and no more than
-    /// [`limit::START`]; `None` as in [`Root::read_permitted`]. A record keeps what was
-    /// read last.
+    /// [`limit::START`]; `None` as in [`Root::read_permitted`].
     ///
     /// # Errors
     /// As [`Root::read_permitted`].
@@ -236,13 +295,17 @@ impl Root {
         };
         match read {
             Ok(bytes) => {
-                if let Some(record) = &self.record {
-                    record
-                        .borrow_mut()
-                        .files
-                        .insert(path.to_owned(), bytes.clone());
+                let Some(record) = &self.record else {
+                    return Ok(Some(bytes));
+                };
+                let mut record = record.borrow_mut();
+                let kept = record.files.entry(path.to_owned()).or_default();
+                // Of a file that changes all the time the first answer counts. More of a file
+                // counts as well.
+                if bytes.len() > kept.len() && bytes.starts_with(kept) {
+                    *kept = bytes;
                 }
-                Ok(Some(bytes))
+                Ok(Some(kept.clone()))
             }
             // ENODEV, ENOENT and ENXIO are how sysfs says that a fact does not exist here.
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -351,6 +414,36 @@ impl Root {
         Ok(bytes)
     }
 
+    /// Bytes that are free for programs on the file system of `directory`, or of the
+    /// nearest directory above it that there is; `None` when that is not known, and where a
+    /// symbolic link leads to it: that may be a file system that does not answer. A captured
+    /// machine has the number in a file.
+    ///
+    /// # Errors
+    /// When the file of a captured machine is malformed.
+    pub fn free_space(&self, directory: &str) -> Result<Option<u64>, HostError> {
+        if !self.is_system() {
+            return super::text::optional_decimal(self, FREE_SPACE);
+        }
+        let mut nearest = Path::new("/");
+        let above: Vec<&Path> = Path::new(directory).ancestors().collect();
+        for directory in above.into_iter().rev() {
+            match directory.symlink_metadata() {
+                Ok(found) if found.is_symlink() => return Ok(None),
+                Ok(_) => nearest = directory,
+                Err(_) => break,
+            }
+        }
+        let Ok(found) = nix::sys::statvfs::statvfs(nearest) else {
+            return Ok(None);
+        };
+        let free = found
+            .blocks_available()
+            .saturating_mul(found.fragment_size());
+        self.keep_file(FREE_SPACE, format!("{free}\n").as_bytes());
+        Ok(Some(free))
+    }
+
     /// Names in the directory `path`, sorted; `None` when there is no such directory.
     ///
     /// # Errors
@@ -360,12 +453,7 @@ impl Root {
             path: path.to_owned(),
             source,
         };
-        let listed = if self.is_system() {
-            door::list(&self.path(path))
-        } else {
-            door::list_below(&self.dir, path)
-        };
-        let mut names = match listed {
+        let mut names = match self.names(path) {
             Ok(names) => names,
             Err(e)
                 if matches!(
@@ -382,6 +470,65 @@ impl Root {
             record.borrow_mut().directories.insert(path.to_owned());
         }
         Ok(Some(names))
+    }
+
+    /// Names in the directory `path`, in no order. They are not recorded.
+    fn names(&self, path: &str) -> io::Result<Vec<String>> {
+        match self.is_system() {
+            true => door::list(&self.path(path)),
+            false => door::list_below(&self.dir, path),
+        }
+    }
+
+    /// The links in /proc/PID/fd of all processes that begin with `start`, each with its
+    /// path; `None` when this process may not look into every other. Only those links
+    /// are recorded, as files, for a captured machine has files in their place.
+    ///
+    /// # Errors
+    /// When /proc cannot be listed.
+    pub fn open_files(&self, start: &[u8]) -> Result<Option<Vec<OpenFile>>, HostError> {
+        let mut found = Vec::new();
+        let is_process = |name: &String| name.bytes().all(|byte| byte.is_ascii_digit());
+        let processes = self.names("/proc").map_err(|source| HostError::Read {
+            path: "/proc".to_owned(),
+            source,
+        })?;
+        // With `hidepid` the processes of others are not there at all.
+        if self.is_system() && !processes.iter().any(|name| name == "1") {
+            return Ok(None);
+        }
+        for process in processes.into_iter().filter(is_process) {
+            let dir = format!("/proc/{process}/fd");
+            let files = match self.names(&dir) {
+                Ok(files) => files,
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(None),
+                // The process has ended.
+                Err(_) => continue,
+            };
+            for file in files {
+                let path = format!("{dir}/{file}");
+                // The file may have been closed meanwhile.
+                let Ok(link) = self.link(&path) else { continue };
+                if link.starts_with(start) {
+                    if let Some(record) = &self.record {
+                        let files = &mut record.borrow_mut().files;
+                        files.insert(path.clone(), link.clone());
+                    }
+                    found.push((path, link));
+                }
+            }
+        }
+        Ok(Some(found))
+    }
+
+    /// Where the symbolic link `path` of this machine leads; of a captured machine the
+    /// bytes of the file that has its place.
+    fn link(&self, path: &str) -> io::Result<Vec<u8>> {
+        if self.is_system() {
+            let target = std::fs::read_link(self.path(path))?;
+            return Ok(target.into_os_string().into_vec());
+        }
+        self.read_limited(path, limit::VALUE)
     }
 }
 
@@ -468,6 +615,9 @@ mod tests {
         std::fs::write(dir.path().join("sys/file"), "x").unwrap();
         let root = Root::at(dir.path()).recorder();
         root.read("/sys/file").unwrap();
+        // A record gives one answer only.
+        std::fs::write(dir.path().join("sys/file"), "y").unwrap();
+        assert_eq!(root.read("/sys/file").unwrap(), b"x");
         root.read_optional("/sys/missing").unwrap();
         root.list("/sys/empty").unwrap();
         root.list("/sys/missing").unwrap();

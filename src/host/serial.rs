@@ -2,7 +2,7 @@
 
 use super::{HostError, Root, text};
 
-const CONSOLES: &str = "/sys/class/tty/console/active";
+pub(super) const CONSOLES: &str = "/sys/class/tty/console/active";
 /// serial_core's UPIO_PORT (include/linux/serial_core.h): reached by in and out.
 const UPIO_PORT: u32 = 0;
 /// I/O ports of ttyS0 to ttyS3 (arch/x86/include/asm/serial.h).

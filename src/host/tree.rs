@@ -5,6 +5,7 @@
 //! below it is created; no existing file is opened and no symbolic link is followed.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -12,9 +13,9 @@ use std::path::{Path, PathBuf};
 
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open, openat};
+use nix::fcntl::{OFlag, open, openat, renameat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, mkdirat};
-use nix::unistd::geteuid;
+use nix::unistd::{UnlinkatFlags, geteuid, symlinkat, unlinkat};
 
 use super::capture::CaptureError;
 
@@ -25,7 +26,7 @@ const DIRECTORY: OFlag = OFlag::O_PATH
 
 /// The directory, and what was created below it.
 #[derive(Debug)]
-pub(super) struct NewTree {
+pub(crate) struct NewTree {
     path: PathBuf,
     base: OwnedFd,
     made: BTreeSet<PathBuf>,
@@ -34,7 +35,7 @@ pub(super) struct NewTree {
 impl NewTree {
     /// Creates the directory `dir`, for its owner only; or takes an existing one, if it is
     /// empty and no other user may write to it.
-    pub(super) fn claim(dir: &Path) -> Result<Self, CaptureError> {
+    pub(crate) fn claim(dir: &Path) -> Result<Self, CaptureError> {
         let failed = |error: io::Error| CaptureError::write(dir, error);
         let (base, is_new) = create(dir).map_err(failed)?;
         let facts = fstat(&base).map_err(|error| failed(error.into()))?;
@@ -76,13 +77,62 @@ impl NewTree {
             .map_err(|error| CaptureError::write(&self.path.join(path), error))
     }
 
+    /// Creates the symbolic link `path`, an absolute one, below this.
+    pub(super) fn link(&mut self, path: &str, target: &str) -> Result<(), CaptureError> {
+        let path = below(path);
+        self.create_link(path, target)
+            .map_err(|error| CaptureError::write(&self.path.join(path), error))
+    }
+
+    fn create_link(&mut self, path: &Path, target: &str) -> io::Result<()> {
+        let name = path.file_name().ok_or(Errno::EINVAL)?;
+        let dir = self.open(path.parent().unwrap_or(Path::new("")))?;
+        match symlinkat(target, &dir, name) {
+            // It was read by that name, too, and what was read is there.
+            Err(Errno::EEXIST) => Ok(()),
+            other => Ok(other?),
+        }
+    }
+
     fn create_file(&mut self, path: &Path, content: &[u8]) -> io::Result<()> {
         let name = path.file_name().ok_or(Errno::EINVAL)?;
         let dir = self.open(path.parent().unwrap_or(Path::new("")))?;
-        let flags =
-            OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let file = openat(&dir, name, flags, Mode::S_IRUSR | Mode::S_IWUSR)?;
-        File::from(file).write_all(content)
+        new_file(&dir, name)?.write_all(content)
+    }
+
+    /// Creates the file `name` in this directory, when `fill` has filled it and answers
+    /// that it is right. Until then it is called `partial`, and else it is removed.
+    pub(crate) fn file_when_right(
+        &self,
+        name: &OsStr,
+        partial: &OsStr,
+        fill: impl FnOnce(&File) -> io::Result<bool>,
+    ) -> Result<bool, CaptureError> {
+        let attempt = || {
+            let file = new_file(&self.base, partial)?;
+            let is_right = fill(&file)?;
+            if is_right {
+                file.sync_all()?;
+                renameat(&self.base, partial, &self.base, name)?;
+            }
+            Ok(is_right)
+        };
+        let result = attempt().map_err(|error| CaptureError::write(&self.path.join(name), error));
+        if !matches!(result, Ok(true)) {
+            // It may not be there. What is wrong is in the result.
+            let _ = unlinkat(&self.base, partial, UnlinkatFlags::NoRemoveDir);
+        }
+        result
+    }
+
+    /// Waits until the names in this directory are on the disk.
+    pub(crate) fn sync(&self) -> Result<(), CaptureError> {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let opened = openat(&self.base, ".", flags, Mode::empty());
+        let synced = opened
+            .map_err(io::Error::from)
+            .and_then(|dir| File::from(dir).sync_all());
+        synced.map_err(|error| CaptureError::write(&self.path, error))
     }
 
     /// Opens the directory `path` below this and creates its missing parts. Existing parts
@@ -100,6 +150,18 @@ impl NewTree {
         }
         Ok(dir)
     }
+}
+
+/// Creates `name` in `dir`, for its owner only.
+fn new_file(dir: &OwnedFd, name: &OsStr) -> io::Result<File> {
+    let flags =
+        OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    Ok(File::from(openat(
+        dir,
+        name,
+        flags,
+        Mode::S_IRUSR | Mode::S_IWUSR,
+    )?))
 }
 
 fn below(path: &str) -> &Path {
@@ -254,6 +316,41 @@ mod tests {
         tree.file("/file", b"1").unwrap();
         assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
         assert!(out.path().join("moved/file").exists());
+    }
+
+    #[test]
+    fn a_file_has_its_name_when_it_is_right() {
+        let out = tempfile::tempdir().unwrap();
+        let tree = NewTree::claim(&out.path().join("d")).unwrap();
+        let dir = out.path().join("d");
+        let make = |name: &str, answer: io::Result<bool>| {
+            tree.file_when_right(name.as_ref(), "partial".as_ref(), |mut file| {
+                file.write_all(b"1")?;
+                assert_eq!(fs::read(dir.join("partial")).unwrap(), b"1");
+                answer
+            })
+        };
+        assert!(make("right", Ok(true)).unwrap());
+        assert!(!make("wrong", Ok(false)).unwrap());
+        let full = io::Error::from_raw_os_error(libc::ENOSPC);
+        let error = make("failed", Err(full)).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!("writing {}", dir.join("failed").display())
+        );
+        tree.sync().unwrap();
+        let names: Vec<_> = fs::read_dir(&dir).unwrap().collect();
+        assert_eq!(names.len(), 1, "{names:?}");
+        assert_eq!(mode(&dir.join("right")), 0o600);
+
+        // A link that somebody put there is not followed.
+        let victim = out.path().join("victim");
+        symlink(&victim, dir.join("partial")).unwrap();
+        assert!(
+            tree.file_when_right("x".as_ref(), "partial".as_ref(), |_| Ok(true))
+                .is_err()
+        );
+        assert!(!victim.exists());
     }
 
     #[test]

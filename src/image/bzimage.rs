@@ -4,8 +4,6 @@
 //! Source: Documentation/arch/x86/boot.rst; the checks are those of
 //! `bzImage64_probe` in arch/x86/kernel/kexec-bzimage64.c and more.
 
-use std::borrow::Cow;
-
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::ImageError;
@@ -83,7 +81,7 @@ pub fn parse(file: &[u8]) -> Result<Option<LinuxKernel<'_>>, ImageError> {
     };
     let load = Load {
         offset: 0,
-        bytes: Cow::Borrowed(kernel),
+        bytes: kernel.into(),
     };
     Ok(Some(LinuxKernel {
         format: Format::BzImage,

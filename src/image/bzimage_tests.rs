@@ -29,7 +29,7 @@ fn a_good_image() {
     assert_eq!(image.protocol(), (2, 15));
     assert_eq!(image.version, Some(VERSION));
     assert_eq!(image.release(), Some("6.12.0-tiny"));
-    assert_eq!(image.loads[0].bytes, &file[SETUP_SIZE..]);
+    assert_eq!(*image.loads[0].bytes, file[SETUP_SIZE..]);
     assert_eq!(image.payload, &file[SETUP_SIZE + PAYLOAD_OFFSET..]);
     assert_eq!(image.compression(), "xz");
     assert_eq!(image.cmdline_limit, 2047);
@@ -49,7 +49,7 @@ fn what_lies_behind_the_kernel_is_not_loaded() {
     let mut file = good.clone();
     file.resize(64 << 20, 0xaa);
     let image = parse(&file).unwrap().unwrap();
-    assert_eq!(image.loads[0].bytes, &good[SETUP_SIZE..]);
+    assert_eq!(*image.loads[0].bytes, good[SETUP_SIZE..]);
     assert_eq!(image.file, good);
     assert_eq!(image.behind, file.len() - good.len());
     assert_eq!(parse(&good).unwrap().unwrap().behind, 0);
@@ -151,7 +151,7 @@ fn setup_sects_0_is_4() {
     let mut file = tiny().u8(field::SETUP_SECTS, 0).build();
     file.splice(5 * 512..SETUP_SIZE, []);
     let image = parse(&file).unwrap().unwrap();
-    assert_eq!(image.loads[0].bytes, &file[5 * 512..]);
+    assert_eq!(*image.loads[0].bytes, file[5 * 512..]);
     assert_eq!(image.loads[0].bytes.len(), KERNEL_SIZE);
 }
 

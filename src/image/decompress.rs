@@ -152,6 +152,19 @@ pub fn unpacked_size(bytes: &[u8], cap: usize) -> Result<u64, DecompressError> {
     Ok(count.0)
 }
 
+/// Gives what [`decompress`] would give to `each`, piece by piece. Nothing but the dictionary
+/// is kept in memory.
+///
+/// # Errors
+/// As [`decompress`], after the pieces before the fault.
+pub(super) fn unpack_to(
+    bytes: &[u8],
+    cap: usize,
+    each: &mut dyn FnMut(&[u8]),
+) -> Result<(), DecompressError> {
+    unpack(bytes, cap, &mut Pieces { size: 0, each })
+}
+
 fn unpack(bytes: &[u8], cap: usize, sink: &mut dyn Sink) -> Result<(), DecompressError> {
     let unknown = || DecompressError::Unknown(bytes.iter().take(6).copied().collect());
     let format = compression(bytes).ok_or_else(unknown)?;
@@ -183,6 +196,9 @@ fn unpack(bytes: &[u8], cap: usize, sink: &mut dyn Sink) -> Result<(), Decompres
 /// # Errors
 /// As [`decompress`]; or the sizes differ.
 pub fn decompress_payload(payload: &[u8], cap: usize) -> Result<Vec<u8>, DecompressError> {
+    if let Some(unpacked) = zstd_at_once(payload, cap) {
+        return Ok(unpacked);
+    }
     let unpacked = decompress(payload, cap)?;
     match (compression(payload), payload.last_chunk()) {
         (Some(format), Some(stated)) => {
@@ -199,6 +215,25 @@ pub fn decompress_payload(payload: &[u8], cap: usize) -> Result<Vec<u8>, Decompr
         }
         _ => Ok(unpacked),
     }
+}
+
+/// Unpacks a zstd payload straight into its place, which takes no window besides: a kernel's
+/// is as large as the kernel. `None`: it is packed otherwise, larger than `cap`, or damaged
+/// in some way that [`decompress`] names.
+fn zstd_at_once(payload: &[u8], cap: usize) -> Option<Vec<u8>> {
+    if compression(payload) != Some(Compression::Zstd) {
+        return None;
+    }
+    let stated = u32::from_le_bytes(*payload.last_chunk()?);
+    let size = usize::try_from(stated).ok().filter(|size| *size <= cap)?;
+    let frame = zstd_safe::find_frame_compressed_size(payload).ok()?;
+    let mut unpacked = Vec::with_capacity(size);
+    let mut context = zstd_safe::DCtx::try_create()?;
+    context
+        .decompress(&mut unpacked, payload.get(..frame)?)
+        .ok()
+        .filter(|done| *done == size)?;
+    Some(unpacked)
 }
 
 /// A consumer of unpacked bytes.
@@ -230,15 +265,7 @@ struct Count(u64);
 
 impl Sink for Count {
     fn take_all(&mut self, reader: &mut dyn Read) -> io::Result<()> {
-        let mut buffer = vec![0; 1 << 18];
-        loop {
-            match reader.read(&mut buffer) {
-                Ok(0) => return Ok(()),
-                Ok(size) => self.0 += size as u64,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
+        in_pieces(reader, |piece| self.0 += piece.len() as u64)
     }
 
     fn take(&mut self, bytes: &[u8]) {
@@ -247,6 +274,40 @@ impl Sink for Count {
 
     fn size(&self) -> u64 {
         self.0
+    }
+}
+
+/// Passes the bytes on.
+struct Pieces<'a> {
+    size: u64,
+    each: &'a mut dyn FnMut(&[u8]),
+}
+
+impl Sink for Pieces<'_> {
+    fn take_all(&mut self, reader: &mut dyn Read) -> io::Result<()> {
+        in_pieces(reader, |piece| self.take(piece))
+    }
+
+    fn take(&mut self, bytes: &[u8]) {
+        self.size += bytes.len() as u64;
+        (self.each)(bytes);
+    }
+
+    fn size(&self) -> u64 {
+        self.size
+    }
+}
+
+/// Gives all that `reader` has to `each`, a piece at a time.
+fn in_pieces(reader: &mut dyn Read, mut each: impl FnMut(&[u8])) -> io::Result<()> {
+    let mut buffer = vec![0; 1 << 18];
+    loop {
+        match reader.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(size) => each(buffer.get(..size).unwrap_or_default()),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
     }
 }
 

@@ -294,3 +294,23 @@ proptest! {
         }
     }
 }
+
+/// A zstd payload needs its own size of memory and no more, and is what the other decoder
+/// makes of it.
+#[test]
+fn a_zstd_payload_is_unpacked_at_once() {
+    let packed = payload(ZSTD, PLAIN.len());
+    let at_once = zstd_at_once(&packed, PLAIN.len()).unwrap();
+    assert_eq!(at_once, PLAIN);
+    assert_eq!(at_once.capacity(), PLAIN.len());
+    assert_eq!(decompress(ZSTD, 1 << 20).unwrap(), at_once);
+    // What it does not take, the other one names.
+    assert_eq!(zstd_at_once(&packed, PLAIN.len() - 1), None);
+    assert_eq!(zstd_at_once(&payload(GZIP, PLAIN.len()), 1 << 20), None);
+    for size in [PLAIN.len() - 1, PLAIN.len() + 1] {
+        assert_eq!(zstd_at_once(&payload(ZSTD, size), 1 << 20), None);
+    }
+    for length in 0..packed.len() {
+        assert_eq!(zstd_at_once(&packed[..length], 1 << 20), None, "{length}");
+    }
+}

@@ -8,11 +8,11 @@ use super::decompress::{self, Compression, DecompressError};
 /// Magic of a cpio archive that the kernel unpacks, without and with checksums.
 const MAGICS: [&[u8]; 2] = [b"070701", b"070702"];
 /// Size of a cpio header, bytes; every field behind the magic has 8 hex digits.
-const HEADER: usize = 110;
+pub(super) const HEADER: usize = 110;
 /// Number of the fields `c_filesize` and `c_namesize`.
 const FILE_SIZE: usize = 6;
 const NAME_SIZE: usize = 11;
-const TRAILER: &[u8] = b"TRAILER!!!\0";
+pub(super) const TRAILER: &[u8] = b"TRAILER!!!\0";
 
 /// Why an initrd's size is not known.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -77,20 +77,27 @@ pub(super) fn archive_end(bytes: &[u8]) -> Option<usize> {
         if !is_cpio(entry) {
             return None;
         }
-        let field = |number: usize| {
-            let digits = entry.get(6 + number * 8..)?.get(..8)?;
-            usize::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
-        };
-        let name = HEADER + field(NAME_SIZE)?;
+        let (name_size, file_size) = sizes(entry)?;
+        let name = HEADER + name_size;
         let content = name.checked_next_multiple_of(4)?;
         let end = content
-            .checked_add(field(FILE_SIZE)?)?
+            .checked_add(file_size)?
             .checked_next_multiple_of(4)?;
         if entry.get(HEADER..name)? == TRAILER {
             return Some(at + end.min(entry.len()));
         }
         at = at.checked_add(end)?;
     }
+}
+
+/// The sizes of an entry's name, with its NUL, and of its content, by the header at the start
+/// of `entry`, bytes.
+pub(super) fn sizes(entry: &[u8]) -> Option<(usize, usize)> {
+    let field = |number: usize| {
+        let digits = entry.get(6 + number * 8..)?.get(..8)?;
+        usize::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
+    };
+    Some((field(NAME_SIZE)?, field(FILE_SIZE)?))
 }
 
 #[cfg(test)]

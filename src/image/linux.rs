@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use super::decompress::{self, DEFAULT_CAP, DecompressError};
 use crate::abi::x86::boot_params::SetupHeader;
+use crate::base::Buf;
 
 /// xloadflags bits (arch/x86/include/uapi/asm/bootparam.h).
 pub mod xloadflags {
@@ -80,7 +81,7 @@ pub struct Load<'a> {
     /// Where they go, bytes from where the kernel is placed.
     pub offset: u64,
     /// What goes there: bytes of the file, or what the loader made of them.
-    pub bytes: Cow<'a, [u8]>,
+    pub bytes: Buf<'a>,
 }
 
 /// Which place a kernel needs.

@@ -4,14 +4,19 @@ pub mod bzimage;
 pub mod decompress;
 pub mod ikconfig;
 pub mod initramfs;
+pub mod initrd_files;
+pub mod label;
 pub mod lanzaboote;
 pub mod linux;
 pub mod multiboot;
 mod near;
 mod packed;
 mod pe;
+mod relocations;
+pub mod sections;
 pub mod signature;
 pub mod uki;
+pub mod unpacked;
 pub mod vmlinux;
 pub mod whole;
 
@@ -19,6 +24,7 @@ pub use linux::LinuxKernel;
 pub use multiboot::Multiboot;
 pub use packed::Contents;
 pub use uki::Uki;
+pub use unpacked::Unpacked;
 
 use decompress::{Compression, DecompressError};
 

@@ -50,12 +50,35 @@ struct SectionHeader {
     _rest: [u8; 16],
 }
 
-impl<'a> Pe<'a> {
-    /// Reads the headers and the section table. `None`: no PE file.
+/// The section table of a PE file, of which only the beginning is needed.
+#[derive(Debug, Clone)]
+pub(super) struct Table {
+    /// IMAGE_FILE_MACHINE_*.
+    pub(super) machine: u16,
+    /// The sections in the order of the table.
+    pub(super) places: Vec<Place>,
+}
+
+/// Where the file has a section.
+#[derive(Debug, Clone)]
+pub(super) struct Place {
+    /// As in [`PeSection`].
+    pub(super) name: String,
+    /// Offset in the file, bytes.
+    pub(super) start: u64,
+    /// As many bytes as both of its sizes allow.
+    pub(super) size: u64,
+    /// The size in the file.
+    raw_size: u64,
+}
+
+impl Table {
+    /// Reads the headers and the section table in `file`, which may be the beginning of
+    /// one. `None`: no PE file.
     ///
     /// # Errors
     /// What is wrong with it.
-    pub(super) fn parse(file: &'a [u8]) -> Result<Option<Self>, String> {
+    pub(super) fn parse(file: &[u8]) -> Result<Option<Self>, String> {
         if !has_magic(file) {
             return Ok(None);
         }
@@ -76,9 +99,25 @@ impl<'a> Pe<'a> {
         let headers = headers.ok_or(format!(
             "truncated: the table of its {count} sections is not all there"
         ))?;
-        let sections = headers.iter().map(|header| section(file, header));
         Ok(Some(Self {
             machine: coff.machine,
+            places: headers.iter().map(place).collect(),
+        }))
+    }
+}
+
+impl<'a> Pe<'a> {
+    /// Reads the headers and the section table. `None`: no PE file.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(super) fn parse(file: &'a [u8]) -> Result<Option<Self>, String> {
+        let Some(table) = Table::parse(file)? else {
+            return Ok(None);
+        };
+        let sections = table.places.into_iter().map(|place| section(file, place));
+        Ok(Some(Self {
+            machine: table.machine,
             sections: sections.collect::<Result<_, _>>()?,
         }))
     }
@@ -96,12 +135,25 @@ pub(super) fn has_magic(file: &[u8]) -> bool {
     file.starts_with(b"MZ") && at.and_then(|at| file.get(at..)?.get(..4)) == Some(&b"PE\0\0"[..])
 }
 
-fn section<'a>(file: &'a [u8], header: &SectionHeader) -> Result<PeSection<'a>, String> {
+fn place(header: &SectionHeader) -> Place {
     let end = header.name.iter().position(|byte| *byte == 0);
     let name = header.name.get(..end.unwrap_or(header.name.len()));
-    let name = name.unwrap_or_default().escape_ascii().to_string();
     let size = header.virtual_size.get().min(header.raw_size.get());
-    let (start, size) = (u64::from(header.raw_offset.get()), u64::from(size));
+    Place {
+        name: name.unwrap_or_default().escape_ascii().to_string(),
+        start: header.raw_offset.get().into(),
+        size: size.into(),
+        raw_size: header.raw_size.get().into(),
+    }
+}
+
+fn section(file: &[u8], place: Place) -> Result<PeSection<'_>, String> {
+    let Place {
+        name,
+        start,
+        size,
+        raw_size,
+    } = place;
     if size == 0 {
         return Ok(PeSection {
             name,
@@ -109,7 +161,7 @@ fn section<'a>(file: &'a [u8], header: &SectionHeader) -> Result<PeSection<'a>, 
             end: 0,
         });
     }
-    let end = start + u64::from(header.raw_size.get());
+    let end = start + raw_size;
     let bounds = (usize::try_from(start), usize::try_from(start + size));
     let bytes = match bounds {
         (Ok(start), Ok(end)) => file.get(start..end),

@@ -253,7 +253,7 @@ fn for_this_machine(pe: &Pe<'_>) -> Result<(), ImageError> {
 }
 
 /// What a `.profile` says: lines as in os-release(5).
-fn profile(bytes: &[u8]) -> Profile {
+pub(super) fn profile(bytes: &[u8]) -> Profile {
     let value = |wanted: &[u8]| {
         let lines = text(bytes).lines();
         let mut values = lines.filter_map(|line| line.trim_ascii().strip_prefix(wanted));
@@ -268,7 +268,7 @@ fn profile(bytes: &[u8]) -> Profile {
 }
 
 /// The text in a section: up to a NUL, without the white space at the end.
-fn text(bytes: &[u8]) -> &BStr {
+pub(super) fn text(bytes: &[u8]) -> &BStr {
     let text = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
     text.trim_ascii_end().as_bstr()
 }

@@ -3,12 +3,12 @@
 //! Its 64-bit entry takes the same boot_params as a bzImage's
 //! (Documentation/arch/x86/boot.rst, "64-bit Boot Protocol"): the unpacker of a
 //! bzImage enters it so. It finds out by itself where it lies, and works at any
-//! multiple of 2 MiB (arch/x86/kernel/head64.c, `__startup_64`). Nothing but the
-//! unpacker randomizes it, so there is no KASLR.
+//! multiple of 2 MiB (arch/x86/kernel/head64.c, `__startup_64`). It does not change its
+//! place: KASLR is for its loader to do.
 //!
 //! What a bzImage's setup header says, the ELF headers and the banner say here.
 
-use std::borrow::Cow;
+use std::ops::Range;
 
 use goblin::container::{Container, Ctx, Endian};
 use goblin::elf::Elf;
@@ -24,9 +24,9 @@ use crate::base::PAGE_SIZE;
 
 /// Where the kernel's image is mapped (__START_KERNEL_map of
 /// arch/x86/include/asm/page_64_types.h): its link address less its physical one.
-const START_KERNEL_MAP: u64 = 0xffff_ffff_8000_0000;
+pub const START_KERNEL_MAP: u64 = 0xffff_ffff_8000_0000;
 /// The kernel's place is a multiple of this, bytes (PMD_SIZE).
-const ALIGNMENT: u64 = 2 << 20;
+pub(super) const ALIGNMENT: u64 = 2 << 20;
 /// First address beyond physical memory.
 const PHYSICAL_LIMIT: u64 = 1 << 52;
 /// Most PT_LOADs. Linux has four or five; kexec_load takes 16 segments.
@@ -46,6 +46,20 @@ const MAX_BANNER: usize = 1024;
 /// nowhere else (arch/x86/kernel/head64.c).
 const FIVE_LEVEL_ONLY: &[u8] = b"\0ptrs_per_p4d\0";
 
+/// What the ELF headers of a kernel say, checked against the file.
+pub(super) struct Outline<'a> {
+    /// Physical address that it is linked for.
+    pub base: u64,
+    /// Memory that it takes from there on, bytes.
+    pub size: u64,
+    /// The entry point, bytes from `base`.
+    pub entry: u64,
+    /// What is loaded, in address order: bytes from `base`, and where it is in the file.
+    pub loads: Vec<(u64, Range<usize>)>,
+    /// `uname -r` and the build's words after it.
+    pub version: &'a str,
+}
+
 /// Bytes of an ELF file, with their place in memory.
 struct Part<'a> {
     number: usize,
@@ -64,6 +78,38 @@ struct Part<'a> {
 /// # Errors
 /// When it is one that is damaged.
 pub fn parse(file: &[u8]) -> Result<Option<LinuxKernel<'_>>, ImageError> {
+    let Some(outline) = outline(file)? else {
+        return Ok(None);
+    };
+    let loads = outline.loads.into_iter().map(|(offset, range)| Load {
+        offset,
+        bytes: file.get(range).unwrap_or_default().into(),
+    });
+    let series = series(outline.version);
+    Ok(Some(LinuxKernel {
+        format: Format::Vmlinux,
+        around: Vec::new(),
+        file,
+        behind: 0,
+        geometry: Geometry {
+            size: outline.size,
+            align: ALIGNMENT,
+            floor: outline.base,
+            fixed: false,
+        },
+        cmdline_limit: CMDLINE_LIMIT,
+        initrd_end: INITRD_END,
+        x86: x86(series, five_level(file, series)),
+        version: Some(outline.version),
+        loads: loads.collect(),
+        entry: outline.entry,
+        payload: file,
+        setup_type_max: setup_type_max(series),
+    }))
+}
+
+/// The outline of `file`. `None`, and errors: as [`parse`].
+pub(super) fn outline(file: &[u8]) -> Result<Option<Outline<'_>>, ImageError> {
     let Some(header) = header(file) else {
         return Ok(None);
     };
@@ -80,33 +126,23 @@ pub fn parse(file: &[u8]) -> Result<Option<LinuxKernel<'_>>, ImageError> {
     let Some(version) = searched.find_map(|part| banner(part.bytes)) else {
         return Ok(None);
     };
-    let span = check_geometry(&parts, header.e_entry)?;
+    let size = check_geometry(&parts, header.e_entry)?;
     let base = parts.first().map_or(0, |part| part.header.p_paddr);
     let loads = parts.iter().filter(|part| !part.bytes.is_empty());
-    let loads = loads.map(|part| Load {
-        offset: part.header.p_paddr - base,
-        bytes: Cow::Borrowed(part.bytes),
+    let loads = loads.map(|part| {
+        // `bytes` was found there.
+        let start = usize::try_from(part.header.p_offset).unwrap_or(usize::MAX);
+        (
+            part.header.p_paddr - base,
+            start..start.saturating_add(part.bytes.len()),
+        )
     });
-    let series = series(version);
-    Ok(Some(LinuxKernel {
-        format: Format::Vmlinux,
-        around: Vec::new(),
-        file,
-        behind: 0,
-        geometry: Geometry {
-            size: span,
-            align: ALIGNMENT,
-            floor: base,
-            fixed: false,
-        },
-        cmdline_limit: CMDLINE_LIMIT,
-        initrd_end: INITRD_END,
-        x86: x86(series, five_level(file, series)),
-        version: Some(version),
-        loads: loads.collect(),
+    Ok(Some(Outline {
+        base,
+        size,
         entry: header.e_entry - base,
-        payload: file,
-        setup_type_max: setup_type_max(series),
+        loads: loads.collect(),
+        version,
     }))
 }
 

@@ -117,6 +117,10 @@ fn first_nonzero(
     mut at: usize,
     data: impl Fn(usize) -> Option<Range<usize>>,
 ) -> Option<usize> {
+    // Reading one page costs less than the search for the next hole.
+    if initrd.get(at).is_some_and(|byte| *byte != 0) {
+        return Some(at);
+    }
     while at < initrd.len() {
         let part = data(at)?;
         // A file that changes meanwhile may have any parts.

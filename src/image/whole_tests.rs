@@ -177,6 +177,9 @@ fn holes_are_skipped() {
     assert_eq!(asked.borrow().first(), Some(&0));
     // A hole to the end is not read: it would be found to hold an archive here.
     assert_eq!(check_sparse(&initrd, |_| None), Err(Flaw::Zeroes));
+    // Nor are holes looked for where an archive begins.
+    let (_, packed) = PACKED[0];
+    assert_eq!(check_sparse(packed, |at| panic!("asked at {at}")), Ok(()));
     // Parts that are no parts of the initrd end the search, and nothing panics.
     assert_eq!(check_sparse(&initrd, |_| Some(0..0)), Err(Flaw::Zeroes));
     let beyond = |_| Some(usize::MAX - 1..usize::MAX);

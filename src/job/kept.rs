@@ -10,7 +10,7 @@ use crate::base::{Target, bytes};
 use crate::cmdline::CmdlineRequest;
 use crate::crash::HotplugChoice;
 use crate::image::Wish;
-use crate::request::{LoadRequest, SyscallChoice};
+use crate::request::{DirectChoice, KhoChoice, LoadRequest, SyscallChoice};
 use crate::sys::FileFlags;
 
 /// A job without what is new for every load (seed, time), and without what no crash kernel
@@ -37,6 +37,9 @@ pub struct Kept {
     /// A multiboot kernel's modules, each a file and, behind a space, its arguments.
     #[serde(with = "bytes::kept_list")]
     pub modules: Vec<BString>,
+    /// The files of `--carry`.
+    #[serde(default, with = "bytes::kept_list")]
+    pub carry: Vec<PathBuf>,
     /// For `exec` or for a panic.
     pub target: Target,
     /// What the command line is made of. A UKI and its addons bring their words anew.
@@ -47,6 +50,9 @@ pub struct Kept {
     pub mem_min: Option<u64>,
     /// `--mem-max`.
     pub mem_max: Option<u64>,
+    /// `--direct`.
+    #[serde(default)]
+    pub direct: DirectChoice,
     /// `--no-digest`.
     pub no_digest: bool,
     /// `--no-efi`.
@@ -57,6 +63,12 @@ pub struct Kept {
     pub hotplug: HotplugChoice,
     /// `--no-cma` and `--force-dtb`.
     pub file_flags: FileFlags,
+    /// `--watchdog`, seconds.
+    #[serde(default)]
+    pub watchdog: Option<u64>,
+    /// `--kho`.
+    #[serde(default)]
+    pub kho: KhoChoice,
 }
 
 impl Kept {
@@ -71,6 +83,9 @@ impl Kept {
             wish,
             addons,
             modules,
+            carry,
+            // A record tells of each file what it was.
+            hashes: _,
             request,
         } = job;
         let LoadRequest {
@@ -80,15 +95,19 @@ impl Kept {
             include_driver_managed: _,
             mem_min,
             mem_max,
+            direct,
             no_digest,
             no_efi,
             serial_port,
             seed: _,
             handover: _,
+            kho,
+            assume_kho: _,
             time: _,
             target,
             hotplug,
             file_flags,
+            watchdog,
             firmware_tables: _,
         } = request;
         Self {
@@ -98,16 +117,20 @@ impl Kept {
             wish: *wish,
             addons: addons.iter().map(|path| real(path)).collect(),
             modules: modules.clone(),
+            carry: carry.iter().map(|path| real(path)).collect(),
             target: *target,
             cmdline: cmdline.clone(),
             syscall: *syscall,
             mem_min: *mem_min,
             mem_max: *mem_max,
+            direct: *direct,
             no_digest: *no_digest,
             no_efi: *no_efi,
             serial_port: *serial_port,
             hotplug: *hotplug,
             file_flags: *file_flags,
+            watchdog: *watchdog,
+            kho: *kho,
         }
     }
 
@@ -121,16 +144,20 @@ impl Kept {
             wish,
             addons,
             modules,
+            carry,
             target,
             cmdline,
             syscall,
             mem_min,
             mem_max,
+            direct,
             no_digest,
             no_efi,
             serial_port,
             hotplug,
             file_flags,
+            watchdog,
+            kho,
         } = self.clone();
         Job {
             kernel,
@@ -139,11 +166,14 @@ impl Kept {
             wish,
             addons,
             modules,
+            carry,
+            hashes: Vec::new(),
             request: LoadRequest {
                 cmdline,
                 syscall,
                 mem_min,
                 mem_max,
+                direct,
                 no_digest,
                 no_efi,
                 serial_port,
@@ -152,6 +182,8 @@ impl Kept {
                 target,
                 hotplug,
                 file_flags,
+                watchdog,
+                kho,
                 ..LoadRequest::default()
             },
         }
@@ -171,18 +203,25 @@ impl Kept {
             wish: _,
             addons: _,
             modules: _,
+            // No crash kernel has any.
+            carry: _,
             target: _,
             cmdline: _,
             syscall: _,
             mem_min,
             mem_max,
+            direct,
             no_digest,
             no_efi,
             serial_port,
             hotplug: _,
             file_flags: _,
+            // No crash kernel has one.
+            watchdog: _,
+            kho: _,
         } = wanted;
         let options = [
+            (self.direct == *direct, "who unpacks the kernel"),
             (self.no_digest == *no_digest, "whether purgatory verifies"),
             (self.no_efi == *no_efi, "whether EFI is handed over"),
             (

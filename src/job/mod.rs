@@ -2,22 +2,26 @@
 //!
 //! Each source makes a [`Job`] in one function: [`Options`] (`rkexec load`, `plan` and
 //! `kexec`), [`ArmRules`] (the configuration of `arm`) and [`Kept`] (the record of a load).
-//! A boot entry will be a fourth one, between options and record. [`Merged`] adds what the
-//! kernel's file brings.
+//! [`Options`] and [`ArmRules`] take what they do not say themselves from a boot entry
+//! ([`EntryFiles`]), when one is named. [`Merged`] adds what the kernel's file brings.
 //!
 //! Which source counts. What stands further left goes before:
 //!
 //! | question | 1 | 2 | 3 |
 //! |---|---|---|---|
-//! | kernel | the option, the configuration, the record: one source makes a job | | |
+//! | kernel | the option, the configuration, the entry, the record: one source makes a job | | |
+//! | initrds of the source | the options, the configuration | the entry | |
+//! | modules | the options | the entry | |
+//! | addons | all, in this order: those of the entry | of the options | |
 //! | initrds | all, in this order: microcode of the addons, of the UKI | initrds of the UKI, of the addons | those of the source |
-//! | profile | the source | the first one of the UKI | |
+//! | profile | the source | the entry | the first one of the UKI |
 //! | format | the source (`--type`) | what the file is found to be | |
-//! | command line | a given line (`--cmdline`, `line`) | the running line (`--reuse-cmdline`, `base = "running"`) | the words of the UKI, then those of the addons |
+//! | command line | a given line (`--cmdline`, `line`), or the running line (`--reuse-cmdline`, `base = "running"`) | the line of the entry, unless it is a UKI's own, or the configuration made the job | the words of the UKI, then those of the addons |
 //! | words of addons | none with the running line, which may have them already | behind a given line | behind the UKI's own words |
 //! | words added | behind all these: `--append`, `append` | | |
 //! | words removed | at last: `--remove`, `remove` | | |
-//! | device tree | `--dtb` | the last one of UKI and addons | the running kernel's |
+//! | SHA-256 of files | the entry | | |
+//! | device tree | `--dtb`, then the entry | the last one of UKI and addons | the running kernel's |
 //! | system call | the source | the facts of the machine | |
 //! | seed and time | drawn anew for every load; no record keeps them | | |
 //!
@@ -37,7 +41,7 @@ use bstr::BString;
 
 pub use kept::Kept;
 pub use merged::{MergeError, Merged, lost_signature};
-pub use sources::{ArmRules, Line, Options};
+pub use sources::{ArmRules, EntryFiles, Line, Options};
 
 use crate::image::Wish;
 use crate::request::LoadRequest;
@@ -58,6 +62,10 @@ pub struct Job {
     pub addons: Vec<PathBuf>,
     /// A multiboot kernel's modules, each a file and, behind a space, its arguments.
     pub modules: Vec<BString>,
+    /// Files whose contents the next kernel finds in memory, in order.
+    pub carry: Vec<PathBuf>,
+    /// The SHA-256 that the kernel's file and initrds must have, where a boot entry says so.
+    pub hashes: Vec<(PathBuf, [u8; 32])>,
     /// The rest.
     pub request: LoadRequest,
 }

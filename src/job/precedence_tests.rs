@@ -65,9 +65,75 @@ fn given(text: &str) -> CmdlineBase {
 
 fn kernel() {
     assert_eq!(options().job(FRESH).kernel.to_str(), Some("/option"));
+    let job = options().or_entry(entry()).job(FRESH);
+    assert_eq!(job.kernel.to_str(), Some("/entry"));
+    let job = rules().or_entry(entry()).job(FRESH);
+    assert_eq!(job.kernel.to_str(), Some("/entry"));
     let job = rules().job(FRESH);
     assert_eq!(job.kernel.to_str(), Some("/rule"));
     assert_eq!(Kept::of(&job).job(FRESH).kernel, job.kernel);
+}
+
+/// A boot entry with everything.
+fn entry() -> EntryFiles {
+    EntryFiles {
+        kernel: "/entry".into(),
+        initrds: vec!["/e".into()],
+        line: Some("of-entry".into()),
+        profile: Some("p".to_owned()),
+        addons: vec!["/a.addon.efi".into()],
+        modules: vec!["/m x".into()],
+        dtb: Some(vec![1]),
+        hashes: vec![("/e".into(), [2; 32])],
+    }
+}
+
+fn initrds_of_the_source() {
+    let own = options().or_entry(entry()).job(FRESH);
+    assert_eq!(own.initrds, [std::path::Path::new("/i")]);
+    let job = Options::default().or_entry(entry()).job(FRESH);
+    assert_eq!(job.initrds, [std::path::Path::new("/e")]);
+    let job = rules().or_entry(entry()).job(FRESH);
+    assert_eq!(job.initrds, [std::path::Path::new("/e")]);
+    let own = ArmRules {
+        initrds: vec!["/i".into()],
+        ..rules()
+    };
+    let job = own.or_entry(entry()).job(FRESH);
+    assert_eq!(job.initrds, [std::path::Path::new("/i")]);
+}
+
+fn modules() {
+    let own = Options {
+        modules: vec!["/n".into()],
+        ..Options::default()
+    };
+    assert_eq!(own.or_entry(entry()).job(FRESH).modules, ["/n"]);
+    let job = Options::default().or_entry(entry()).job(FRESH);
+    assert_eq!(job.modules, ["/m x"]);
+}
+
+fn addons() {
+    let own = Options {
+        addons: vec!["/b.addon.efi".into()],
+        ..Options::default()
+    };
+    let job = own.or_entry(entry()).job(FRESH);
+    assert_eq!(
+        job.addons,
+        ["/a.addon.efi", "/b.addon.efi"].map(std::path::Path::new)
+    );
+    let job = rules().or_entry(entry()).job(FRESH);
+    assert_eq!(job.addons, [std::path::Path::new("/a.addon.efi")]);
+}
+
+/// What the line of an entry, and options beside it, come to.
+fn line_of_entry(line: Line) -> CmdlineBase {
+    let options = Options {
+        line,
+        ..Options::default()
+    };
+    options.or_entry(entry()).job(FRESH).request.cmdline.base
 }
 
 fn initrds() {
@@ -84,6 +150,24 @@ fn initrds() {
 }
 
 fn profile() {
+    assert_eq!(
+        Options::default()
+            .or_entry(entry())
+            .job(FRESH)
+            .profile
+            .as_deref(),
+        Some("p")
+    );
+    let own = Options {
+        profile: Some("own".to_owned()),
+        ..Options::default()
+    };
+    assert_eq!(
+        own.or_entry(entry()).job(FRESH).profile.as_deref(),
+        Some("own")
+    );
+    let job = rules().or_entry(entry()).job(FRESH);
+    assert_eq!(job.profile.as_deref(), Some("p"));
     let job = Options {
         profile: Some("other".to_owned()),
         ..options()
@@ -117,6 +201,19 @@ fn format() {
 }
 
 fn command_line() {
+    assert_eq!(line_of_entry(Line::default()), given("of-entry"));
+    let job = rules().or_entry(entry()).job(FRESH);
+    assert_eq!(job.request.cmdline.base, CmdlineBase::Empty);
+    let own = Line {
+        given: Some("own".into()),
+        ..Line::default()
+    };
+    assert_eq!(line_of_entry(own), given("own"));
+    let running = Line {
+        running: true,
+        ..Line::default()
+    };
+    assert_eq!(line_of_entry(running), CmdlineBase::Running);
     let mine = || Line {
         given: Some("mine".into()),
         running: true,
@@ -186,7 +283,20 @@ fn words_removed() {
     assert_eq!(line.as_bstr(), "root=LABEL=x quiet");
 }
 
+fn hashes_of_files() {
+    let expected = [("/e".into(), [2; 32])];
+    let job = options().or_entry(entry()).job(FRESH);
+    assert_eq!(job.hashes, expected);
+    assert_eq!(rules().or_entry(entry()).job(FRESH).hashes, expected);
+    assert_eq!(options().job(FRESH).hashes, []);
+}
+
 fn device_tree() {
+    let dtb = |options: Options| options.or_entry(entry()).job(FRESH).request.handover.dtb;
+    assert_eq!(dtb(Options::default()), Some(vec![1]));
+    let mut own = Options::default();
+    own.rest.handover.dtb = Some(vec![2]);
+    assert_eq!(dtb(own), Some(vec![2]));
     let trees = |mine: Option<&[u8]>| {
         let mut options = options();
         options.rest.handover.dtb = mine.map(<[u8]>::to_vec);
@@ -235,8 +345,11 @@ fn seed_and_time() {
 
 #[test]
 fn every_row_holds() {
-    let checks: [(&str, fn()); 11] = [
+    let checks: [(&str, fn()); 15] = [
         ("kernel", kernel),
+        ("initrds of the source", initrds_of_the_source),
+        ("modules", modules),
+        ("addons", addons),
         ("initrds", initrds),
         ("profile", profile),
         ("format", format),
@@ -244,6 +357,7 @@ fn every_row_holds() {
         ("words of addons", words_of_addons),
         ("words added", words_added),
         ("words removed", words_removed),
+        ("SHA-256 of files", hashes_of_files),
         ("device tree", device_tree),
         ("system call", system_call),
         ("seed and time", seed_and_time),

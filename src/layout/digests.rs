@@ -31,22 +31,35 @@ pub struct Blobs {
 }
 
 impl Blobs {
-    /// Those of `segments`, whose digests are `digests`; `None` when there are none.
+    /// Those of a kernel whose file has the parts `kernel`, and of the initrds in
+    /// `segments`, whose digests are `digests`; `None` when there are none.
     #[must_use]
-    pub fn of(segments: &[Segment<'_>], digests: &[(PhysRange, Digest)]) -> Option<Self> {
-        let of = |role| {
-            let of_role = segments.iter().filter(move |segment| segment.role == role);
-            // A segment without bytes has no digest.
-            of_role.filter_map(|segment| {
-                let at = segment.mem.start();
-                let (_, digest) = digests.iter().find(|(range, _)| range.start() == at)?;
-                Some((&*segment.buf, *digest))
-            })
-        };
+    pub fn of(
+        kernel: &[&[u8]],
+        segments: &[Segment<'_>],
+        digests: &[(PhysRange, Digest)],
+    ) -> Option<Self> {
+        // A segment without bytes has no digest.
+        let known = segments.iter().filter_map(|segment| {
+            let at = segment.mem.start();
+            let (_, digest) = digests.iter().find(|(range, _)| range.start() == at)?;
+            Some((segment, *digest))
+        });
+        // A kernel that the loader relocated lies in memory otherwise than in its file.
+        let kernel = kernel.iter().map(|part| {
+            let mut same = known
+                .clone()
+                .filter(|(segment, _)| std::ptr::eq(&raw const *segment.buf, &raw const **part));
+            let digest = same.next().map(|(_, digest)| digest);
+            (*part, digest.unwrap_or_else(|| purgatory::digest(part)))
+        });
+        let initrd = known
+            .clone()
+            .filter(|(segment, _)| segment.role == Role::Initrd);
         (!digests.is_empty()).then(|| Self {
-            kernel: joined(of(Role::Kernel)),
-            initrd: of(Role::Initrd)
-                .map(|(bytes, digest)| Blob::new(bytes, &digest))
+            kernel: joined(kernel),
+            initrd: initrd
+                .map(|(segment, digest)| Blob::new(&segment.buf, &digest))
                 .collect(),
         })
     }
@@ -105,7 +118,7 @@ mod tests {
     fn digests_are_those_of_their_segments() {
         let segment = |role, buf: &'static [u8], at| Segment {
             role,
-            buf: Cow::Borrowed(buf),
+            buf: buf.into(),
             mem: PhysRange::new(at, 0x1000).unwrap(),
             rule: String::new(),
         };
@@ -116,7 +129,7 @@ mod tests {
         ];
         let digests = digests(&segments);
         assert_eq!(digests.len(), 2);
-        let blobs = Blobs::of(&segments, &digests).unwrap();
+        let blobs = Blobs::of(&[b"kernel"], &segments, &digests).unwrap();
         assert_eq!(
             blobs,
             Blobs::of_parts(&[b"kernel"], &[b"initrd"[..].into()])

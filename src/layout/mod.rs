@@ -4,14 +4,14 @@
 mod digests;
 mod initrd;
 mod places;
-
-use std::borrow::Cow;
+mod preserved;
 
 pub use digests::{Blobs, digests};
 pub use initrd::{INITRD_PAD, parts, stream_size};
 pub use places::{Limits, PlaceError, Places, Rest};
+pub use preserved::preserved;
 
-use crate::base::PhysRange;
+use crate::base::{Buf, PhysRange};
 
 /// What a segment is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -32,6 +32,8 @@ pub enum Role {
     Elfcorehdr,
     /// A multiboot kernel's module.
     Module,
+    /// What the next kernel preserves from the start, by Kexec Handover.
+    Preserved,
 }
 
 impl Role {
@@ -46,6 +48,7 @@ impl Role {
             Self::Purgatory => "purgatory",
             Self::Elfcorehdr => "elfcorehdr",
             Self::Module => "module",
+            Self::Preserved => "preserved",
         }
     }
 }
@@ -56,7 +59,7 @@ pub struct Segment<'a> {
     /// What it is for.
     pub role: Role,
     /// Its bytes; the rest of `mem` is zeroed.
-    pub buf: Cow<'a, [u8]>,
+    pub buf: Buf<'a>,
     /// Where it goes, in whole pages.
     pub mem: PhysRange,
     /// The rule that put it there.
@@ -81,12 +84,25 @@ pub struct Layout<'a> {
     pub segments: Vec<Segment<'a>>,
     /// The kernel.
     pub kernel: PhysRange,
+    /// Where it runs; `None` where its own unpacker decides.
+    pub placement: Option<Placement>,
     /// Physical address of its entry point.
     pub entry: u64,
     /// The files beside it, in the order in which they were given. Initrds are one file.
     pub files: Vec<PlacedFile>,
     /// Where the rest goes.
     pub rest: Rest,
+}
+
+/// Where a kernel runs, as the loader decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Placement {
+    /// Physical address of its first byte.
+    pub physical: u64,
+    /// Virtual address of its first byte (`_text`).
+    pub virtual_address: u64,
+    /// Both were chosen at random (KASLR).
+    pub randomized: bool,
 }
 
 /// A file in memory.

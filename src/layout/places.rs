@@ -11,6 +11,7 @@ use super::Excluded;
 use crate::base::{PAGE_SIZE, PhysRange, human};
 use crate::memory::{Direction, Holes, MemoryMap, NoHole, Placement, Want};
 use crate::request::LoadRequest;
+use crate::sys::SEGMENT_MAX;
 
 /// Why something has no place.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -78,12 +79,16 @@ pub enum Rest {
 }
 
 /// Free memory, and the bounds that request and boot protocol set.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Places<'p> {
     /// Boot RAM without the running kernel's initrd, boot RAM, hot-added RAM:
     /// each is looked at only when nothing fits in those before it.
     tiers: [Holes; 3],
     used_last_choice: bool,
+    /// They are restricted to some ranges.
+    restricted: bool,
+    /// Segments that are not spoken for.
+    segments: usize,
     min: u64,
     max: u64,
     low_first: u64,
@@ -125,6 +130,8 @@ impl<'p> Places<'p> {
         Ok(Self {
             tiers: [preferred, boot, free(Placement::LastChoice)],
             used_last_choice: false,
+            restricted: false,
+            segments: SEGMENT_MAX,
             min: min.max(limits.floor),
             max: max.min(limits.reach),
             low_first: limits.low_first,
@@ -132,6 +139,61 @@ impl<'p> Places<'p> {
             map,
             excluded,
         })
+    }
+
+    /// The same places without memory that was added since boot.
+    #[must_use]
+    pub fn of_boot(&self) -> Self {
+        let mut places = self.clone();
+        let [_, _, hot_added] = &mut places.tiers;
+        *hot_added = Holes::default();
+        places
+    }
+
+    /// The free memory of boot within the bounds, at or above `floor`, in pieces of whole
+    /// pages: the largest first, and at last what the running kernel's initrd lay in.
+    #[must_use]
+    pub fn pieces(&self, floor: u64) -> Vec<PhysRange> {
+        let [preferred, boot, _] = &self.tiers;
+        let mut late = boot.clone();
+        late.remove_all(preferred.free().iter().copied());
+        let min = self.min.max(floor).div_ceil(PAGE_SIZE);
+        let bounds = (
+            min.saturating_mul(PAGE_SIZE),
+            self.max / PAGE_SIZE * PAGE_SIZE,
+        );
+        let bounds = PhysRange::from_bounds(bounds.0, bounds.1).ok();
+        let of = |holes: &Holes| {
+            let free = holes.free().iter();
+            let within = free.filter_map(|free| free.intersection(bounds?));
+            let mut pieces: Vec<PhysRange> = within.collect();
+            pieces.sort_by_key(|piece| std::cmp::Reverse(piece.size()));
+            pieces
+        };
+        [of(preferred), of(&late)].concat()
+    }
+
+    /// Keeps `count` segments for others than the boot protocol.
+    pub const fn reserve_segments(&mut self, count: usize) {
+        self.segments = self.segments.saturating_sub(count);
+    }
+
+    /// How many segments the boot protocol may make.
+    #[must_use]
+    pub const fn segments(&self) -> usize {
+        self.segments
+    }
+
+    /// Whether they are restricted to ranges.
+    #[must_use]
+    pub const fn is_restricted(&self) -> bool {
+        self.restricted
+    }
+
+    /// Restricts the places to `ranges`.
+    pub fn within(&mut self, ranges: &[PhysRange]) {
+        self.restricted = true;
+        self.tiers.iter_mut().for_each(|holes| holes.keep(ranges));
     }
 
     /// The highest place in `bounds`: first address, first address beyond. An error
@@ -166,21 +228,9 @@ impl<'p> Places<'p> {
         what: &'static str,
         size: u64,
         align: u64,
-        (min, max): (u64, u64),
+        bounds: (u64, u64),
     ) -> Result<PhysRange, PlaceError> {
-        let (min, max) = (min.max(self.min), max.min(self.max));
-        let bounds = PhysRange::from_bounds(min, max).map_err(|_| PlaceError::Unreachable {
-            what,
-            min,
-            max,
-        })?;
-        let want = Want {
-            what,
-            size,
-            align,
-            bounds,
-            direction,
-        };
+        let want = self.want(direction, what, size, align, bounds)?;
         let [preferred, boot, hot_added] = &mut self.tiers;
         let place = match preferred.take(&want).or_else(|_| boot.take(&want)) {
             Ok(place) => place,
@@ -192,6 +242,64 @@ impl<'p> Places<'p> {
         };
         self.tiers.iter_mut().for_each(|holes| holes.remove(place));
         Ok(place)
+    }
+
+    /// One of all places, each as likely as the others: `number` chooses. Places in
+    /// `spared` are taken only when there are no others.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn any(
+        &mut self,
+        what: &'static str,
+        size: u64,
+        align: u64,
+        bounds: (u64, u64),
+        spared: &[PhysRange],
+        number: u64,
+    ) -> Result<PhysRange, PlaceError> {
+        let want = self.want(Direction::TopDown, what, size, align, bounds)?;
+        let chosen = [spared, &[]].iter().find_map(|spared| {
+            let [preferred, boot, _] = &self.tiers;
+            [preferred, boot].into_iter().find_map(|tier| {
+                let mut holes = tier.clone();
+                holes.remove_all(spared.iter().copied());
+                let count = holes.count(&want);
+                holes.nth(&want, number.checked_rem(count)?)
+            })
+        });
+        match chosen {
+            Some(place) => {
+                self.tiers.iter_mut().for_each(|holes| holes.remove(place));
+                Ok(place)
+            }
+            // Hot-added memory, or the error.
+            None => self.first(Direction::TopDown, what, size, align, bounds),
+        }
+    }
+
+    /// What is looked for, between two bounds and those of request and boot protocol.
+    fn want(
+        &self,
+        direction: Direction,
+        what: &'static str,
+        size: u64,
+        align: u64,
+        (min, max): (u64, u64),
+    ) -> Result<Want, PlaceError> {
+        let (min, max) = (min.max(self.min), max.min(self.max));
+        let bounds = PhysRange::from_bounds(min, max).map_err(|_| PlaceError::Unreachable {
+            what,
+            min,
+            max,
+        })?;
+        Ok(Want {
+            what,
+            size,
+            align,
+            bounds,
+            direction,
+        })
     }
 
     /// A place on whole pages for something small.

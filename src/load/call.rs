@@ -5,11 +5,12 @@ use std::os::fd::AsFd as _;
 
 use super::door::RunningKernel;
 use super::files::Files;
+use super::record::RecordError;
 use crate::host::Host;
 use crate::image::Image;
 use crate::image::signature::is_signed;
 use crate::image::uki;
-use crate::layout::{INITRD_PAD, stream_size};
+use crate::layout::{INITRD_PAD, Role, stream_size};
 use crate::plan::{Checked, Method, Plan};
 use crate::refusal::{CallFacts, SysError};
 use crate::sys::kexec::WhenBusy;
@@ -30,6 +31,15 @@ pub enum LoadError {
         /// The cause.
         #[source]
         source: std::io::Error,
+    },
+    /// `exec` would not know what to do.
+    #[error("load failed: what exec must hand over cannot be recorded; {after}")]
+    NotRecorded {
+        /// The cause.
+        #[source]
+        source: RecordError,
+        /// What is loaded now.
+        after: After,
     },
     /// A file changed while it was loaded.
     #[error("load failed: {changed}; {after}")]
@@ -64,7 +74,7 @@ impl LoadError {
             Self::Changed {
                 after: After::Unloaded | After::StillLoaded(_),
                 ..
-            }
+            } | Self::NotRecorded { .. }
         )
     }
 
@@ -74,13 +84,22 @@ impl LoadError {
         match self {
             Self::Sys(error) => error.hint(),
             Self::Changed { .. } => Some("load again when nothing writes to the file any more"),
-            Self::Copy { .. } => None,
+            Self::NotRecorded { .. } => {
+                Some("rkexec keeps its records in /run/rkexec, which root must be able to write to")
+            }
+            Self::Copy { source, .. } => {
+                let is_unreadable = source.raw_os_error() == Some(libc::EFAULT);
+                is_unreadable.then_some(
+                    "the file became shorter meanwhile, or its disk has a read error: `dmesg` names a \
+                     disk that fails",
+                )
+            }
         }
     }
 }
 
-/// Has `kernel` load the kernel of `plan`, which was made for `image` in `files`. What
-/// was loaded before is replaced; when this fails, a kernel for `exec` stays, and a crash
+/// Has `kernel` load the kernel of `plan`, which was made for `image` in `files`, with
+/// these bytes of `purgatory` instead of the plan's. What was loaded before is replaced; when this fails, a kernel for `exec` stays, and a crash
 /// kernel may be lost.
 ///
 /// # Errors
@@ -92,6 +111,7 @@ pub(super) fn load(
     host: &Host,
     image: &Image<'_>,
     files: &Files,
+    purgatory: Option<&[u8]>,
 ) -> Result<(), LoadError> {
     let facts = facts(plan, host, image);
     if let Some(error) = SysError::forbidden(&facts) {
@@ -103,19 +123,23 @@ pub(super) fn load(
         .unchanged()
         .map_err(|what| changed(what, After::NotLoaded))?;
     let when_busy = WhenBusy::within(&host.security, facts.target);
-    let called = match &plan.method {
+    match &plan.method {
         Method::Segments {
             entry, segments, ..
         } => {
             let segments: Vec<KexecSegment<'_>> = segments
                 .iter()
                 .map(|segment| KexecSegment {
-                    buf: &segment.buf,
+                    buf: purgatory
+                        .filter(|_| segment.role == Role::Purgatory)
+                        .unwrap_or(&segment.buf),
                     mem: segment.mem.start(),
                     memsz: segment.mem.size(),
                 })
                 .collect();
-            kernel.kexec_load(*entry, &segments, facts.target, facts.hotplug, when_busy)
+            kernel
+                .kexec_load(*entry, &segments, facts.target, facts.hotplug, when_busy)
+                .map_err(|errno| SysError::failed(&facts, errno))?;
         }
         Method::File {
             kernel: file,
@@ -123,18 +147,17 @@ pub(super) fn load(
             flags,
         } => {
             let with = (plan.cmdline.as_bstr(), *flags);
-            return file_load(kernel, file, initrds, with, files, &facts, when_busy);
+            file_load(kernel, file, initrds, with, files, &facts, when_busy)?;
         }
-    };
-    called.map_err(|errno| SysError::failed(&facts, errno))?;
+    }
     files
         .unchanged()
         .map_err(|what| changed(what, unload_after_change(kernel, &facts, when_busy)))
 }
 
-/// With kexec_file_load the kernel reads the files itself and keeps writers off
-/// meanwhile, so a file that is passed as it is needs no check. Parts of a file, and
-/// several files, are copied. They were read earlier, so their files are checked again.
+/// With kexec_file_load the kernel reads the files itself. It keeps writers off while it
+/// reads, not before. Parts of a file, and several files, are copied; their files are
+/// checked again when they were read, for the kernel sees the copies only.
 fn file_load(
     running: &dyn RunningKernel,
     kernel: &[u8],
@@ -188,6 +211,18 @@ pub(super) fn whole<'a>(bytes: &[u8], files: &'a [MappedFile]) -> Option<&'a Map
     files.iter().find(|file| std::ptr::eq(file.bytes(), bytes))
 }
 
+/// Unloads what was loaded by `plan`, which was made for `image`: it must not be booted.
+pub(super) fn unload_again(
+    kernel: &dyn RunningKernel,
+    plan: &Plan<'_>,
+    host: &Host,
+    image: &Image<'_>,
+) -> After {
+    let facts = facts(plan, host, image);
+    let when_busy = WhenBusy::within(&host.security, facts.target);
+    unload_after_change(kernel, &facts, when_busy)
+}
+
 /// Unloads what was loaded from a file that changed.
 fn unload_after_change(
     kernel: &dyn RunningKernel,
@@ -209,15 +244,21 @@ fn unload_after_change(
 /// The facts by which a refusal is explained.
 pub(super) fn facts<'a>(plan: &Plan<'_>, host: &'a Host, image: &Image<'_>) -> CallFacts<'a> {
     let sizes = plan.segments().iter().map(|segment| segment.mem.size());
-    let (bytes, largest, largest_file, signed) = match &plan.method {
-        Method::Segments { .. } => (plan.total_size(), sizes.max().unwrap_or(0), 0, None),
+    let (bytes, held, largest, largest_file, signed) = match &plan.method {
+        Method::Segments { .. } => (plan.total_size(), 0, sizes.max().unwrap_or(0), 0, None),
         Method::File {
             kernel, initrds, ..
         } => {
             let (memory, initrd) = (image.memory_size(), stream_size(initrds));
             let largest_file = (kernel.len() as u64).max(initrd);
             let signed = is_signed(kernel);
-            (memory + initrd, memory.max(initrd), largest_file, signed)
+            (
+                memory + initrd,
+                kernel.len() as u64 + initrd,
+                memory.max(initrd),
+                largest_file,
+                signed,
+            )
         }
     };
     CallFacts {
@@ -227,6 +268,7 @@ pub(super) fn facts<'a>(plan: &Plan<'_>, host: &'a Host, image: &Image<'_>) -> C
         cmdline_limit: image.linux().map(|linux| linux.cmdline_limit as u64),
         segments: plan.segments().len(),
         bytes,
+        held,
         largest,
         largest_file,
         in_uki: image

@@ -23,6 +23,8 @@ pub(crate) struct FakeKernel {
     events: RefCell<VecDeque<Event>>,
     /// The calls that were made: `kexec_load crash`.
     calls: RefCell<Vec<String>>,
+    /// The segment that kexec_load was to enter: purgatory.
+    pub(crate) entered: RefCell<Vec<u8>>,
 }
 
 impl FakeKernel {
@@ -32,6 +34,7 @@ impl FakeKernel {
             is_mute: Cell::new(false),
             events: RefCell::default(),
             calls: RefCell::default(),
+            entered: RefCell::default(),
         }
     }
 
@@ -98,11 +101,12 @@ impl RunningKernel for FakeKernel {
         _: Option<Hotplug>,
         _: WhenBusy,
     ) -> Result<(), Errno> {
-        assert!(
-            segments
-                .iter()
-                .any(|segment| { (segment.mem..segment.mem + segment.memsz).contains(&entry) })
-        );
+        let mut segments = segments.iter();
+        let has_entry = |segment: &&KexecSegment<'_>| {
+            (segment.mem..segment.mem + segment.memsz).contains(&entry)
+        };
+        let entered = segments.find(has_entry).unwrap();
+        *self.entered.borrow_mut() = entered.buf.to_vec();
         self.call("kexec_load".to_owned(), target, true)
     }
 

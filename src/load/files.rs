@@ -6,8 +6,9 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use bstr::BString;
+use sha2::{Digest as _, Sha256};
 
-use crate::base::bytes::shown_name;
+use crate::base::bytes::{hex, shown_name};
 use crate::image::{self, Contents, Found, ImageError};
 use crate::job::Job;
 use crate::sys::{Changed, MappedFile};
@@ -23,13 +24,15 @@ pub struct Files {
     pub addons: Vec<MappedFile>,
     /// A multiboot kernel's modules, in order.
     pub modules: Vec<MappedFile>,
+    /// Files whose contents the next kernel finds in memory, in order. They may be empty.
+    pub carried: Vec<MappedFile>,
 }
 
 impl Files {
     /// Opens the files of `job`.
     ///
     /// # Errors
-    /// When one cannot be opened.
+    /// When one cannot be opened, or is not what the boot entry says.
     pub fn open(job: &Job) -> anyhow::Result<Self> {
         Self::open_with(job, open)
     }
@@ -38,7 +41,7 @@ impl Files {
     /// says.
     ///
     /// # Errors
-    /// When one cannot be opened.
+    /// When one cannot be opened, or is not what the boot entry says.
     pub fn open_with(
         job: &Job,
         open: impl Fn(&Path, &str) -> anyhow::Result<MappedFile>,
@@ -49,13 +52,38 @@ impl Files {
             .modules
             .iter()
             .map(|module| open(file_of(module), "module"));
+        let carried = job
+            .carry
+            .iter()
+            .map(|path| MappedFile::open_any(path).context("opening a file to carry failed"));
         // In this order: the first file that is missing is the one that is named.
-        Ok(Self {
+        let files = Self {
             kernel: open(&job.kernel, "kernel")?,
             initrds: initrds.collect::<Result<_, _>>()?,
             addons: addons.collect::<Result<_, _>>()?,
             modules: modules.collect::<Result<_, _>>()?,
-        })
+            carried: carried.collect::<Result<_, _>>()?,
+        };
+        files.are_those_of(job)?;
+        Ok(files)
+    }
+
+    /// Fails unless the kernel and the initrds are what the boot entry says.
+    fn are_those_of(&self, job: &Job) -> anyhow::Result<()> {
+        let initrds = job.initrds.iter().zip(&self.initrds);
+        for (path, file) in std::iter::once((&job.kernel, &self.kernel)).chain(initrds) {
+            for (_, sha256) in job.hashes.iter().filter(|(of, _)| of == path) {
+                let found: [u8; 32] = Sha256::digest(file.bytes()).into();
+                anyhow::ensure!(
+                    found == *sha256,
+                    "{} is not the file that the boot entry was made for: its SHA-256 is {}, not {}",
+                    shown_name(path),
+                    hex(&found),
+                    hex(sha256)
+                );
+            }
+        }
+        Ok(())
     }
 
     /// What lies in the kernel's file, unpacked where it is packed.
@@ -77,6 +105,7 @@ impl Files {
             .chain(&self.initrds)
             .chain(&self.addons)
             .chain(&self.modules)
+            .chain(&self.carried)
             .try_for_each(MappedFile::unchanged)
     }
 }
@@ -115,4 +144,38 @@ pub fn found<'a>(file: &MappedFile, contents: &'a Contents<'_>) -> anyhow::Resul
 /// What failed when `file` is not what it should be.
 pub(super) fn reading(file: &MappedFile) -> String {
     format!("reading {} failed", shown_name(file.path()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file may be exchanged after the boot entry was read: what is opened counts.
+    #[test]
+    fn the_files_that_are_opened_are_those_of_the_entry() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let write = |name: &str, text: &str| std::fs::write(path(name), text).unwrap();
+        let sha256 = |text: &str| <[u8; 32]>::from(Sha256::digest(text));
+        write("kernel", "a kernel");
+        write("initrd", "an initrd");
+        let job = Job {
+            kernel: path("kernel"),
+            initrds: vec![path("initrd")],
+            hashes: vec![
+                (path("kernel"), sha256("a kernel")),
+                (path("initrd"), sha256("an initrd")),
+                (path("replaced"), sha256("is not opened")),
+            ],
+            ..Job::default()
+        };
+        assert_eq!(Files::open(&job).unwrap().initrds.len(), 1);
+        for (name, text) in [("kernel", "a kernel"), ("initrd", "an initrd")] {
+            write(name, "other");
+            let error = Files::open(&job).unwrap_err().to_string();
+            assert!(error.contains("is not the file that the boot entry was made for"));
+            assert!(error.contains(&format!("/{name} ")), "{error}");
+            write(name, text);
+        }
+    }
 }

@@ -8,8 +8,11 @@
 //! let loaded = session.load(&prepared, &host, plan)?;
 //! ```
 
+pub mod armed;
 mod call;
+pub mod carry;
 pub mod door;
+mod exec_page;
 pub mod files;
 pub mod initrds;
 pub mod lock;
@@ -18,9 +21,11 @@ pub mod record;
 mod record_v1;
 mod rescue;
 pub mod session;
+pub mod watchdog;
 
 pub use call::{After, LoadError};
 pub use door::{RunningKernel, ThisKernel};
+pub use exec_page::stamp;
 pub use files::Files;
 pub use prepared::{ModulesForLinux, Prepared};
 pub use session::{Session, Tell};

@@ -8,14 +8,15 @@ use super::files::{Files, reading};
 use super::initrds;
 use super::record::LoadRecord;
 use crate::carry::Capability;
+use crate::crash::sizing::Sizing;
 use crate::host::firmware_tables::FirmwareTables;
 use crate::host::{Host, HostError, Root};
 use crate::image::multiboot::Module;
 use crate::image::uki::{Addon, Uki};
 use crate::image::{self, Contents, Found, Image};
 use crate::job::{Job, Merged, lost_signature};
-use crate::plan::{self, Checked, Plan};
-use crate::refusal::SysError;
+use crate::plan::{self, Carried, Checked, Given, Plan};
+use crate::refusal::{CallFacts, SysError};
 
 /// A load that is ready to be planned, on whatever facts.
 #[derive(Debug)]
@@ -26,6 +27,7 @@ pub struct Prepared<'a> {
     pub files: &'a Files,
     found: Found<'a>,
     merged: Merged<'a>,
+    carried: Vec<Carried<'a>>,
 }
 
 /// `--module` with a Linux.
@@ -65,7 +67,15 @@ impl<'a> Prepared<'a> {
             Image::Linux(_) if job.modules.is_empty() => {}
             Image::Linux(_) => return Err(ModulesForLinux.into()),
         }
+        let carried = files.carried.iter().map(|file| {
+            let name = file.path().file_name().unwrap_or_default().as_bytes();
+            Carried {
+                name: name.into(),
+                bytes: file.bytes(),
+            }
+        });
         Ok(Self {
+            carried: carried.collect(),
             job,
             files,
             found,
@@ -106,8 +116,12 @@ impl<'a> Prepared<'a> {
             None => Capability::unknown(),
         };
         let initrds = &self.merged.initrds;
+        let given = Given {
+            initrds,
+            carried: &self.carried,
+        };
         let mut plan =
-            plan::plan(&request, host, image, initrds, capability).context("planning failed")?;
+            plan::plan(&request, host, image, &given, capability).context("planning failed")?;
         plan.warn(self.merged.warnings.iter().cloned());
         if image.linux().is_some() {
             let flaws = initrds::warnings(&self.files.initrds, initrds);
@@ -118,11 +132,26 @@ impl<'a> Prepared<'a> {
         Ok(plan)
     }
 
+    /// How much memory the crash kernel of `plan` takes to run. The initrds are unpacked to
+    /// find that out. `None`: it is no crash kernel, or an initrd cannot be unpacked.
+    #[must_use]
+    pub fn sizing(&self, plan: &Plan<'_>) -> Option<Sizing> {
+        let crash = plan.crash.as_ref()?;
+        let kernel = self.image().memory_size();
+        Sizing::of(&crash.reservation, kernel, self.initrds())
+    }
+
+    /// What decides about a load of `plan`, made for `host`.
+    #[must_use]
+    pub fn call_facts<'f>(&self, host: &'f Host, plan: &Plan<'_>) -> CallFacts<'f> {
+        super::call::facts(plan, host, self.image())
+    }
+
     /// Why a load of `plan`, made for `host`, must fail by the facts; `None` when nothing is
     /// known against it.
     #[must_use]
     pub fn refusal(&self, host: &Host, plan: &Plan<'_>) -> Option<SysError> {
-        SysError::forbidden(&super::call::facts(plan, host, self.image()))
+        SysError::forbidden(&self.call_facts(host, plan))
     }
 
     /// The record to keep when `plan`, made for `host`, is loaded.

@@ -12,8 +12,9 @@ use std::path::{Path, PathBuf};
 use bstr::{BString, ByteSlice as _};
 use serde::{Deserialize, Serialize};
 
+use super::carry::AtExec;
 use super::lock::{self, DIR};
-use super::record_v1;
+use super::{exec_page, record_v1};
 use crate::base::{Syscall, Target, bytes};
 use crate::crash::fit::Fit;
 use crate::host::loaded::Loaded;
@@ -59,6 +60,9 @@ pub struct LoadRecord {
     pub kexec_load_refused: bool,
     /// What the crash kernel was loaded for; `None` for `exec`.
     pub fit: Option<Fit>,
+    /// What `exec` does before the jump; `None`: nothing, or an older rkexec wrote it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_exec: Option<AtExec>,
     /// An older rkexec wrote it, and what was asked cannot be told from it.
     #[serde(skip)]
     pub(super) is_job_unknown: bool,
@@ -123,13 +127,41 @@ impl Drop for Temporary {
     }
 }
 
+/// The record of what was loaded before, out of the way while a call replaces the image.
+///
+/// A process can be killed at any time. If it is killed between the call and the new
+/// record, the old record would describe an image that is no longer loaded. With no record,
+/// `status` says that it does not know the image.
+#[must_use]
+pub(super) struct SetAside {
+    record: PathBuf,
+    aside: PathBuf,
+}
+
+impl SetAside {
+    /// Puts the record back: what it describes is still loaded.
+    pub(super) fn restore(self) -> Result<(), RecordError> {
+        std::fs::rename(&self.aside, &self.record).map_err(|source| RecordError::Write {
+            path: self.record.clone(),
+            source,
+        })
+    }
+}
+
+impl Drop for SetAside {
+    /// After `restore` the file is no longer there, which is fine.
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.aside);
+    }
+}
+
 fn file(target: Target) -> String {
     format!("{DIR}/{target}.json")
 }
 
 /// Why what is at `path`, the record or its directory, may come from somebody else than
 /// root; `None`: it is root's alone. A captured machine has no `owner`.
-fn distrust(path: &Path, owner: Option<u32>) -> Option<String> {
+pub(super) fn distrust(path: &Path, owner: Option<u32>) -> Option<String> {
     let Ok(facts) = path.symlink_metadata() else {
         return Some("cannot be looked at".to_owned());
     };
@@ -187,6 +219,7 @@ impl LoadRecord {
                 let target = crash.reservation.target;
                 Fit::new(target, &crash.dump, plan.is_kept_up(host), host)
             }),
+            at_exec: AtExec::of(job, host, plan),
             is_job_unknown: false,
         })
     }
@@ -197,6 +230,18 @@ impl LoadRecord {
     /// # Errors
     /// When it is there and cannot be read; as a rule only root can.
     fn read(root: &Root, target: Target, warn: &dyn Fn(&str)) -> Result<Option<Self>, HostError> {
+        match Self::read_whole(root, target, warn) {
+            Err(HostError::Malformed { path, .. }) if path == file(target) => Ok(None),
+            other => other,
+        }
+    }
+
+    /// The same, but a record that is malformed is an error.
+    fn read_whole(
+        root: &Root,
+        target: Target,
+        warn: &dyn Fn(&str),
+    ) -> Result<Option<Self>, HostError> {
         let owner = root.is_system().then_some(0);
         Self::read_of(owner, root, target, warn)
     }
@@ -221,19 +266,21 @@ impl LoadRecord {
             }
         }
         let boot_id = boot_id(root)?;
-        Ok(Self::parse(&bytes).filter(|record| record.boot_id == boot_id))
+        let record = Self::parse(&bytes);
+        let record = record.map_err(|error| HostError::malformed(&name, error.to_string()))?;
+        Ok(record.filter(|record| record.boot_id == boot_id))
     }
 
-    /// `None`: a record of another version, or half written by a killed process.
-    fn parse(bytes: &[u8]) -> Option<Self> {
+    /// `None`: a record of another version.
+    fn parse(bytes: &[u8]) -> serde_json::Result<Option<Self>> {
         #[derive(Deserialize)]
         struct Version {
             schema: u32,
         }
-        match serde_json::from_slice::<Version>(bytes).ok()?.schema {
-            record_v1::SCHEMA => record_v1::parse(bytes),
-            SCHEMA => serde_json::from_slice(bytes).ok(),
-            _ => None,
+        match serde_json::from_slice::<Version>(bytes)?.schema {
+            record_v1::SCHEMA => Ok(record_v1::parse(bytes)),
+            SCHEMA => serde_json::from_slice(bytes).map(Some),
+            _ => Ok(None),
         }
     }
 
@@ -248,6 +295,27 @@ impl LoadRecord {
         loaded: &Loaded,
         warn: &dyn Fn(&str),
     ) -> Result<Option<Self>, HostError> {
+        Self::if_loaded(target, loaded, || Self::read(root, target, warn))
+    }
+
+    /// The same, but a record of this version that is malformed is an error.
+    ///
+    /// # Errors
+    /// When it is there and cannot be read, or is malformed.
+    pub fn of_loaded_whole(
+        root: &Root,
+        target: Target,
+        loaded: &Loaded,
+        warn: &dyn Fn(&str),
+    ) -> Result<Option<Self>, HostError> {
+        Self::if_loaded(target, loaded, || Self::read_whole(root, target, warn))
+    }
+
+    fn if_loaded(
+        target: Target,
+        loaded: &Loaded,
+        read: impl FnOnce() -> Result<Option<Self>, HostError>,
+    ) -> Result<Option<Self>, HostError> {
         let is_loaded = match target {
             Target::Normal => loaded.normal,
             Target::Crash => loaded.crash,
@@ -259,8 +327,7 @@ impl LoadRecord {
             let updates = loaded.kernel_updates();
             updates.is_none_or(|updates| updates == fit.kernel_updates)
         };
-        let record = Self::read(root, target, warn)?;
-        Ok(record.filter(|record| record.fit.as_ref().is_none_or(is_it)))
+        Ok(read()?.filter(|record| record.fit.as_ref().is_none_or(is_it)))
     }
 
     /// Keeps the record, for root only: it tells addresses.
@@ -282,11 +349,27 @@ impl LoadRecord {
         })
     }
 
-    /// Forgets the record of `target`.
+    /// Sets the record of `target` aside before a call that may replace its image. `None`
+    /// where there is no record, and where nobody can write to its directory: then the
+    /// new record cannot be written either, and the caller says so.
+    pub(super) fn set_aside(root: &Root, target: Target) -> Option<SetAside> {
+        let record = root.path(&file(target));
+        if record.is_dir() {
+            return None;
+        }
+        let aside = root.path(&format!("{}.before", file(target)));
+        std::fs::rename(&record, &aside).ok()?;
+        Some(SetAside { record, aside })
+    }
+
+    /// Forgets the record of `target`, and the page that belongs to its image.
     ///
     /// # Errors
     /// When there is one and it cannot be removed.
     pub fn remove(root: &Root, target: Target) -> Result<(), RecordError> {
+        if target == Target::Normal {
+            exec_page::remove(root);
+        }
         let path = root.path(&file(target));
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -313,10 +396,10 @@ impl LoadRecord {
         }
     }
 
-    /// How this load differs from `wanted`, in words; `None` when loading `wanted`
-    /// would change nothing.
+    /// In what the files and options of this load differ from those of another, in words;
+    /// `None` when they do not. Memory and CPUs of the machine do not count.
     #[must_use]
-    pub fn differs(&self, wanted: &Self) -> Option<String> {
+    pub fn differs_in_input(&self, wanted: &Self) -> Option<String> {
         let (old, new) = (self.blobs.as_ref(), wanted.blobs.as_ref());
         let kernel = |blobs: Option<&Blobs>| blobs.and_then(|blobs| blobs.kernel.clone());
         let initrd = |blobs: Option<&Blobs>| blobs.map(|blobs| blobs.initrd.clone());
@@ -331,8 +414,16 @@ impl LoadRecord {
         ];
         let other = outcomes.into_iter().find(|(same, _)| !same);
         let other = other.map(|(_, what)| what);
-        if let Some(what) = other.or_else(|| self.kept.differs(&wanted.kept)) {
-            return Some(format!("{what} has changed since the load"));
+        let other = other.or_else(|| self.kept.differs(&wanted.kept));
+        other.map(|what| format!("{what} has changed since the load"))
+    }
+
+    /// How this load differs from `wanted`, in words; `None` when loading `wanted`
+    /// would change nothing.
+    #[must_use]
+    pub fn differs(&self, wanted: &Self) -> Option<String> {
+        if let Some(what) = self.differs_in_input(wanted) {
+            return Some(what);
         }
         match (&self.fit, &wanted.fit) {
             (Some(old), Some(new)) => old.differs(new),

@@ -3,6 +3,8 @@
 use super::*;
 use crate::cmdline::{CmdlineBase, CmdlineRequest};
 use crate::crash::HotplugChoice;
+use crate::load::carry::CarriedFile;
+use crate::request::{DirectChoice, KhoChoice};
 use crate::sys::FileFlags;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
@@ -39,11 +41,15 @@ fn it_reads_back_byte_for_byte_and_makes_the_same_load() {
             syscall: SyscallChoice::Auto,
             mem_min: None,
             mem_max: None,
+            direct: DirectChoice::Auto,
             no_digest: false,
             no_efi: false,
             serial_port: None,
             hotplug: HotplugChoice::Auto,
             file_flags: FileFlags::default(),
+            watchdog: Some(30),
+            carry: vec![path(b"/var/\xf9")],
+            kho: KhoChoice::Drop,
         },
         syscall: Syscall::KexecLoad,
         release: None,
@@ -52,6 +58,13 @@ fn it_reads_back_byte_for_byte_and_makes_the_same_load() {
         init_size: 4096,
         kexec_load_refused: false,
         fit: None,
+        at_exec: Some(AtExec {
+            files: vec![CarriedFile {
+                name: b"\xf9".into(),
+                path: path(b"/var/\xf9"),
+            }],
+            forwarded: serde_json::from_value(serde_json::json!({ "map": 4096, "blobs": [] })).ok(),
+        }),
         is_job_unknown: false,
     };
     record.write(&root).unwrap();
@@ -73,4 +86,14 @@ fn it_reads_back_byte_for_byte_and_makes_the_same_load() {
     assert_eq!(job.addons, record.kept.addons);
     assert_eq!(job.modules, record.kept.modules);
     assert_eq!(job.request.cmdline, record.kept.cmdline);
+    assert_eq!(job.request.watchdog, Some(30));
+
+    // An rkexec before a package upgrade knew none.
+    let file = root.path(&file(Target::Normal));
+    let text = std::fs::read_to_string(&file).unwrap();
+    let old = text.replace(",\"watchdog\":30", "");
+    assert_ne!(old, text);
+    std::fs::write(&file, old).unwrap();
+    let read = LoadRecord::of_loaded(&root, Target::Normal, &loaded, &warn);
+    assert_eq!(read.unwrap().unwrap().kept.watchdog, None);
 }

@@ -58,7 +58,7 @@ fn load_uki(root: &Root, job: &Job) -> LoadRecord {
         &merged.request,
         &host,
         &found.image,
-        &merged.initrds,
+        &plan::Given::initrds(&merged.initrds),
         target,
     )
     .unwrap();

@@ -13,7 +13,7 @@ use crate::crash::fit::Fit;
 use crate::image::Wish;
 use crate::job::Kept;
 use crate::layout::Blobs;
-use crate::request::SyscallChoice;
+use crate::request::{DirectChoice, KhoChoice, SyscallChoice};
 use crate::sys::FileFlags;
 
 /// Version of the format.
@@ -95,11 +95,15 @@ pub(super) fn parse(bytes: &[u8]) -> Option<LoadRecord> {
             syscall: asked.syscall,
             mem_min: old.mem_min,
             mem_max: old.mem_max,
+            direct: DirectChoice::default(),
             no_digest: !old.digest,
             no_efi: old.no_efi,
             serial_port: old.serial_port,
             hotplug: old.hotplug,
             file_flags: old.file_flags,
+            watchdog: None,
+            carry: Vec::new(),
+            kho: KhoChoice::default(),
         },
         syscall: old.syscall,
         release: old.release,
@@ -108,6 +112,7 @@ pub(super) fn parse(bytes: &[u8]) -> Option<LoadRecord> {
         init_size: old.init_size,
         kexec_load_refused: old.kexec_load_refused,
         fit: old.fit,
+        at_exec: None,
         is_job_unknown,
     })
 }

@@ -4,13 +4,15 @@
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::time::Instant;
 
 use super::call::{self, LoadError};
 use super::door::RunningKernel;
+use super::exec_page::{self, Timed};
 use super::files::Files;
 use super::lock::{self, Lock, LockError};
 use super::prepared::Prepared;
-use super::record::LoadRecord;
+use super::record::{LoadRecord, SetAside};
 use crate::base::{Syscall, Target};
 use crate::host::{Host, HostError, Root};
 use crate::job::Fresh;
@@ -39,6 +41,8 @@ pub struct Session<'s> {
     pub tell: &'s dyn Tell,
     /// Warnings about records: each is said once.
     said: RefCell<BTreeSet<String>>,
+    /// When it began: the next kernel's `report` says how long a load took.
+    started: Instant,
 }
 
 impl<'s> Session<'s> {
@@ -50,6 +54,7 @@ impl<'s> Session<'s> {
             root,
             tell,
             said: RefCell::default(),
+            started: Instant::now(),
         }
     }
 
@@ -189,12 +194,30 @@ impl<'s> Session<'s> {
         record: &LoadRecord,
     ) -> Result<(), LoadError> {
         let (image, files) = (prepared.image(), prepared.files);
-        call::load(self.kernel, plan, host, image, files).inspect_err(|error| {
+        let timed = Timed::of(plan, self.root);
+        let purgatory = timed.as_ref().map(|timed| &*timed.purgatory);
+        let before = LoadRecord::set_aside(self.root, plan.target());
+        call::load(self.kernel, plan, host, image, files, purgatory).inspect_err(|error| {
             if error.has_replaced() {
                 self.forget(plan.target());
+            } else if let Some(Err(error)) = before.map(SetAside::restore) {
+                let error = anyhow::Error::from(error);
+                self.tell
+                    .warn(&format!("the record of what is loaded is lost: {error:#}"));
             }
         })?;
+        match timed {
+            Some(timed) => timed.keep(self.root, self.started.elapsed()),
+            None if plan.target() == Target::Normal => exec_page::remove(self.root),
+            None => {}
+        }
         if let Err(error) = record.write(self.root) {
+            if record.at_exec.is_some() {
+                let after = call::unload_again(self.kernel, plan, host, image);
+                self.forget(plan.target());
+                let source = error;
+                return Err(LoadError::NotRecorded { source, after });
+            }
             self.tell.warn(&format!(
                 "what was loaded is not recorded: {:#}",
                 anyhow::Error::from(error)
@@ -274,3 +297,6 @@ fn is_refusal(error: &LoadError) -> bool {
 #[cfg(test)]
 #[path = "session_tests.rs"]
 mod tests;
+#[cfg(test)]
+#[path = "timed_tests.rs"]
+mod timed_tests;

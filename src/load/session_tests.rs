@@ -7,9 +7,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::*;
+use crate::base::PhysRange;
+use crate::cmdline::CmdlineBase;
+use crate::host::kho::Kho;
 use crate::job::Job;
+use crate::kho::forward::forward;
+use crate::kho::{State, encode};
 use crate::load::fake::{FakeKernel, Told};
-use crate::request::LoadRequest;
+use crate::request::{KhoChoice, LoadRequest};
 use crate::testing::bzimage::TinyBzImage;
 use crate::testing::host::{Says as _, host, tell_for_a_dump};
 
@@ -40,16 +45,19 @@ fn machine() -> Host {
 }
 
 /// The machine, its files, and a kernel that does what it is told.
-struct Lab {
+pub(super) struct Lab {
     dir: tempfile::TempDir,
-    root: Root,
-    kernel: FakeKernel,
+    pub(super) root: Root,
+    pub(super) kernel: FakeKernel,
     told: Told,
 }
 
 impl Lab {
     fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::at(tempfile::tempdir().unwrap())
+    }
+
+    pub(super) fn at(dir: tempfile::TempDir) -> Self {
         let root = Root::at(dir.path());
         let lab = Self {
             kernel: FakeKernel::new(machine()),
@@ -76,7 +84,7 @@ impl Lab {
     }
 
     /// A load of the kernel `name`.
-    fn job(&self, name: &str, target: Target) -> Job {
+    pub(super) fn job(&self, name: &str, target: Target) -> Job {
         Job {
             kernel: self.path(name),
             initrds: vec![self.path("initrd")],
@@ -105,7 +113,7 @@ impl Lab {
             .map_err(|error| format!("{error:#}"))
     }
 
-    fn load(&self, job: &Job) -> Result<Syscall, String> {
+    pub(super) fn load(&self, job: &Job) -> Result<Syscall, String> {
         self.load_after(job, || ())
     }
 
@@ -233,9 +241,39 @@ fn a_file_that_changes_before_the_call_loads_nothing() {
     }
 }
 
+/// What is carried is checked as well, and may be empty.
+#[test]
+fn a_carried_file_that_changes_is_not_loaded() {
+    let lab = Lab::new();
+    let texts = b"kho-v4\0luo-v5\0memfd-v2\0";
+    fs::write(lab.path("two"), TinyBzImage::saying(texts).build()).unwrap();
+    fs::write(lab.path("empty"), "").unwrap();
+    fs::write(lab.path("state"), "state").unwrap();
+    let job = Job {
+        carry: vec![lab.path("empty"), lab.path("state")],
+        ..lab.job("two", Target::Normal)
+    };
+    let done = lab.load_after(&job, || write_to(&lab.path("state")));
+    shown(
+        done,
+        &["state: the file was changed", "; nothing was loaded"],
+    );
+    assert_eq!(lab.kernel.calls(), [""; 0]);
+    lab.load(&job).unwrap();
+    assert_eq!(lab.kernel.calls(), ["kexec_load normal"]);
+    let kept = lab.record(Target::Normal).unwrap().kept;
+    assert_eq!(
+        kept.carry,
+        [lab.path("empty"), lab.path("state")].map(|path| fs::canonicalize(path).unwrap())
+    );
+}
+
 #[test]
 fn a_file_that_changes_during_the_call_is_unloaded_again() {
-    for target in [Target::Normal, Target::Crash] {
+    let syscalls = [Syscall::KexecLoad, Syscall::KexecFileLoad];
+    let targets = [Target::Normal, Target::Crash];
+    let cases = syscalls.map(|syscall| targets.map(|target| (syscall, target)));
+    for (syscall, target) in cases.into_iter().flatten() {
         let lab = Lab::new();
         lab.load(&lab.job("one", target)).unwrap();
         lab.kernel.calls();
@@ -244,12 +282,14 @@ fn a_file_that_changes_during_the_call_is_unloaded_again() {
             write_to(&changed);
             Ok(())
         });
-        let done = lab.load(&lab.job("two", target));
+        let mut job = lab.job("two", target);
+        job.request.syscall = SyscallChoice::Only(syscall);
+        let done = lab.load(&job);
         let why = "; it was unloaded again, nothing is loaded now";
         shown(done, &["two: the file was changed", why]);
         let mut calls = vec![
-            format!("kexec_load {target}"),
-            format!("unload by kexec_load {target}"),
+            format!("{syscall} {target}"),
+            format!("unload by {syscall} {target}"),
         ];
         // The crash kernel loaded before is armed again.
         if target == Target::Crash {
@@ -541,6 +581,74 @@ fn a_record_that_cannot_be_written_leaves_no_old_one() {
     assert!(warnings[0].starts_with(start), "{warnings:?}");
     let stays = "the record of what was loaded stays: writing ";
     assert!(warnings[1].starts_with(stays), "{warnings:?}");
+}
+
+/// A kill that comes in the call or behind it leaves what is there while the call is made.
+#[test]
+fn there_is_no_record_while_the_image_is_replaced() {
+    for target in [Target::Normal, Target::Crash] {
+        let lab = Lab::new();
+        lab.load(&lab.job("one", target)).unwrap();
+        let record = lab.path(&format!("run/rkexec/{target}.json"));
+        let (seen, run) = (record.clone(), lab.path("run/rkexec"));
+        lab.kernel
+            .then(move |_| {
+                assert!(!seen.exists());
+                Err(libc::ENOMEM)
+            })
+            .then({
+                let seen = record.clone();
+                move |_| {
+                    assert!(!seen.exists());
+                    Ok(())
+                }
+            });
+        lab.load(&lab.job("two", target)).unwrap_err();
+        // The image loaded before stays, and so does its record.
+        assert_eq!(lab.recorded(target).as_deref(), Some("one"));
+        lab.load(&lab.job("two", target)).unwrap();
+        assert_eq!(lab.recorded(target).as_deref(), Some("two"));
+        assert_eq!(lab.told.warnings(), [""; 0]);
+        let left = fs::read_dir(run).unwrap();
+        let left = left.map(|entry| entry.unwrap().file_name());
+        let left: Vec<_> = left.filter(|name| name != "exec-time").collect();
+        assert_eq!(left, [record.file_name().unwrap()]);
+    }
+}
+
+/// A machine whose kernel hands over a tree without blobs.
+fn hands_over(kho: &mut Kho) {
+    let pages = (0..8).map(|page| 0x3000_0000 + page * 4096);
+    kho.on = true;
+    kho.preserved = Some(vec!["LUO".to_owned()]);
+    kho.state.scratch = Some(vec![PhysRange::new(0x2000_0000, 64 << 20).unwrap()]);
+    kho.state.tree = Some(encode(&State::default(), pages).unwrap().tree);
+}
+
+#[test]
+fn what_exec_must_do_is_recorded_or_nothing_stays_loaded() {
+    let lab = Lab::new();
+    hands_over(&mut lab.kernel.host.borrow_mut().security.kho);
+    let mut job = lab.job("one", Target::Normal);
+    job.request.kho = KhoChoice::Forward;
+    // Whether the kernel in the file panics cannot be told.
+    job.request.cmdline.base = CmdlineBase::Given("kho=off".into());
+    assert_eq!(lab.load(&job), Ok(Syscall::KexecLoad));
+    assert_eq!(lab.kernel.calls(), ["kexec_load normal"]);
+    let host = lab.kernel.facts(Target::Normal).unwrap();
+    let record = lab.session().recorded(Target::Normal, &host).unwrap();
+    let at_exec = record.unwrap().at_exec.unwrap();
+    let (tree, _) = forward(&host.security.kho).unwrap();
+    assert_eq!(at_exec.forwarded, Some(tree));
+
+    let run = lab.path("run/rkexec");
+    fs::set_permissions(&run, fs::Permissions::from_mode(0o777)).unwrap();
+    let error = lab.load(&job).unwrap_err();
+    let start = "load failed: what exec must hand over cannot be recorded; it was unloaded again, nothing is loaded now";
+    assert!(error.starts_with(start), "{error}");
+    let calls = ["kexec_load normal", "unload by kexec_load normal"];
+    assert_eq!(lab.kernel.calls(), calls);
+    assert!(!run.join("normal.json").exists());
 }
 
 #[test]

@@ -147,6 +147,15 @@ impl Holes {
             .splice(first..after, left.into_iter().chain(right));
     }
 
+    /// Keeps only what lies in `ranges`.
+    pub fn keep(&mut self, ranges: &[PhysRange]) {
+        let parts = self.free.iter().flat_map(|free| {
+            let of = ranges.iter();
+            of.filter_map(|range| free.intersection(*range))
+        });
+        *self = Self::new(parts.collect::<Vec<_>>());
+    }
+
     /// Finds a place and takes it out.
     ///
     /// # Errors
@@ -159,6 +168,37 @@ impl Holes {
         let place = found.ok_or_else(|| self.no_hole(want))?;
         self.remove(place);
         Ok(place)
+    }
+
+    /// How many places there are for `want`: multiples of its alignment.
+    #[must_use]
+    pub fn count(&self, want: &Want) -> u64 {
+        self.slots(want).map(|(_, count)| count).sum()
+    }
+
+    /// The place with the number `number` of those that [`Holes::count`] counts, from 0.
+    #[must_use]
+    pub fn nth(&self, want: &Want, number: u64) -> Option<PhysRange> {
+        let size = want.size.max(1).checked_next_multiple_of(PAGE_SIZE)?;
+        let mut left = number;
+        for (first, count) in self.slots(want) {
+            if left < count {
+                return PhysRange::new(first + left * want.align.max(PAGE_SIZE), size).ok();
+            }
+            left -= count;
+        }
+        None
+    }
+
+    /// For every hole, the lowest place for `want` and how many there are.
+    fn slots(&self, want: &Want) -> impl Iterator<Item = (u64, u64)> {
+        let from = |direction| Want { direction, ..*want };
+        let (lowest, highest) = (from(Direction::BottomUp), from(Direction::TopDown));
+        self.free.iter().filter_map(move |free| {
+            let (first, last) = (fit(*free, &lowest)?, fit(*free, &highest)?);
+            let more = (last.start() - first.start()) / want.align.max(PAGE_SIZE);
+            Some((first.start(), more + 1))
+        })
     }
 
     fn no_hole(&self, want: &Want) -> NoHole {

@@ -229,3 +229,35 @@ proptest! {
         prop_assert_eq!(at_once, one_by_one);
     }
 }
+
+proptest! {
+    /// The n-th place is the n-th of those that a search step by step finds.
+    #[test]
+    fn every_place_has_a_number(
+        holes in proptest::collection::vec((0_u64..64, 1_u64..12), 0..6),
+        size in 1_u64..5,
+        align in 0_u32..3,
+    ) {
+        let ranges = holes.iter().map(|(start, size)| PhysRange::new(start * PAGE_SIZE, size * PAGE_SIZE).unwrap());
+        let holes = Holes::new(ranges);
+        let want = Want {
+            what: "a test",
+            size: size * PAGE_SIZE,
+            align: PAGE_SIZE << align,
+            bounds: PhysRange::from_bounds(2 * PAGE_SIZE, 60 * PAGE_SIZE).unwrap(),
+            direction: Direction::TopDown,
+        };
+        let step = 1_usize << align;
+        let starts = (0_u64..64).step_by(step).map(|page| page * PAGE_SIZE);
+        let naive: Vec<PhysRange> = starts
+            .map(|start| PhysRange::new(start, want.size).unwrap())
+            .filter(|place| want.bounds.covers(*place))
+            .filter(|place| holes.free().iter().any(|free| free.covers(*place)))
+            .collect();
+        prop_assert_eq!(holes.count(&want), naive.len() as u64);
+        for (number, place) in (0_u64..).zip(&naive) {
+            prop_assert_eq!(holes.nth(&want, number), Some(*place));
+        }
+        prop_assert_eq!(holes.nth(&want, naive.len() as u64), None);
+    }
+}

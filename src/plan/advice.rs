@@ -9,7 +9,7 @@ use crate::crash::sizing::{self, Sizing};
 use crate::host::Host;
 use crate::host::crash::DM_CRYPT_KEYS;
 use crate::memory::{MapPolicy, MemoryKind, MemoryMap};
-use crate::request::{LoadRequest, SyscallChoice};
+use crate::request::LoadRequest;
 
 /// Turns "no place" for a crash kernel into an error that names the reservation it needs.
 /// Other errors are passed on unchanged.
@@ -65,13 +65,10 @@ pub(super) fn unfit_for_crash(line: &BStr) -> impl Iterator<Item = String> {
     })
 }
 
-pub(super) fn general_warnings(request: &LoadRequest, host: &Host) -> Vec<String> {
+/// What may go wrong with any load on the machine `host`, by what it runs on.
+#[must_use]
+pub fn general_warnings(host: &Host) -> Vec<String> {
     let mut warnings = Vec::new();
-    // Without --syscall, the choice avoids kexec_load here. Crash kernels take over no KHO state.
-    let is_forced = request.syscall == SyscallChoice::Only(Syscall::KexecLoad);
-    if is_forced && request.target == Target::Normal {
-        warnings.extend(host.security.kho.forbids_kexec_load());
-    }
     warnings.extend(host.security.environment.warning().map(str::to_owned));
     if let Some(flag) = host.cpu.confidential {
         warnings.push(format!(
@@ -122,7 +119,7 @@ pub(super) fn crash_warnings(
     }
     warnings.extend(unfit_for_crash(line));
     let present = host.crash.cpus.len() as u64;
-    let possible = host.crash.possible_cpus.unwrap_or(present);
+    let possible = host.possible_cpus.unwrap_or(present);
     let updates = match by_kernel {
         true => host.loaded.crash_elfcorehdr_size.is_some(),
         false => crash.hotplug.is_some(),

@@ -11,7 +11,7 @@ use crate::crash::{self, HotplugChoice};
 use crate::host::Host;
 use crate::host::crash::DM_CRYPT_KEYS;
 use crate::memory::{MapPolicy, MemoryKind, MemoryMap, Region, kernel_map};
-use crate::request::{LoadRequest, SyscallChoice};
+use crate::request::{DirectChoice, KhoChoice, LoadRequest, SyscallChoice};
 
 /// The system call, and why it was taken.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -22,21 +22,42 @@ pub struct Decision {
     pub reason: String,
 }
 
-/// Decides.
+/// What a choice is made from.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked<'d, 'a> {
+    /// What was asked for.
+    pub request: &'d LoadRequest,
+    /// The machine.
+    pub host: &'d Host,
+    /// How the kernel is booted.
+    pub boot: Protocol<'d, 'a>,
+    /// The reconciled map.
+    pub map: &'d MemoryMap,
+    /// The pools and the tree.
+    pub handover: &'d Handover,
+    /// The command line.
+    pub line: &'d Cmdline,
+    /// The loader itself hands over files.
+    pub carries: bool,
+}
+
+/// Decides. `lost` says what kexec_load would lose of what the running kernel hands over.
 ///
 /// # Errors
 /// When the request contradicts the choice, or kexec_load is forbidden and
 /// kexec_file_load would refuse, or do harm that the request does not accept.
-pub(super) fn decide(
-    request: &LoadRequest,
-    host: &Host,
-    boot: Protocol<'_, '_>,
-    map: &MemoryMap,
-    handover: &Handover,
-    line: &Cmdline,
-) -> Result<Decision, PlanError> {
+pub(super) fn decide(asked: Asked<'_, '_>, lost: Option<String>) -> Result<Decision, PlanError> {
+    let Asked {
+        request,
+        host,
+        boot,
+        map,
+        handover,
+        line,
+        carries,
+    } = asked;
     let decision = |name, reason: String| Ok(Decision { name, reason });
-    let needs_load = needs_kexec_load(request, handover);
+    let needs_load = needs_kexec_load(request, handover, carries);
     let refuses = boot.file_refusal(host);
     let asked_for = "asked for with --syscall".to_owned();
     match request.syscall {
@@ -56,7 +77,8 @@ pub(super) fn decide(
             (None, None) => decision(Syscall::KexecFileLoad, asked_for),
         },
         SyscallChoice::Auto => {
-            let Some(forbidden) = forbids_kexec_load(request, host) else {
+            let forbidden = host.security.forbids_kexec_load(host.secure_boot());
+            let Some(forbidden) = forbidden.map(str::to_owned).or(lost) else {
                 let is_able = refuses.is_none()
                     && needs_load.is_none()
                     && host.security.config.kexec_file != Some(false)
@@ -129,11 +151,22 @@ fn favours_file_load(request: &LoadRequest, host: &Host) -> Option<String> {
 fn needs_kexec_load(
     request: &LoadRequest,
     handover: &Handover,
+    carries: bool,
 ) -> Option<(&'static str, &'static str)> {
     let placing = "the running kernel places the segments itself";
     let mapping = "the running kernel hands over its own map";
     let telling = "the running kernel takes no device tree and no pools from a loader";
     [
+        (
+            request.kho == KhoChoice::Forward,
+            "--kho forward",
+            "with kexec_file_load the running kernel would hand over its own tree",
+        ),
+        (
+            carries,
+            "--carry",
+            "only kexec_load takes files that rkexec prepared",
+        ),
         (handover.has_pools(), "a pool", telling),
         (request.handover.dtb.is_some(), "--dtb", telling),
         (request.mem_min.is_some(), "--mem-min", placing),
@@ -159,6 +192,11 @@ fn needs_kexec_load(
             "the running kernel's purgatory prints nothing",
         ),
         (
+            request.direct == DirectChoice::On,
+            "--direct on",
+            "the running kernel loads the kernel's file as it is",
+        ),
+        (
             request.no_digest,
             "--no-digest",
             "the running kernel's purgatory always verifies",
@@ -171,16 +209,6 @@ fn needs_kexec_load(
     ]
     .into_iter()
     .find_map(|(wished, option, reason)| wished.then_some((option, reason)))
-}
-
-/// Why kexec_load cannot or must not be used here.
-fn forbids_kexec_load(request: &LoadRequest, host: &Host) -> Option<String> {
-    let forbidden = host.security.forbids_kexec_load(host.secure_boot());
-    forbidden.map(str::to_owned).or_else(|| {
-        // A crash kernel takes nothing over.
-        let takes_over = request.target == Target::Normal;
-        takes_over.then(|| host.security.kho.forbids_kexec_load())?
-    })
 }
 
 /// What goes wrong when the next kernel is given the running kernel's own map.

@@ -35,15 +35,17 @@ fn decided_for(
     let map = MemoryMap::reconcile(host, request.memory_map, &request.include_driver_managed);
     let image = crate::image::probe(kernel).unwrap();
     let line = Cmdline::make(&request.cmdline, &host.cmdline, 2047)?;
-    decide(
+    let asked = Asked {
         request,
         host,
-        Protocol::of(&image),
-        &map,
-        &Handover::default(),
-        &line,
-    )
-    .map(|decision| (decision.name, decision.reason))
+        boot: Protocol::of(&image),
+        map: &map,
+        handover: &Handover::default(),
+        line: &line,
+        carries: false,
+    };
+    let lost = host.security.kho.forbids_kexec_load();
+    decide(asked, lost).map(|decision| (decision.name, decision.reason))
 }
 
 fn forced(syscall: Syscall) -> LoadRequest {
@@ -201,27 +203,6 @@ fn what_is_asked_for_is_taken() {
             }
         }
     }
-}
-
-#[test]
-fn kexec_load_under_kexec_handover_is_warned_of() {
-    let warns = |request: &LoadRequest, kho| {
-        let mut host = plain();
-        host.security.kho.on = kho;
-        crate::plan::advice::general_warnings(request, &host)
-            .iter()
-            .any(|warning| warning.contains("kexec_load would drop what it preserves"))
-    };
-    assert!(warns(&forced(Syscall::KexecLoad), true));
-    assert!(!warns(&forced(Syscall::KexecLoad), false));
-    assert!(!warns(&forced(Syscall::KexecFileLoad), true));
-    assert!(!warns(&LoadRequest::default(), true));
-    // A crash kernel takes nothing over, so nothing is dropped.
-    let crash = LoadRequest {
-        target: crate::base::Target::Crash,
-        ..forced(Syscall::KexecLoad)
-    };
-    assert!(!warns(&crash, true));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Why there is no plan, and what to do about it.
 
-use super::Violation;
+use super::{AtExecError, CarryError, KhoError, Violation};
 use crate::base::human;
 use crate::boot::BootError;
 use crate::carry::HandoverError;
@@ -9,6 +9,7 @@ use crate::crash::CrashError;
 use crate::host::environment::Refusal;
 use crate::layout::PlaceError;
 use crate::memory::NoHole;
+use crate::refusal::Cause;
 
 /// Why there is no plan.
 #[derive(Debug, thiserror::Error)]
@@ -16,6 +17,14 @@ pub enum PlanError {
     /// No kernel can be loaded on this machine, with any options.
     #[error("{}", .0.why)]
     Environment(Refusal),
+    /// No watchdog can be armed.
+    #[error("{}", .0.why)]
+    Watchdog(Cause),
+    /// `--watchdog` for a crash kernel.
+    #[error(
+        "--watchdog is for a kernel that exec boots: nobody arms a watchdog when the kernel panics"
+    )]
+    WatchdogForCrash,
     /// There is no command line.
     #[error(transparent)]
     Cmdline(#[from] CmdlineError),
@@ -79,6 +88,20 @@ pub enum PlanError {
     /// State cannot be handed over.
     #[error(transparent)]
     Handover(#[from] HandoverError),
+    /// The state of Kexec Handover would stop the next kernel.
+    #[error(transparent)]
+    Kho(#[from] KhoError),
+    /// The files of `--carry` would be lost.
+    #[error(transparent)]
+    AtExec(#[from] AtExecError),
+    /// What must lie in the scratch memory of Kexec Handover does not fit.
+    #[error(
+        "the scratch memory of Kexec Handover, where everything must lie while this kernel hands over state, is too small: {0}"
+    )]
+    NotInScratch(NoHole),
+    /// Files cannot be carried.
+    #[error(transparent)]
+    Carry(#[from] CarryError),
     /// Purgatory cannot be filled.
     #[error(transparent)]
     Purgatory(#[from] crate::purgatory::ImageError),
@@ -127,12 +150,33 @@ impl PlanError {
         }
     }
 
+    /// The same error for a load in which everything must lie in scratch memory.
+    pub(super) fn of_scratch(self) -> Self {
+        match self {
+            Self::Place(PlaceError::NoHole(hole)) => Self::NotInScratch(hole),
+            other => other,
+        }
+    }
+
     /// Whether something found no place.
     pub(super) const fn is_no_place(&self) -> bool {
         matches!(
             self,
-            Self::Place(PlaceError::NoHole(_)) | Self::NotInReservation { .. }
+            Self::Place(PlaceError::NoHole(_))
+                | Self::NotInReservation { .. }
+                | Self::Carry(CarryError::NoScratch { .. } | CarryError::NoRoom(_))
         )
+    }
+
+    /// Whether there is no memory for what Kexec Handover needs.
+    pub(super) fn is_no_handover_room(&self) -> bool {
+        match self {
+            Self::TakenAway { error, .. } => error.is_no_handover_room(),
+            Self::Carry(
+                CarryError::NoScratch { .. } | CarryError::NoRoom(_) | CarryError::Scattered,
+            ) => true,
+            _ => false,
+        }
     }
 
     /// Whether the options contradict each other, or ask for something impossible.
@@ -141,8 +185,10 @@ impl PlanError {
         match self {
             Self::Place(PlaceError::EmptyBounds { .. })
             | Self::NotWithFileLoad { .. }
-            | Self::NotIncludable { .. } => true,
+            | Self::NotIncludable { .. }
+            | Self::WatchdogForCrash => true,
             Self::Boot(error) => error.is_usage(),
+            Self::Carry(error) => error.is_usage(),
             _ => false,
         }
     }
@@ -152,6 +198,7 @@ impl PlanError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Environment(refusal) => Some(refusal.way_out.to_owned()),
+            Self::Watchdog(cause) => cause.hint.clone(),
             Self::NoSyscall { way_out, .. } => way_out.clone(),
             Self::NotInReservation { way_out, .. } => Some(way_out.clone()),
             Self::FileLoadRefuses { .. } => {
@@ -167,6 +214,12 @@ impl PlanError {
             Self::Cmdline(error) => error.hint().map(str::to_owned),
             Self::Handover(error) => error.hint().map(str::to_owned),
             Self::Crash(error) => error.hint().map(str::to_owned),
+            Self::Carry(error) => error.hint(),
+            Self::Kho(error) => error.hint(),
+            Self::AtExec(error) => Some(error.hint().to_owned()),
+            Self::NotInScratch(_) => Some(
+                "boot this kernel with a larger kho_scratch=, or lose what it hands over with --kho drop".to_owned(),
+            ),
             Self::NotWithFileLoad { option, .. } => {
                 // A carried pool is there without an option.
                 let also = match option.starts_with("--") {

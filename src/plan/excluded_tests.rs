@@ -7,7 +7,7 @@ use crate::cmdline::{CmdlineBase, CmdlineRequest};
 use crate::host::security::Lockdown;
 use crate::image::probe;
 use crate::layout::PlaceError;
-use crate::plan::{PlanError, plan as make};
+use crate::plan::{Given, PlanError, plan as make};
 use crate::request::{LoadRequest, SyscallChoice};
 use crate::testing::bzimage::TinyBzImage;
 use crate::testing::host::{Says as _, host, range, tell_for_a_dump};
@@ -59,7 +59,7 @@ fn planned(request: &LoadRequest, host: &Host) -> Result<Made, PlanError> {
         setup_type_max: Some(0x8000_0009),
         ..Capability::unknown()
     };
-    let plan = make(request, host, &image, &[&initrd], target)?;
+    let plan = make(request, host, &image, &Given::initrds(&[&initrd]), target)?;
     Ok(Made {
         segments: plan.segments().iter().map(|segment| segment.mem).collect(),
         excluded: plan.excluded.clone(),

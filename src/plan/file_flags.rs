@@ -1,15 +1,32 @@
 //! Requested flags for kexec_file_load, reduced to those that the running kernel takes.
 
+use super::Decision;
 use crate::base::{Syscall, version};
 use crate::host::Host;
+use crate::request::LoadRequest;
 use crate::sys::FileFlags;
 
 /// The first kernel that takes them. 6.17 names KEXEC_FILE_NO_CMA and refuses it.
 const SINCE: (u32, u32) = (6, 18);
 
+/// `decision` with the flags that are taken in its reason, these flags, and a warning for
+/// each that has no effect.
+pub(super) fn of(
+    mut decision: Decision,
+    request: &LoadRequest,
+    host: &Host,
+) -> (Decision, FileFlags, Vec<String>) {
+    let (flags, idle) = taken(request.file_flags, decision.name, host);
+    for flag in flags.names() {
+        decision.reason += ", with ";
+        decision.reason += flag;
+    }
+    (decision, flags, idle)
+}
+
 /// Those of `asked` that `syscall` takes on `host`, and a warning for each that has no
 /// effect.
-pub(super) fn taken(asked: FileFlags, syscall: Syscall, host: &Host) -> (FileFlags, Vec<String>) {
+fn taken(asked: FileFlags, syscall: Syscall, host: &Host) -> (FileFlags, Vec<String>) {
     let by_segments = syscall == Syscall::KexecLoad;
     let is_taken = version(&host.release) >= Some(SINCE);
     let options = [

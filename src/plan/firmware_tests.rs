@@ -10,7 +10,7 @@ use crate::boot::linux_x86::firmware::FirmwareError;
 use crate::host::efi::Efi;
 use crate::image::probe;
 use crate::layout::Role;
-use crate::request::SyscallChoice;
+use crate::request::{DirectChoice, SyscallChoice};
 use crate::testing::bzimage::{TinyBzImage, field};
 use crate::testing::host::{Says as _, host};
 
@@ -64,6 +64,7 @@ fn efi() -> Host {
 fn request(syscall: Syscall, line: &str) -> LoadRequest {
     let mut request = LoadRequest {
         syscall: SyscallChoice::Only(syscall),
+        direct: DirectChoice::Off,
         ..LoadRequest::default()
     };
     request.cmdline.base = CmdlineBase::Given(line.into());
@@ -79,7 +80,13 @@ fn planned<T>(
 ) -> Result<T, PlanError> {
     let file = TinyBzImage::new(0x1000).build();
     let image = probe(&file).unwrap();
-    let plan = crate::plan::plan(request, host, &image, initrds, Capability::unknown)?;
+    let plan = crate::plan::plan(
+        request,
+        host,
+        &image,
+        &crate::plan::Given::initrds(initrds),
+        Capability::unknown,
+    )?;
     Ok(look(&plan))
 }
 
@@ -342,7 +349,14 @@ fn of_several_reasons_the_first_to_mend_is_named() {
     let image = probe(&file).unwrap();
     let mut wish = request(Syscall::KexecLoad, "x");
     let refused = |wish: &LoadRequest| {
-        crate::plan::plan(wish, &five_level, &image, &[], Capability::unknown).unwrap_err()
+        crate::plan::plan(
+            wish,
+            &five_level,
+            &image,
+            &crate::plan::Given::default(),
+            Capability::unknown,
+        )
+        .unwrap_err()
     };
     let error = refused(&wish);
     assert!(

@@ -7,36 +7,54 @@
 //! of `boot::Protocol`.
 
 mod advice;
+mod at_exec;
+mod built;
 mod decide;
 mod error;
 mod excluded;
 mod file_flags;
 mod idle;
+mod keep;
+mod kho;
+mod kho_plan;
 mod place;
 mod pools;
 mod predict;
+mod scratch;
+mod set_aside;
 mod validate;
+mod watchdog;
 
+use std::cell::LazyCell;
 use std::collections::BTreeSet;
 
 use bstr::{BString, ByteSlice as _};
 
+pub use advice::general_warnings;
+pub use at_exec::AtExecError;
+pub use built::CarryError;
 pub use decide::Decision;
 pub use error::PlanError;
+pub use kho::KhoError;
+pub use kho_plan::{Carried, CarriedFile, Given, KhoPlan, Way};
 pub use validate::{Checked, Violation};
 
+use self::keep::Running;
 use crate::base::{PhysRange, Syscall, Target, Told};
 use crate::boot::{EMPTY_INITRD, Firmware, Protocol, TableSummary, Taken};
-use crate::carry::{Capability, Handover, PlannedPool};
+use crate::carry::gather::running_record;
+use crate::carry::{Capability, Handover, PlannedPool, Protection, kho_pools};
 use crate::cmdline::{self, Cmdline, CmdlineBase};
 use crate::crash::{self, Reservation};
 use crate::fdt::DeviceTree;
 use crate::host::Host;
 use crate::image::Image;
-use crate::layout::{Blobs, Excluded, Segment, stream_size};
+use crate::kho::Node;
+use crate::layout::{Blobs, Excluded, Placement, Segment, stream_size};
 use crate::memory::MemoryMap;
-use crate::request::LoadRequest;
+use crate::request::{KhoChoice, LoadRequest};
 use crate::sys::{FileFlags, Hotplug};
+use built::Built;
 
 /// How the kernel is loaded.
 #[derive(Debug, Clone)]
@@ -49,6 +67,8 @@ pub enum Method<'a> {
         segments: Vec<Segment<'a>>,
         /// What the first table leads to, for people.
         tables: Vec<TableSummary>,
+        /// Where the kernel runs; `None` where its own unpacker decides.
+        placement: Option<Placement>,
     },
     /// kexec_file_load: the running kernel places everything.
     File {
@@ -68,6 +88,9 @@ pub struct Plan<'a> {
     pub method: Method<'a>,
     /// Why so.
     pub reason: String,
+    /// Why the loader unpacks and places the kernel itself, or does not; `None` where the
+    /// boot protocol knows one way only.
+    pub direct: Option<String>,
     /// The command line.
     pub cmdline: Cmdline,
     /// The reconciled map.
@@ -79,6 +102,8 @@ pub struct Plan<'a> {
     pub excluded: Vec<Excluded>,
     /// The pools.
     pub pools: Vec<PlannedPool>,
+    /// What is handed over by Kexec Handover; `None`: nothing.
+    pub kho: Option<KhoPlan>,
     /// The crash kernel's part; `None` for a kernel for `exec`.
     pub crash: Option<CrashPlan>,
     /// Digests of what is loaded from files; `None` where nothing uses them: without
@@ -150,6 +175,15 @@ impl<'a> Plan<'a> {
         }
     }
 
+    /// Where the kernel runs; `None` where its own unpacker or the running kernel decides.
+    #[must_use]
+    pub const fn placement(&self) -> Option<Placement> {
+        match self.method {
+            Method::Segments { placement, .. } => placement,
+            Method::File { .. } => None,
+        }
+    }
+
     /// For `exec`, or for a panic.
     #[must_use]
     pub fn target(&self) -> Target {
@@ -193,6 +227,10 @@ struct Inputs<'i, 'a> {
     boot: Protocol<'i, 'a>,
     /// The initrds, with the empty one where it is handed over.
     initrds: &'i [&'a [u8]],
+    /// The files to carry.
+    carried: &'i [Carried<'a>],
+    /// Why Kexec Handover preserves no pools that it could preserve; `None`: it does.
+    without_kho: Option<&'i str>,
 }
 
 /// What is settled before anything is placed.
@@ -203,15 +241,71 @@ struct Ground {
     crash: Option<CrashPlan>,
     tree: Option<DeviceTree>,
     pools: Vec<PlannedPool>,
+    /// What the loader itself hands over by Kexec Handover.
+    built: Option<Built>,
+    kho: Option<KhoPlan>,
+    /// The node with the running kernel's tree, where that is passed on.
+    node: Option<Node>,
     firmware: Firmware,
     empty_initrd: Option<&'static str>,
     excluded: Vec<Excluded>,
     /// Why the system call was taken.
     reason: String,
+    /// Why the loader unpacks the kernel itself, or does not.
+    direct: Option<String>,
     warnings: Vec<String>,
 }
 
 impl Ground {
+    /// With nothing settled but these.
+    fn of(cmdline: Cmdline, memory_map: MemoryMap) -> Self {
+        Self {
+            cmdline,
+            memory_map,
+            crash: None,
+            tree: None,
+            pools: Vec::new(),
+            built: None,
+            kho: None,
+            node: None,
+            firmware: Firmware::default(),
+            empty_initrd: None,
+            excluded: Vec::new(),
+            reason: String::new(),
+            direct: None,
+            warnings: Vec::new(),
+        }
+    }
+
+    /// Settles what the running kernel hands over, and the files that go with it. `target`
+    /// is asked only where something is handed over.
+    fn keep<F: FnOnce() -> Capability>(
+        &mut self,
+        inputs: Inputs<'_, '_>,
+        running: Running,
+        target: &LazyCell<Capability, F>,
+    ) -> Result<(), PlanError> {
+        let line = self.cmdline.as_bstr();
+        let lost = kho::check(inputs, &running, line, || (**target).clone())?;
+        self.warnings.extend(lost);
+        self.kho = running.plan(inputs.host);
+        if let Some(kho) = &mut self.kho
+            && at_exec::is_way(&running, inputs.carried)
+        {
+            at_exec::check(inputs, target)?;
+            at_exec::put(kho, inputs.carried);
+            self.warnings.push(at_exec::WARNING.to_owned());
+            self.warnings.extend(at_exec::check_size(inputs)?);
+            let pages = at_exec::check_pages(inputs, target)?;
+            let pages = pages.filter(|said| !self.warnings.contains(said));
+            self.warnings.extend(pages);
+        }
+        if let Running::Forwarded { node, .. } = running {
+            self.node = Some(node);
+        }
+        Ok(())
+    }
+
     /// Settles the pools and the memory that is kept free. Gives what the command line takes away from the next kernel.
     fn settle(
         &mut self,
@@ -241,7 +335,8 @@ impl Ground {
                     .set_pool(pool.range(), pool.name(), told, why);
             }
             (self.pools, self.cmdline) = (pools.planned, pools.cmdline);
-            self.warnings.extend(pools.warning);
+            self.built = Built::with_pools(self.built.take(), &self.pools, &host.release)?;
+            self.warnings.extend(pools.warnings);
         }
         self.tree = handover.tree;
         let taken = excluded::by_line(boot, self.cmdline.as_bstr(), request.target);
@@ -260,11 +355,13 @@ impl Ground {
         Plan {
             method,
             reason: self.reason,
+            direct: self.direct,
             cmdline: self.cmdline,
             memory_map: self.memory_map,
             told,
             excluded: self.excluded,
             pools: self.pools,
+            kho: self.kho,
             crash: self.crash,
             blobs,
             empty_initrd: self.empty_initrd,
@@ -273,8 +370,9 @@ impl Ground {
     }
 }
 
-/// Plans the load of `image` with `initrds`. `target` is what is known of the
-/// next kernel's configuration; it is asked only when there are pools.
+/// Plans the load of `image` with the `given` files. `target` is what is known of the
+/// next kernel's configuration; it is asked only when there are pools, or state is handed
+/// over by Kexec Handover.
 ///
 /// # Errors
 /// When the request contradicts itself or cannot be fulfilled on this machine.
@@ -282,46 +380,80 @@ pub fn plan<'a>(
     request: &LoadRequest,
     host: &Host,
     image: &Image<'a>,
-    initrds: &[&'a [u8]],
+    given: &Given<'_, 'a>,
     target: impl FnOnce() -> Capability,
+) -> Result<Checked<Plan<'a>>, PlanError> {
+    let target = LazyCell::new(target);
+    let first = attempt(request, host, image, given, &target, None);
+    match first {
+        // Nobody asked for Kexec Handover, and pools need none.
+        Err(error)
+            if error.is_no_handover_room()
+                && request.handover.protect.is_none()
+                && given.carried.is_empty() =>
+        {
+            let why = error.to_string();
+            let again = attempt(request, host, image, given, &target, Some(&why));
+            again.map_err(|_| error)
+        }
+        first => first,
+    }
+}
+
+/// Plans as [`plan`] does. `without_kho` says why Kexec Handover preserves no pools.
+fn attempt<'a, F: FnOnce() -> Capability>(
+    request: &LoadRequest,
+    host: &Host,
+    image: &Image<'a>,
+    given: &Given<'_, 'a>,
+    target: &LazyCell<Capability, F>,
+    without_kho: Option<&str>,
 ) -> Result<Checked<Plan<'a>>, PlanError> {
     if let Some(refusal) = host.security.environment.refuses() {
         return Err(PlanError::Environment(refusal));
     }
+    let Given { initrds, carried } = *given;
     let boot = Protocol::of(image);
     boot.check_request(request, initrds)?;
     check_drivers(&request.include_driver_managed)?;
     let asked = command_line(request, host, boot.cmdline_limit())?;
-    let cmdline = boot.cmdline(&asked)?;
-    let memory_map =
-        MemoryMap::reconcile(host, request.memory_map, &request.include_driver_managed);
+    let cmdline = watchdog::on_line(boot.cmdline(&asked)?, request, image)?;
+    let is_built = built::is_wanted(request, host, image, carried)?;
+    let (cmdline, switched_on) = built::on_line(cmdline, carried)?;
+    let drivers = &request.include_driver_managed;
+    let mut memory_map = MemoryMap::reconcile(host, request.memory_map, drivers);
     // A crash kernel only reads the dead kernel's memory. It takes over no state.
     let handover = match request.target {
         Target::Normal => Handover::gather(&request.handover, host)?,
         Target::Crash => Handover::default(),
     };
     handover.check_places(&memory_map, &host.iomem.crash_kernel())?;
-    let Decision { name, mut reason } =
-        decide::decide(request, host, boot, &memory_map, &handover, &cmdline)?;
-    let (flags, idle) = file_flags::taken(request.file_flags, name, host);
-    for flag in flags.names() {
-        reason += ", with ";
-        reason += flag;
-    }
-    let mut warnings = advice::general_warnings(request, host);
+    let (handover, mut cmdline, of_own) = own_pools(request, boot, handover, cmdline)?;
+    let asked_of = decide::Asked {
+        request,
+        host,
+        boot,
+        map: &memory_map,
+        handover: &handover,
+        line: &cmdline,
+        carries: is_built,
+    };
+    let (decision, running) = keep::decide(asked_of)?;
+    let (Decision { name, reason }, flags, idle) = file_flags::of(decision, request, host);
+    let mut warnings = advice::general_warnings(host);
     warnings.extend(advice::empty_line(request, asked.as_bstr()));
+    warnings.extend(of_own);
     warnings.extend(idle::warnings(request, host, boot, &handover));
     warnings.extend(idle);
+    warnings.extend(switched_on);
+    warnings.extend(running.warning(request.kho, &host.security.kho));
+    warnings.extend(watchdog::check(request, host, image)?);
 
-    let (mut memory_map, mut cmdline, mut crash) = (memory_map, cmdline, None);
-    if request.target == Target::Crash {
-        let asked = cmdline.as_bstr().to_owned();
-        if !cmdline::has(&asked, cmdline::NO_MEMHOTPLUG) {
-            cmdline = cmdline.with(cmdline::NO_MEMHOTPLUG)?;
-        }
-        crash = Some(crash_plan(request, host, &mut memory_map, asked, name)?);
-    }
+    let crash = crash_plan(request, host, &mut memory_map, &mut cmdline, name)?;
     boot.check_machine(host)?;
+    let road = boot.road(request, host, name, cmdline.as_bstr(), &memory_map.told())?;
+    let boot = boot.by(road.as_ref());
+    warnings.extend(road.iter().filter_map(|road| road.warning.clone()));
 
     let empty = [EMPTY_INITRD];
     let firmware = boot.firmware(request, host, name, cmdline.as_bstr())?;
@@ -336,20 +468,22 @@ pub fn plan<'a>(
             Some(_) => &empty[..],
             None => initrds,
         },
+        carried,
+        without_kho,
     };
+    let built = is_built.then(|| Built::of(inputs, target));
     let mut ground = Ground {
-        cmdline,
-        memory_map,
+        built: built.transpose()?,
         crash,
-        pools: Vec::new(),
-        tree: None,
         firmware,
         empty_initrd,
-        excluded: Vec::new(),
         reason,
+        direct: road.as_ref().map(|road| road.reason.clone()),
         warnings,
+        ..Ground::of(cmdline, memory_map)
     };
-    let taken = ground.settle(inputs, name, handover, target)?;
+    ground.keep(inputs, running, target)?;
+    let taken = ground.settle(inputs, name, handover, || (**target).clone())?;
     let plan = match name {
         Syscall::KexecLoad => place::by_segments(inputs, ground),
         Syscall::KexecFileLoad => predict::by_file(inputs, ground, flags),
@@ -357,36 +491,81 @@ pub fn plan<'a>(
     validate::validate(plan, host, &taken)
 }
 
-/// What a crash kernel needs besides a kernel.
+/// The pools that the running kernel hands over itself: the next kernel takes them back by
+/// words of its command line. With `--kho drop` the loader hands them over.
+fn own_pools(
+    request: &LoadRequest,
+    boot: Protocol<'_, '_>,
+    mut handover: Handover,
+    cmdline: Cmdline,
+) -> Result<(Handover, Cmdline, Option<String>), PlanError> {
+    if request.kho == KhoChoice::Drop || boot.reserves_pools().is_some() {
+        handover.take_own()?;
+    }
+    let (cmdline, warning) = pools::take_back(&handover.own, cmdline)?;
+    Ok((handover, cmdline, warning))
+}
+
+/// What a crash kernel needs besides a kernel; `None` for another one. Restricts `map` to
+/// its reservation, and adds to the command line.
 fn crash_plan(
     request: &LoadRequest,
     host: &Host,
     map: &mut MemoryMap,
-    asked_cmdline: BString,
+    cmdline: &mut Cmdline,
     syscall: Syscall,
-) -> Result<CrashPlan, PlanError> {
+) -> Result<Option<CrashPlan>, PlanError> {
+    if request.target == Target::Normal {
+        return Ok(None);
+    }
+    let asked_cmdline = cmdline.as_bstr().to_owned();
+    if !cmdline::has(&asked_cmdline, cmdline::NO_MEMHOTPLUG) {
+        *cmdline = cmdline.with(cmdline::NO_MEMHOTPLUG)?;
+    }
     let reservation = Reservation::of(host)?;
     reservation.restrict(map)?;
     let hotplug = crash::hotplug(host, request.hotplug)?;
-    Ok(CrashPlan {
+    Ok(Some(CrashPlan {
         dump: crash::dumped(map),
         reservation,
         hotplug: hotplug.filter(|_| syscall == Syscall::KexecLoad),
         asked_cmdline,
-    })
+    }))
 }
 
-/// The command line. `--no-carry-pools` also strips `pmpool=` from a reused one.
+/// The command line. `--no-carry-pools` also strips from a reused one `pmpool=`, and the
+/// words by which the running kernel took pools back.
 fn command_line(request: &LoadRequest, host: &Host, limit: usize) -> Result<Cmdline, PlanError> {
     let mut wish = request.cmdline.clone();
     if request.handover.no_carry && wish.base == CmdlineBase::Running {
         wish.remove.push("pmpool".into());
+        wish.remove.extend(words_of_pools(host));
     }
     let running = match request.target {
         Target::Normal => host.cmdline.clone(),
         Target::Crash => cmdline::for_crash(host.cmdline.as_bstr()),
     };
-    Ok(Cmdline::make(&wish, &running, limit)?)
+    Ok(Cmdline::make(
+        &wish,
+        &watchdog::anew(request, running),
+        limit,
+    )?)
+}
+
+/// The words of the running command line by which that kernel took pools back.
+fn words_of_pools(host: &Host) -> Vec<BString> {
+    // A damaged record names no pools.
+    let record = running_record(host).ok().flatten();
+    let pools = record.map_or_else(Vec::new, |record| record.pools);
+    let mut words = Vec::new();
+    for pool in pools.iter().filter(|it| it.protection == Protection::Kho) {
+        let named = kho_pools::words_by_name(&pool.name, host.cmdline.as_bstr());
+        let its = named
+            .into_iter()
+            .filter(|(_, size)| *size == Some(pool.size));
+        words.extend(its.map(|(word, _)| word.to_owned()));
+    }
+    words
 }
 
 fn check_drivers(drivers: &BTreeSet<String>) -> Result<(), PlanError> {

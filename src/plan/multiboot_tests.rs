@@ -7,7 +7,7 @@ use crate::cmdline::{CmdlineError, CmdlineRequest};
 use crate::host::security::Lockdown;
 use crate::image::{multiboot, probe};
 use crate::layout::{PlaceError, Role};
-use crate::plan::plan as make;
+use crate::plan::{Given, plan as make};
 use crate::request::SyscallChoice;
 use crate::sys::SEGMENT_MAX;
 use crate::testing::host::{Says as _, host, range};
@@ -71,7 +71,13 @@ fn planned(
             })
             .collect();
     }
-    let plan = make(request, host, &image, &[], Capability::unknown)?;
+    let plan = make(
+        request,
+        host,
+        &image,
+        &Given::default(),
+        Capability::unknown,
+    )?;
     Ok(Owned {
         entry: plan.entry().unwrap(),
         cmdline: plan.cmdline.to_string(),
@@ -381,7 +387,14 @@ fn options_for_linux_are_refused() {
     let file = v1_at(MIB);
     let image = probe(&file).unwrap();
     let refusal = |request: &LoadRequest, initrds: &[&[u8]]| {
-        let error = make(request, &machine(), &image, initrds, Capability::unknown).unwrap_err();
+        let error = make(
+            request,
+            &machine(),
+            &image,
+            &Given::initrds(initrds),
+            Capability::unknown,
+        )
+        .unwrap_err();
         assert!(error.is_usage(), "{error}");
         (error.to_string(), error.hint().is_some())
     };
@@ -491,7 +504,14 @@ fn a_command_line_with_a_nul_is_refused_wherever_it_is() {
         bytes: b"x",
         cmdline: "a\0b".into(),
     }];
-    let error = make(&line("x"), &machine(), &image, &[], Capability::unknown).unwrap_err();
+    let error = make(
+        &line("x"),
+        &machine(),
+        &image,
+        &Given::default(),
+        Capability::unknown,
+    )
+    .unwrap_err();
     assert!(
         matches!(error, PlanError::Cmdline(CmdlineError::Nul(1))),
         "{error}"

@@ -4,7 +4,7 @@ use super::*;
 use crate::base::{PhysRange, Syscall};
 use crate::carry::Capability;
 use crate::image::probe;
-use crate::plan::plan;
+use crate::plan::{Given, plan};
 use crate::request::{LoadRequest, SyscallChoice};
 use crate::testing::bzimage::TinyBzImage;
 use crate::testing::host::{Says as _, host, range};
@@ -35,7 +35,14 @@ fn places(host: &Host) -> BTreeMap<&'static str, PhysRange> {
         syscall: SyscallChoice::Only(Syscall::KexecLoad),
         ..LoadRequest::default()
     };
-    let plan = plan(&request, host, &image, &[&initrd], Capability::unknown).unwrap();
+    let plan = plan(
+        &request,
+        host,
+        &image,
+        &Given::initrds(&[&initrd]),
+        Capability::unknown,
+    )
+    .unwrap();
     let place = |segment: &Segment<'_>| (segment.role.name(), segment.mem);
     plan.segments().iter().map(place).collect()
 }

@@ -1,9 +1,17 @@
 //! Pools in the plan: how they are protected, and what the command line says.
 
-use super::{Inputs, PlanError};
+use bstr::{BStr, ByteSlice as _};
+
+use super::{Inputs, PlanError, keep};
 use crate::base::Told;
-use crate::carry::{Capability, Handover, HandoverError, PlannedPool, Protection, pool, protect};
-use crate::cmdline::{self, Cmdline};
+use crate::base::bytes::shown;
+use crate::carry::capability::Fact;
+use crate::carry::gather::CarriedPool;
+use crate::carry::{
+    Capability, Handover, HandoverError, KhoPoolError, PlannedPool, Protection, kho_pools, pool,
+    protect,
+};
+use crate::cmdline::{self, Cmdline, CmdlineBase};
 
 /// The pools as they are handed over.
 #[derive(Debug)]
@@ -13,7 +21,7 @@ pub(super) struct Pools {
     /// The command line with what the protection adds.
     pub cmdline: Cmdline,
     /// What the operator should know.
-    pub warning: Option<String>,
+    pub warnings: Vec<String>,
 }
 
 /// Chooses the protection of the pools in `handover`.
@@ -33,20 +41,33 @@ pub(super) fn protect(
         return Ok(Pools {
             planned: planned.collect(),
             cmdline: cmdline.clone(),
-            warning: None,
+            warnings: Vec::new(),
         });
     }
     if !handover.has_pools() {
         return without_pools(inputs, handover, cmdline);
     }
     let (wish, target) = (&inputs.request.handover, target());
-    let (chosen, reason) = protect::choose(wish.protect, wish.assume_pmpool, &target)?;
+    let by_kho = by_kho(inputs, wish.protect, &target).map_err(HandoverError::from)?;
+    let (by_kho, unfit) = unfit(inputs, &handover.pools, cmdline, by_kho);
+    let (chosen, mut reason) = protect::choose(wish.protect, wish.assume_pmpool, &target, by_kho)?;
+    if let Some(unfit) = unfit.filter(|_| chosen != Protection::Kernel) {
+        reason += &format!("; Kexec Handover does not preserve them: {unfit}");
+    }
     let named = handover.check_cmdline(cmdline.as_bstr())?;
-    let (mut cmdline, mut warning) = (cmdline.clone(), None);
+    let (mut cmdline, mut warnings) = (cmdline.clone(), Vec::new());
+    let mut warning = None;
     if chosen == Protection::Kernel {
         handover.check_alignment()?;
-        (cmdline, warning) = add_parameters(handover, &target, named, cmdline)?;
+        let stays_put = inputs.boot.stays_put() || target.surely_stays_put();
+        (cmdline, warning) = add_parameters(handover, stays_put, named, cmdline)?;
     }
+    if chosen == Protection::Kho {
+        (cmdline, warning) = take_back(&handover.pools, cmdline)?;
+    } else {
+        (cmdline, warnings) = without_words(inputs, &handover.pools, chosen, cmdline);
+    }
+    warnings.extend(warning);
     let planned = handover.pools.iter().map(|carried| {
         let pool = &carried.pool;
         let (protection, reason) = match chosen {
@@ -63,10 +84,118 @@ pub(super) fn protect(
     let pools = Pools {
         planned: planned.collect(),
         cmdline,
-        warning,
+        warnings,
     };
     check_line(inputs, &pools)?;
     Ok(pools)
+}
+
+/// Whether Kexec Handover can preserve the pools, and why. `wish` is the protection that
+/// was asked for.
+fn by_kho(
+    inputs: Inputs<'_, '_>,
+    wish: Option<Protection>,
+    target: &Capability,
+) -> Result<(Fact, String), KhoPoolError> {
+    let (request, kho) = (inputs.request, &inputs.host.security.kho);
+    // Nothing can be added to the tree of the running kernel.
+    let own = keep::is_own(request.kho, kho);
+    match wish {
+        Some(Protection::Kho) if own => Err(KhoPoolError::OwnTree(kho.in_words())),
+        _ if own => Ok((Fact::No, String::new())),
+        _ => Ok(kho_pools::revives(
+            &target.kho,
+            request.assume_kho.as_deref(),
+        )),
+    }
+}
+
+/// `by_kho`, and why Kexec Handover is not taken for `pools` although it could preserve
+/// others: pools are carried without an option, so a load goes on without it unless it was
+/// asked for.
+fn unfit(
+    inputs: Inputs<'_, '_>,
+    pools: &[CarriedPool],
+    cmdline: &Cmdline,
+    by_kho: (Fact, String),
+) -> ((Fact, String), Option<String>) {
+    if inputs.request.handover.protect.is_some() || by_kho.0 != Fact::Yes {
+        return (by_kho, None);
+    }
+    let untaken = take_back(pools, cmdline.clone()).err();
+    let why = inputs.without_kho.map(str::to_owned);
+    match why.or_else(|| untaken.map(|error| error.to_string())) {
+        Some(why) => ((Fact::No, why.clone()), Some(why)),
+        None => (by_kho, None),
+    }
+}
+
+/// The command line with the words by which the next kernel takes `pools` back, and a
+/// warning that names what was added.
+pub(super) fn take_back(
+    pools: &[CarriedPool],
+    mut cmdline: Cmdline,
+) -> Result<(Cmdline, Option<String>), PlanError> {
+    let of_kernel = kho_pools::preserved(pools.iter().map(|carried| &carried.pool));
+    let of_kernel = of_kernel.map_err(HandoverError::from)?;
+    let words = kho_pools::words(&of_kernel, cmdline.as_bstr()).map_err(HandoverError::from)?;
+    for word in &words {
+        cmdline = cmdline.with(word)?;
+    }
+    let was = match &words[..] {
+        [] => return Ok((cmdline, None)),
+        [_] => "was",
+        _ => "were",
+    };
+    let warning = format!(
+        "{} {was} added: by that the next kernel takes back what Kexec Handover preserves",
+        words.join(" ")
+    );
+    Ok((cmdline, Some(warning)))
+}
+
+/// `cmdline` without the words by which a kernel takes `pools` back, where they are protected
+/// by `chosen` instead: the next kernel would set other memory aside by their names. Only
+/// words of the running command line are left out. Gives what the operator should know.
+fn without_words(
+    inputs: Inputs<'_, '_>,
+    pools: &[CarriedPool],
+    chosen: Protection,
+    mut cmdline: Cmdline,
+) -> (Cmdline, Vec<String>) {
+    let mut warnings = Vec::new();
+    if let Some(why) = inputs.without_kho {
+        warnings.push(format!(
+            "the pools are protected by {chosen}, and not by Kexec Handover: {why}"
+        ));
+    }
+    let is_reused = inputs.request.cmdline.base == CmdlineBase::Running;
+    for pool in pools.iter().map(|carried| &carried.pool) {
+        let (name, size) = (pool.name(), pool.range().size());
+        let of_before = kho_pools::words_by_name(name, inputs.host.cmdline.as_bstr());
+        let of_before: Vec<&BStr> = of_before
+            .into_iter()
+            .filter(|(_, asked)| is_reused && *asked == Some(size))
+            .map(|(word, _)| word)
+            .collect();
+        let line = cmdline.clone();
+        for (word, _) in kho_pools::words_by_name(name, line.as_bstr()) {
+            let shown = shown(word);
+            if of_before.contains(&word) {
+                cmdline = cmdline.without_word(word);
+                warnings.push(format!(
+                    "{shown} of the running command line was left out: the pool {name} is protected by {chosen}, \
+                     and the next kernel would set other memory aside by its name"
+                ));
+            } else {
+                warnings.push(format!(
+                    "{shown} of the new command line does not take the pool {name} back, which is protected by \
+                     {chosen}: the next kernel sets other memory aside by that name"
+                ));
+            }
+        }
+    }
+    (cmdline, warnings)
 }
 
 /// Checks that no word of the command line takes memory of a pool away.
@@ -94,11 +223,11 @@ fn without_pools(
     cmdline: &Cmdline,
 ) -> Result<Pools, PlanError> {
     let line = cmdline.as_bstr();
-    let mut warning = None;
+    let mut warnings = Vec::new();
     if !inputs.request.handover.no_carry {
         handover.check_cmdline(line)?;
     } else if cmdline::has(line, "pmpool") {
-        warning = Some(
+        warnings.push(
             "pmpool= on the command line names no pool that is passed to the next kernel: what lies there is lost"
                 .to_owned(),
         );
@@ -106,7 +235,7 @@ fn without_pools(
     Ok(Pools {
         planned: Vec::new(),
         cmdline: cmdline.clone(),
-        warning,
+        warnings,
     })
 }
 
@@ -124,7 +253,7 @@ fn others(target: &Capability) -> (Protection, String) {
 /// The command line with the parameters that protection `kernel` needs, and a warning.
 fn add_parameters(
     handover: &Handover,
-    target: &Capability,
+    stays_put: bool,
     named: bool,
     mut cmdline: Cmdline,
 ) -> Result<(Cmdline, Option<String>), PlanError> {
@@ -132,7 +261,7 @@ fn add_parameters(
         let parameter = format!("pmpool={}", pool.cmdline_value());
         cmdline = cmdline.with(&parameter)?;
     }
-    if target.surely_stays_put() || cmdline::has(cmdline.as_bstr(), "nokaslr") {
+    if stays_put || cmdline::has(cmdline.as_bstr(), "nokaslr") {
         return Ok((cmdline, None));
     }
     let warning = "nokaslr was added: KASLR chooses the next kernel's place before anybody reads the \
@@ -154,6 +283,10 @@ pub(super) fn told(protection: Protection) -> (Told, &'static str) {
         Protection::Indirect => (
             Told::RAM,
             "a pool: RAM under a SETUP_INDIRECT node, which every kernel since 5.5 reserves",
+        ),
+        Protection::Kho => (
+            Told::RAM,
+            "a pool: RAM that Kexec Handover preserves, and reserve_mem= takes back",
         ),
     }
 }

@@ -1,6 +1,8 @@
 //! The frame of a load by kexec_file_load: the running kernel places everything, and this
 //! program foretells what comes of it.
 
+use std::borrow::Cow;
+
 use super::{Ground, Inputs, Method, Plan, PlanError, decide, excluded, place};
 use crate::layout::{self, Blobs};
 use crate::memory::{UNKNOWN_KERNEL_MAP, kernel_map};
@@ -15,7 +17,12 @@ pub(super) fn by_file<'a>(
     let boot = inputs.boot;
     let warning = excluded::file_load_warning(&ground.excluded);
     ground.warnings.extend(warning);
-    let fits = place::fits(inputs, &ground, &ground.excluded)
+    // The next kernel starts in scratch memory, whatever its command line takes away.
+    let excluded = match place::in_scratch(&ground) {
+        Some(_) => Cow::Owned(excluded::without_line(&ground.excluded)),
+        None => Cow::Borrowed(&ground.excluded),
+    };
+    let fits = place::fits(inputs, &ground, &excluded)
         .map_err(|error| place::explain(error, inputs, &ground));
     let (mut told, mut blobs) = (kernel_map(inputs.host), None);
     if ground.crash.is_some() {
@@ -23,7 +30,7 @@ pub(super) fn by_file<'a>(
         fits?;
         let parts = layout::parts(inputs.initrds, usize::MAX);
         blobs = Some(Blobs::of_parts(&boot.kernel_parts(), &parts));
-    } else if let Err(error @ PlanError::TakenAway { .. }) = fits {
+    } else if let Err(error @ (PlanError::TakenAway { .. } | PlanError::NotInScratch(_))) = fits {
         // For other reasons the running kernel's own answer says more.
         return Err(error);
     } else if told.is_empty() {

@@ -3,11 +3,12 @@
 
 use std::ops::Deref;
 
-use super::{Method, Plan, PlanError};
+use super::{Method, Plan, PlanError, Way};
 use crate::base::{PAGE_SIZE, PhysRange};
 use crate::boot::Taken;
 use crate::host::Host;
 use crate::host::efi::Efi;
+use crate::kho;
 use crate::layout::Role;
 use crate::memory::{Holes, Placement};
 use crate::refusal::exceeds_half_of_ram;
@@ -60,6 +61,15 @@ pub enum Violation {
         range: PhysRange,
         word: String,
     },
+    #[error("the {role} segment at {range:?} lies outside the scratch memory")]
+    OutsideScratch {
+        role: &'static str,
+        range: PhysRange,
+    },
+    #[error("the preserved segment at {0:?} lies in the scratch memory")]
+    InScratch(PhysRange),
+    #[error("the scratch memory at {range:?} {why}")]
+    Scratch { range: PhysRange, why: String },
     #[error("the entry point {0:#x} lies in no purgatory segment")]
     Entry(u64),
 }
@@ -94,6 +104,7 @@ pub(super) fn validate<'a>(
         rules(&plan, entry)?;
         off_efi(&plan, host)?;
         next_kernel(&plan, taken)?;
+        handed_over(&plan)?;
         half_of_ram(plan.total_size(), host)?;
     }
     Ok(Checked(plan))
@@ -176,6 +187,64 @@ fn next_kernel(plan: &Plan<'_>, taken: &[Taken]) -> Result<(), Violation> {
             let word = taken.word.clone();
             return Err(Violation::TakenAway { role, range, word });
         }
+    }
+    Ok(())
+}
+
+/// Checks what is handed over by Kexec Handover: the next kernel overwrites scratch memory
+/// before it knows what to preserve, and may overwrite anything else that is loaded.
+fn handed_over(plan: &Plan<'_>) -> Result<(), Violation> {
+    let Some(kho) = &plan.kho else {
+        return Ok(());
+    };
+    if !matches!(kho.way, Way::Built | Way::Forwarded) {
+        return Ok(());
+    }
+    // Two regions may touch, and a segment lie in both.
+    let scratch = Holes::new(kho.scratch.iter().copied());
+    for segment in plan.segments() {
+        let (role, range) = (segment.role, segment.mem);
+        let mut regions = scratch.free().iter();
+        if role == Role::Preserved {
+            if regions.any(|region| region.overlaps(range)) {
+                return Err(Violation::InScratch(range));
+            }
+        } else if !regions.any(|region| region.covers(range)) {
+            let role = role.name();
+            return Err(Violation::OutsideScratch { role, range });
+        }
+    }
+    if kho.way == Way::Built {
+        chosen(plan, &kho.scratch)?;
+    }
+    Ok(())
+}
+
+/// Checks scratch memory that the loader chose: the next kernel adds it to its RAM
+/// unseen (`kho_populate`).
+fn chosen(plan: &Plan<'_>, scratch: &[PhysRange]) -> Result<(), Violation> {
+    let told = plan.told.iter().filter(|(_, kind)| kind.is_ram());
+    let told = Holes::new(told.map(|(range, _)| *range));
+    // The first region is where things are loaded: it need not be the lowest.
+    let mut scratch = scratch.to_vec();
+    scratch.sort_unstable();
+    let mut end = 0;
+    for range in scratch {
+        let excluded = plan.excluded.iter();
+        let why = if !(range.start() | range.end()).is_multiple_of(kho::ALIGNMENT) {
+            Some("does not lie on whole blocks of 4 MiB".to_owned())
+        } else if range.start() < end {
+            Some("overlaps the region before it".to_owned())
+        } else if !told.free().iter().any(|ram| ram.covers(range)) {
+            Some("lies outside the RAM that the next kernel is told of".to_owned())
+        } else {
+            let mut excluded = excluded.filter(|excluded| excluded.range.overlaps(range));
+            excluded.next().map(|it| format!("lies in {}", it.name))
+        };
+        if let Some(why) = why {
+            return Err(Violation::Scratch { range, why });
+        }
+        end = range.end();
     }
     Ok(())
 }

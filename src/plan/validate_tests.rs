@@ -11,7 +11,7 @@ use crate::cmdline::{CmdlineBase, CmdlineRequest};
 use crate::image::probe;
 use crate::layout::{Excluded, Segment};
 use crate::plan::excluded::by_line;
-use crate::plan::plan;
+use crate::plan::{Given, KhoPlan, plan};
 use crate::request::{LoadRequest, SyscallChoice};
 use crate::testing::bzimage::TinyBzImage;
 use crate::testing::host::{Says as _, host, range, tell_for_a_dump};
@@ -48,7 +48,14 @@ fn broken(target: Target, line: &str, edit: impl FnOnce(&mut Plan<'_>)) -> Resul
         ..LoadRequest::default()
     };
     let initrd = [7; 5000];
-    let Checked(mut plan) = plan(&request, &host, &image, &[&initrd], Capability::unknown).unwrap();
+    let Checked(mut plan) = plan(
+        &request,
+        &host,
+        &image,
+        &Given::initrds(&[&initrd]),
+        Capability::unknown,
+    )
+    .unwrap();
     edit(&mut plan);
     let taken = by_line(Protocol::of(&image), plan.cmdline.as_bstr(), target);
     validate(plan, &host, &taken).map(drop)
@@ -137,6 +144,13 @@ fn every_rule_is_seen_to_fail() {
         }),
         violation(|plan| enter(plan, 0)),
         violation(|plan| enter(plan, 0x2000_0000)),
+        violation(|plan| hands_over(plan, &[(0x2000_0000, 0x2fff_ffff)])),
+        violation(|plan| {
+            hands_over(plan, &[SCRATCH]);
+            let at = at(plan, Role::Initrd);
+            segments(plan)[at].role = Role::Preserved;
+        }),
+        violation(|plan| hands_over(plan, &[SCRATCH, SCRATCH])),
     ];
     let seen: BTreeSet<usize> = violations.iter().map(number).collect();
     assert_eq!(seen, (0..RULES).collect(), "{violations:#?}");
@@ -145,7 +159,7 @@ fn every_rule_is_seen_to_fail() {
     }
 }
 
-const RULES: usize = 9;
+const RULES: usize = 12;
 
 /// A new rule does not compile here until it has a number, and is missed above
 /// until it has a plan that breaks it.
@@ -160,6 +174,70 @@ fn number(violation: &Violation) -> usize {
         Violation::NotTold { .. } => 6,
         Violation::TakenAway { .. } => 7,
         Violation::Entry(_) => 8,
+        Violation::OutsideScratch { .. } => 9,
+        Violation::InScratch(_) => 10,
+        Violation::Scratch { .. } => 11,
+    }
+}
+
+/// Passed on by the loader, the scratch memory is the running kernel's.
+#[test]
+fn what_is_passed_on_lies_in_the_scratch_memory_of_the_running_kernel() {
+    let passed_on = |plan: &mut Plan<'_>, scratch: &[(u64, u64)]| {
+        hands_over(plan, scratch);
+        plan.kho.as_mut().unwrap().way = Way::Forwarded;
+    };
+    broken(Target::Normal, "quiet", |plan| passed_on(plan, &[SCRATCH])).unwrap();
+    // Regions that touch are one place.
+    broken(Target::Normal, "quiet", |plan| {
+        let kernel = at(plan, Role::Kernel);
+        let middle = plan.segments()[kernel].mem.start() + 0x1000;
+        passed_on(plan, &[(SCRATCH.0, middle - 1), (middle, SCRATCH.1)]);
+    })
+    .unwrap();
+    let outside = violation(|plan| passed_on(plan, &[(0x2000_0000, 0x2fff_ffff)]));
+    assert!(matches!(outside, Violation::OutsideScratch { .. }));
+}
+
+/// Where the segments lie.
+const SCRATCH: (u64, u64) = (0x3800_0000, 0x3fff_ffff);
+
+/// Has `plan` hand something over, with that scratch memory: first and last byte.
+fn hands_over(plan: &mut Plan<'_>, scratch: &[(u64, u64)]) {
+    plan.kho = Some(KhoPlan {
+        way: Way::Built,
+        format: "kho-v4".to_owned(),
+        scratch: scratch
+            .iter()
+            .map(|(start, last)| range(*start, *last))
+            .collect(),
+        scratch_sum: Vec::new(),
+        preserved: Vec::new(),
+        carried: Vec::new(),
+        pools: Vec::new(),
+    });
+}
+
+#[test]
+fn scratch_memory_is_whole_blocks_of_ram_that_nobody_keeps() {
+    broken(Target::Normal, "quiet", |plan| hands_over(plan, &[SCRATCH])).unwrap();
+    let lower = (0x2000_0000, 0x203f_ffff);
+    for regions in [[SCRATCH, lower], [lower, SCRATCH]] {
+        broken(Target::Normal, "quiet", |plan| hands_over(plan, &regions)).unwrap();
+    }
+    let (start, last) = SCRATCH;
+    for (scratch, says) in [
+        (&[(start - 0x1000, last)][..], "whole blocks"),
+        (&[SCRATCH, (last + 1 - (4 << 20), last)], "before it"),
+        (&[SCRATCH, (last + 1, last + (4 << 20))], "outside the RAM"),
+        (
+            &[(0x3000_0000, 0x303f_ffff), SCRATCH],
+            "in memmap=1M$0x30000000",
+        ),
+        (&[(0x1000_0000, 0x103f_ffff), SCRATCH], "in Crash kernel"),
+    ] {
+        let said = violation(|plan| hands_over(plan, scratch)).to_string();
+        assert!(said.contains(says), "{said}");
     }
 }
 

@@ -8,10 +8,12 @@
 //! loaded crash kernel is lost. Where no fact decides, the candidates are named
 //! and none of them is claimed.
 
+pub mod live_update;
 mod refused;
 mod signature;
 #[cfg(test)]
 mod tests;
+pub mod watchdog;
 
 use std::fmt;
 
@@ -58,6 +60,9 @@ pub struct CallFacts<'a> {
     pub segments: usize,
     /// Sum of all memsz, bytes; for kexec_file_load at least what the kernel will need.
     pub bytes: u64,
+    /// What kexec_file_load holds of the files besides, until it has copied them into the
+    /// segments (`kimage_file_prepare_segments` in kernel/kexec_file.c), bytes; else 0.
+    pub held: u64,
     /// The largest memsz, bytes.
     pub largest: u64,
     /// The largest input file, bytes.
@@ -91,6 +96,7 @@ impl<'a> CallFacts<'a> {
             cmdline_limit: None,
             segments: 0,
             bytes: 0,
+            held: 0,
             largest: 0,
             largest_file: 0,
             total_ram: 0,
@@ -259,9 +265,10 @@ pub fn explain(facts: &CallFacts<'_>, errno: Errno) -> Cause {
         libc::ENOSYS => refused::no_such_call(facts),
         libc::EBUSY => busy(facts),
         libc::EFAULT => Cause::new(
-            "the kernel could not read what it was to load: an input file became shorter meanwhile",
+            "the kernel could not read what it was to load: an input file became shorter meanwhile, or its \
+             disk has a read error",
         )
-        .hint("load again when nobody is writing the kernel and the initrd"),
+        .hint("load again when nobody is writing the kernel and the initrd; `dmesg` names a disk that fails"),
         libc::ENOMEM => no_memory(facts),
         libc::EINVAL => invalid(facts),
         libc::EADDRNOTAVAIL => no_address(facts),
@@ -436,6 +443,27 @@ fn busy(facts: &CallFacts<'_>) -> Cause {
     }
 }
 
+/// Why the memory that is available now may not be enough for the load; `None`: it is, or
+/// the amount is not known. A crash kernel is copied into its reservation.
+#[must_use]
+pub fn short_of_memory(facts: &CallFacts<'_>) -> Option<Cause> {
+    let available = facts.available_ram;
+    let bytes = facts.bytes.saturating_add(facts.held);
+    let is_short = facts.target == Target::Normal && available != 0 && bytes > available;
+    is_short.then(|| {
+        let held = match facts.held {
+            0 => String::new(),
+            held => format!(" and holds the files, {}, until then", human(held)),
+        };
+        Cause::new(format!(
+            "the kernel copies the whole image, {}{held}, and only {} of memory are available",
+            human(facts.bytes),
+            human(available)
+        ))
+        .hint("stop a large program, or use a smaller initrd")
+    })
+}
+
 fn no_memory(facts: &CallFacts<'_>) -> Cause {
     if facts.unload {
         return Cause::new("the kernel had no memory for the call").hint("free memory");
@@ -457,13 +485,8 @@ fn no_memory(facts: &CallFacts<'_>) -> Cause {
         .hint("use a smaller initrd or a larger crashkernel=");
     }
     let available = facts.available_ram;
-    if available != 0 && facts.bytes > available {
-        return Cause::new(format!(
-            "the kernel copies the whole image, {}, and only {} of memory are available",
-            human(facts.bytes),
-            human(available)
-        ))
-        .hint("stop a large program, or use a smaller initrd");
+    if let Some(cause) = short_of_memory(facts) {
+        return cause;
     }
     Cause::one_of(&[
         &format!(

@@ -1,5 +1,6 @@
 //! Every errno of the system calls, over the facts that tell causes apart.
 
+mod live_update;
 mod permission;
 
 use std::collections::BTreeSet;

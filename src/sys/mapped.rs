@@ -5,9 +5,8 @@
 //! file can change them under the map, so [`MappedFile::unchanged`] is asked
 //! after the system call that copied them, and the image is unloaded when the
 //! answer is no. A file that is cut short under the map makes the next read of
-//! the missing pages fatal for the process (SIGBUS), and no handler is
-//! installed here to hide that; the kernel's own copy of such a page fails with
-//! EFAULT. Package managers write a new file and rename it over the old name,
+//! the missing pages fatal for the process (SIGBUS), and [`super::bus_error`]
+//! says so; the kernel's own copy of such a page fails with EFAULT. Package managers write a new file and rename it over the old name,
 //! which leaves the map alone.
 #![allow(unsafe_code)]
 
@@ -130,7 +129,7 @@ fn time((seconds, nanoseconds): (i64, i64)) -> String {
     format!("{seconds}.{nanoseconds:09}")
 }
 
-/// A regular, non-empty file, mapped read-only.
+/// A regular file, mapped read-only. Only [`MappedFile::open_any`] opens an empty one.
 #[derive(Debug)]
 pub struct MappedFile {
     path: PathBuf,
@@ -146,13 +145,15 @@ impl MappedFile {
     /// # Errors
     /// When it is missing, unreadable, empty or not a regular file.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
-        // O_NONBLOCK, so that a pipe without a writer is refused, not waited for.
-        let file = OpenOptions::new()
-            .read(true)
-            .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
-            .open(path)
-            .map_err(|source| open_error(path, source))?;
-        Self::of(file, path)
+        Self::of(open_for_reading(path)?, path)
+    }
+
+    /// The same of a file that may be empty.
+    ///
+    /// # Errors
+    /// When it is missing, unreadable or not a regular file.
+    pub fn open_any(path: &Path) -> Result<Self, OpenError> {
+        Self::of_any(open_for_reading(path)?, path)
     }
 
     /// Maps `file`, which was opened for reading by the name `path`.
@@ -160,13 +161,18 @@ impl MappedFile {
     /// # Errors
     /// When it is empty or not a regular file, or cannot be mapped.
     pub fn of(file: File, path: &Path) -> Result<Self, OpenError> {
+        let mapped = Self::of_any(file, path)?;
+        match mapped.stamp.size {
+            0 => Err(OpenError::Empty(path.to_owned())),
+            _ => Ok(mapped),
+        }
+    }
+
+    fn of_any(file: File, path: &Path) -> Result<Self, OpenError> {
         let metadata = file
             .metadata()
             .map_err(|source| io_error(path, "fstat", source))?;
         check_kind(path, &metadata)?;
-        if metadata.size() == 0 {
-            return Err(OpenError::Empty(path.to_owned()));
-        }
         let map = map(&file).map_err(|source| io_error(path, "mapping", source))?;
         // Only advice: a file system that cannot read ahead still gives the bytes.
         let _ = map.advise(Advice::WillNeed);
@@ -235,6 +241,15 @@ impl MappedFile {
             }),
         }
     }
+}
+
+fn open_for_reading(path: &Path) -> Result<File, OpenError> {
+    // O_NONBLOCK, so that a pipe without a writer is refused, not waited for.
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(path)
+        .map_err(|source| open_error(path, source))
 }
 
 fn map(file: &File) -> io::Result<Mmap> {
@@ -320,6 +335,14 @@ mod tests {
         assert_eq!(mapped.bytes(), b"some kernel");
         assert_eq!(mapped.path(), path);
         assert_eq!(mapped.unchanged(), Ok(()));
+    }
+
+    #[test]
+    fn a_file_to_carry_may_be_empty() {
+        let (dir, path) = file(b"");
+        let mapped = MappedFile::open_any(&path).unwrap();
+        assert_eq!((mapped.bytes(), mapped.unchanged()), (&b""[..], Ok(())));
+        assert!(MappedFile::open_any(dir.path()).is_err());
     }
 
     #[test]

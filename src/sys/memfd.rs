@@ -1,12 +1,12 @@
-//! Several pieces as one file in memory, for kexec_file_load, which takes one
-//! descriptor for the initrd.
+//! Files in memory: an empty one, and several pieces as one file for kexec_file_load,
+//! which takes one descriptor for the initrd.
 //!
-//! The copy is memory of its own beside the page cache of the files, for as
+//! Such a copy is memory of its own beside the page cache of the files, for as
 //! long as the descriptor is open: a single initrd is better given as it is.
 
 use std::ffi::CStr;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read as _, Write};
 use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
@@ -38,6 +38,27 @@ pub fn concatenate(name: &CStr, pieces: &[&[u8]], align: usize) -> io::Result<Ow
     let seal: FcntlArg<'_> = F_ADD_SEALS(seals);
     fcntl(&file, seal)?;
     Ok(file.into())
+}
+
+/// An empty file in memory that one may write to.
+///
+/// It has no seal but that against seals, so that every kernel with live update takes it
+/// over. Where vm.memfd_noexec is set, the kernel adds the one against execution.
+///
+/// # Errors
+/// When the kernel makes none.
+pub fn empty(name: &CStr) -> io::Result<File> {
+    Ok(memfd_create(name, MFdFlags::MFD_CLOEXEC)?.into())
+}
+
+/// A file in memory of `size` bytes, all of them zero and with memory of their own.
+///
+/// # Errors
+/// When the kernel has no memory for it, or no memfd_create.
+pub fn filled(name: &CStr, size: u64) -> io::Result<File> {
+    let mut file = empty(name)?;
+    io::copy(&mut io::repeat(0).take(size), &mut file)?;
+    Ok(file)
 }
 
 fn create(name: &CStr) -> Result<OwnedFd, Errno> {
@@ -82,6 +103,23 @@ mod tests {
         assert_eq!(bytes.len(), 3_000_004 + 4);
         assert_eq!(&bytes[..big.len()], &big[..]);
         assert_eq!(&bytes[3_000_004..], b"end\0");
+    }
+
+    #[test]
+    fn an_empty_one_can_be_written_and_not_sealed() {
+        let file = empty(c"carried").unwrap();
+        file.write_all_at(b"abc", 4096).unwrap();
+        assert_eq!(contents(file.try_clone().unwrap().into()).len(), 4099);
+        let seal: FcntlArg<'_> = F_ADD_SEALS(SealFlag::F_SEAL_WRITE);
+        assert_eq!(fcntl(&file, seal), Err(Errno::EPERM));
+    }
+
+    #[test]
+    fn a_filled_one_has_memory_of_its_own() {
+        use std::os::unix::fs::MetadataExt as _;
+        let metadata = filled(c"held", 123 << 12).unwrap().metadata().unwrap();
+        assert_eq!(metadata.len(), 123 << 12);
+        assert_eq!(metadata.blocks() * 512, 123 << 12);
     }
 
     #[test]

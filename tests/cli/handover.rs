@@ -67,6 +67,14 @@ fn a_target_that_knows_pools() {
     assert_eq!(pool["protection"], "kernel");
     assert_eq!(pool["name"], "default_pmpool");
     assert_eq!(pool["bitmap"], "0x10000000");
+    // The loader places the kernel itself, off the pool.
+    assert_eq!(plan["cmdline"], "quiet pmpool=0x10000000,0x4000000");
+    assert_eq!(
+        (err.as_str(), &plan["warnings"]),
+        ("", &Value::Array(Vec::new()))
+    );
+    let itself = ["--pool", POOL, "--cmdline", "quiet", "--direct", "off"];
+    let (plan, err) = self::plan(&knowing(), "bios-512m", &itself);
     assert_eq!(plan["cmdline"], "quiet pmpool=0x10000000,0x4000000 nokaslr");
     // It is said aloud: `load` prints the warnings of its plan.
     assert_eq!(err, "");
@@ -125,7 +133,14 @@ fn another_pmpool_on_the_command_line() {
 
 #[test]
 fn a_parameter_goes_where_the_kernel_reads_it() {
-    let args = ["--pool", POOL, "--cmdline", "quiet -- single"];
+    let args = [
+        "--pool",
+        POOL,
+        "--cmdline",
+        "quiet -- single",
+        "--direct",
+        "off",
+    ];
     let (plan, _) = plan(&knowing(), "bios-512m", &args);
     let line = "quiet pmpool=0x10000000,0x4000000 nokaslr -- single";
     assert_eq!(plan["cmdline"], line);

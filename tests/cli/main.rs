@@ -12,12 +12,16 @@ mod arm;
 mod bad_input;
 mod blob;
 mod bytes;
+mod carry;
 #[path = "../common/mod.rs"]
 mod common;
+mod doctor;
+mod entries;
 mod firmware;
 mod formats;
 mod handover;
 mod kexec;
+mod kho_pools;
 mod multiboot;
 mod output;
 mod refuse;
@@ -28,6 +32,7 @@ mod untrusted;
 mod usage;
 mod vmcore_dmesg;
 mod warnings;
+mod watchdog;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -43,7 +48,7 @@ impl Lab {
     /// With a good kernel called `vmlinuz`.
     fn new() -> Self {
         let lab = Self(tempfile::tempdir().unwrap());
-        lab.write("vmlinuz", TinyBzImage::new(0x1_0000).build());
+        lab.write("vmlinuz", TinyBzImage::direct().build());
         lab
     }
 

@@ -147,7 +147,8 @@ fn the_word_kho_on_is_nothing_to_a_kernel_without_kho() {
     );
     assert_eq!(plan["syscall"]["name"], "kexec_load");
     let status = json(&lab, &["status", "--root", &root]);
-    assert_eq!(status["kho"], false);
+    assert_eq!(status["kho"]["on"], false);
+    assert_eq!(status["kho"]["reason"], status["kho_reason"]);
     assert!(
         status["kho_reason"]
             .as_str()

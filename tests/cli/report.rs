@@ -1,8 +1,10 @@
 //! `rkexec report` on machines that received what the record says, or nearly.
 
 use rkexec::carry::Protection;
+use rkexec::carry::phases::Untimed;
 use rkexec::carry::pool_node::pools_of;
-use rkexec::carry::record::{Blob as Digested, PoolRecord, Record};
+use rkexec::carry::record::{Blob as Digested, CarriedName, KhoRecord, Placed, PoolRecord, Record};
+use rkexec::carry::stamps::Stamps;
 use rkexec::fdt::DeviceTree;
 use rkexec::purgatory;
 use serde_json::Value;
@@ -60,6 +62,9 @@ fn record() -> Record {
             bitmap: 0x1000_0000,
             protection: Protection::Kernel,
         }],
+        placed: None,
+        untimed: None,
+        kho: None,
     }
 }
 
@@ -96,6 +101,38 @@ pub(super) fn with_words(words: &[u8]) -> Lab {
     lab
 }
 
+/// The same with a file `a` of 5 bytes and the pool `p` handed over by Kexec Handover, and
+/// `log` as the kernel's log.
+pub(super) fn by_kho(log: Option<&str>) -> Lab {
+    let lab = arrived();
+    let plain = record();
+    let record = Record {
+        setup_data: [&plain.setup_data[..], &[(10, 48)]].concat(),
+        pools: vec![PoolRecord {
+            name: "p".to_owned(),
+            base: 0x2000_0000,
+            size: 0x20_0000,
+            bitmap: 0x2000_0000,
+            protection: Protection::Kho,
+        }],
+        kho: Some(KhoRecord {
+            format: "kho-v4".to_owned(),
+            session: Some("rkexec".to_owned()),
+            files: vec![(CarriedName("a".into()), 5)],
+            pools: vec!["p".to_owned()],
+        }),
+        ..plain
+    };
+    for (number, kind, data) in [(2, "0xa", vec![0; 48]), (3, "0x0", record.payload())] {
+        lab.write(&format!("{SETUP_DATA}/{number}/type"), format!("{kind}\n"));
+        lab.write(&format!("{SETUP_DATA}/{number}/data"), data);
+    }
+    if let Some(log) = log {
+        lab.write("m/dev/kmsg", log);
+    }
+    lab
+}
+
 /// The items that are not as planned, with their verdicts.
 fn wrong(lab: &Lab) -> Vec<(String, String)> {
     let ended = lab.run(&["report", "--root", "m", "--output", "json"]);
@@ -122,7 +159,7 @@ fn wrong(lab: &Lab) -> Vec<(String, String)> {
 }
 
 #[track_caller]
-fn only(lab: &Lab, wanted: &[(&str, &str)]) {
+pub(super) fn only(lab: &Lab, wanted: &[(&str, &str)]) {
     let found = wrong(lab);
     let found: Vec<(&str, &str)> = found.iter().map(|(a, b)| (&**a, &**b)).collect();
     assert_eq!(found, wanted);
@@ -228,6 +265,141 @@ fn what_did_not_arrive_is_missing() {
         assert!(wrong.iter().any(|(name, _)| name == item), "{wrong:?}");
     }
     assert!(wrong.contains(&("device tree".to_owned(), "missing".to_owned())));
+}
+
+/// What the report says of phases and place, as text and as JSON.
+fn phases_and_place(lab: &Lab) -> (String, Value) {
+    let text = lab.run(&["report", "--root", "m"]).out;
+    let json = lab.run(&["report", "--root", "m", "--output", "json"]);
+    (text, serde_json::from_str(&json.out).unwrap())
+}
+
+#[test]
+fn where_the_time_went_or_why_nobody_knows() {
+    let lab = arrived();
+    let write = |untimed, stamps: Option<Vec<u8>>| {
+        let mut setup_data = record().setup_data;
+        setup_data.extend(stamps.iter().map(|stamps| (0, stamps.len())));
+        let record = Record {
+            untimed,
+            setup_data,
+            ..record()
+        };
+        let record = record.payload();
+        for (number, data) in (2..).zip(stamps.into_iter().chain([record])) {
+            lab.write(&format!("{SETUP_DATA}/{number}/type"), "0x0\n");
+            lab.write(&format!("{SETUP_DATA}/{number}/data"), data);
+        }
+    };
+    let one_reason = |why: &str| {
+        only(&lab, &[]);
+        let (text, json) = phases_and_place(&lab);
+        let line = format!("\nwhere the time went: not measured: {why}\n");
+        assert!(text.contains(&line), "{text}");
+        for phase in json["phases"].as_array().unwrap() {
+            assert_eq!(phase["seconds"], Value::Null);
+            assert_eq!(phase["not_measured"], why);
+        }
+    };
+    write(Some(Untimed::CrashKernel), None);
+    one_reason("a crash kernel is started by a panic, and not by exec");
+    write(None, None);
+    one_reason("the rkexec that loaded this kernel left no time stamps");
+    write(None, Some(Stamps::blank()));
+    one_reason("purgatory left no time stamps");
+
+    // The load is known without this machine's counter, and the rest is not.
+    let words = [1_512_000_000_u64, 7, 8, 9, 0];
+    let words = words.into_iter().flat_map(u64::to_le_bytes);
+    let filled = b"RKXTIME1".iter().copied().chain(words).collect();
+    write(None, Some(filled));
+    only(&lab, &[]);
+    let (text, json) = phases_and_place(&lab);
+    let captured = "a captured machine has no time stamp counter";
+    let table = format!(
+        "
+where the time went:
+  load               1.512 s  rkexec planned and loaded
+  exec to purgatory        -  not measured: {captured}
+  verification             -  not measured: {captured}
+  kernel to init           -  not measured: {captured}
+
+this kernel does not show where it runs
+"
+    );
+    assert!(text.contains(&table), "{text}");
+    let phases = json["phases"].as_array().unwrap();
+    let names: Vec<_> = phases.iter().map(|phase| &phase["name"]).collect();
+    let expected = [
+        "load",
+        "exec_to_purgatory",
+        "verification",
+        "kernel_to_init",
+    ];
+    assert_eq!(names, expected);
+    assert_eq!(phases[0]["seconds"], 1.512);
+    assert_eq!(phases[0]["not_measured"], Value::Null);
+    assert_eq!(phases[3]["not_measured"], captured);
+}
+
+#[test]
+fn a_kernel_that_runs_elsewhere_is_named() {
+    const VIRTUAL: u64 = 0xffff_ffff_8100_0000;
+    let lab = arrived();
+    let iomem = "00100000-3fffffff : System RAM\n  3c000000-3cffffff : Kernel code\n";
+    lab.write("m/proc/iomem", iomem);
+    lab.write("m/proc/kallsyms", format!("{VIRTUAL:016x} T _text\n"));
+    let place = |planned: Option<(u64, u64)>| {
+        let placed = planned.map(|(physical, r#virtual)| Placed {
+            physical,
+            r#virtual,
+        });
+        let record = Record { placed, ..record() };
+        lab.write(&format!("{SETUP_DATA}/2/data"), record.payload());
+        phases_and_place(&lab)
+    };
+    let runs = "\nthis kernel runs at 0x3c000000 (virtual address 0xffffffff81000000): ";
+    for (planned, said, as_planned) in [
+        (None, "it chose its place itself", Value::Null),
+        (Some((0x3c00_0000, VIRTUAL)), "as planned", true.into()),
+        (
+            Some((0x3a00_0000, VIRTUAL)),
+            "NOT where it was put",
+            false.into(),
+        ),
+        (
+            Some((0x3c00_0000, VIRTUAL + 1)),
+            "NOT where it was put",
+            false.into(),
+        ),
+    ] {
+        let (text, json) = place(planned);
+        assert!(text.contains(&format!("{runs}{said}\n")), "{text}");
+        let placed = &json["placed"];
+        assert_eq!(placed["physical"], "0x3c000000");
+        assert_eq!(placed["virtual"], "0xffffffff81000000");
+        assert_eq!(placed["as_planned"], as_planned, "{planned:?}");
+        assert_eq!(json["as_planned"], as_planned != false, "{planned:?}");
+    }
+    only(&lab, &[("kernel's place", "differs")]);
+
+    // A hidden address is not compared.
+    lab.write("m/proc/kallsyms", "0000000000000000 T _text\n");
+    let (text, json) = place(Some((0x3c00_0000, VIRTUAL)));
+    assert!(
+        text.contains("(virtual address hidden): as planned\n"),
+        "{text}"
+    );
+    assert_eq!(json["placed"]["virtual"], Value::Null);
+    only(&lab, &[]);
+    lab.machine("m", "00100000-3fffffff : System RAM\n");
+    lab.write("m/proc/cmdline", format!("{LINE}\n"));
+    let (text, json) = place(Some((0x3c00_0000, VIRTUAL)));
+    assert!(
+        text.contains("this kernel does not show where it runs\n"),
+        "{text}"
+    );
+    assert_eq!(json["placed"]["as_planned"], Value::Null);
 }
 
 #[test]

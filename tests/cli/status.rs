@@ -96,7 +96,8 @@ fn a_crash_kernel_of_another_tool_does_not_pass() {
         ("kexec_crash_loaded", "1\n"),
         ("kexec_crash_size", "4096\n"),
     ]);
-    let why = "there is no record of it: another tool loaded it";
+    let why =
+        "there is no record of it: another tool loaded it, or rkexec was killed while it loaded it";
     assert_eq!(
         first_line(&lab),
         format!("crash kernel: loaded; cannot tell whether it fits: {why}")
@@ -105,4 +106,53 @@ fn a_crash_kernel_of_another_tool_does_not_pass() {
         &lab,
         &format!("cannot tell whether the loaded crash kernel fits the machine: {why}"),
     );
+}
+
+/// What a kernel with Kexec Handover shows in debugfs and in /proc, and that a capture of
+/// it shows the same.
+#[test]
+fn kexec_handover_with_what_it_keeps_and_costs() {
+    let lab = machine(&[
+        ("debug/kho/out/scratch_phys", "0x1000000\n0x10000000\n"),
+        ("debug/kho/out/scratch_len", "0x1000000\n0x4000000\n"),
+        ("debug/kho/out/sub_fdts/LUO", "luo-v5\0\0"),
+        ("debug/kho/in/fdt", "kho-v4\0"),
+    ]);
+    lab.write("m/proc/sys/kernel/osrelease", "7.2.13\n");
+    lab.write("m/proc/cmdline", "kho=on liveupdate=on\n");
+    let count = [&[1, 0, 0, 0][..], &[0; 65], &[2, 0, 0, 0]].concat();
+    lab.write("m/sys/kernel/debug/kho/out/sub_fdts/kexec-metadata", count);
+    lab.write("m/proc/7/fd/3", "anon_inode:[luo_session] vm");
+    lab.succeeds(&["capture", "copy", "--root", "m"]);
+    for root in ["m", "copy"] {
+        let json = lab.succeeds(&["status", "--root", root, "--output", "json"]);
+        let json: Value = serde_json::from_str(&json).unwrap();
+        let expected = json!({
+            "on": true,
+            "reason": "kho=on on the command line",
+            "preserved": ["LUO"],
+            "sessions": ["vm"],
+            "scratch": [
+                { "start": "0x1000000", "size": 16 << 20 },
+                { "start": "0x10000000", "size": 64 << 20 },
+            ],
+            "scratch_size": 80 << 20,
+            "scratch_size_is_all": true,
+            "taken_over": true,
+            "generation": 2,
+            "format": "kho-v4",
+            "luo": "luo-v5",
+        });
+        assert_eq!(json["kho"], expected);
+    }
+    let text = lab.succeeds(&["status", "-v", "--root", "m"]);
+    for line in [
+        "Kexec Handover (KHO):          on (kho=on on the command line); it preserves LUO\n",
+        "  state handed over:           to this kernel, which is number 2 of its chain\n",
+        "  formats that it writes:      kho-v4, luo-v5\n",
+        "  live update sessions:        vm\n",
+        "  scratch memory:              80 MiB in 2 regions, 7 % of the RAM: only what can be moved may lie there\n",
+    ] {
+        assert!(text.contains(line), "{line}{text}");
+    }
 }

@@ -117,7 +117,7 @@ fn names_that_a_terminal_would_obey_are_shown() {
     );
     lab.write("m/proc/cmdline", format!("a={ESCAPES}\rb\nkernel: fake\n"));
     lab.write("m/proc/sys/kernel/osrelease", format!("6.1{ESCAPES}\n"));
-    let mut kernel = TinyBzImage::new(0x1_0000).build();
+    let mut kernel = TinyBzImage::direct().build();
     let at = kernel.windows(11).position(|w| w == b"6.12.0-tiny");
     let at = at.unwrap();
     kernel[at..at + 11].copy_from_slice(b"6.12.\x1b[2J-x");
@@ -355,7 +355,7 @@ fn status_opens_nothing_of_this_machine_for_a_captured_one() {
     };
     loaded(&lab, &record(&path("vmlinuz"), &path("initrd"), "x"));
     assert_eq!(sizing(), Value::Null);
-    lab.write("m/boot/vmlinuz", TinyBzImage::new(0x1_0000).build());
+    lab.write("m/boot/vmlinuz", TinyBzImage::direct().build());
     symlink(path("initrd"), lab.path().join("m/boot/initrd")).unwrap();
     loaded(&lab, &record("/boot/vmlinuz", "/boot/initrd", "x"));
     assert_eq!(sizing(), Value::Null);
@@ -367,7 +367,7 @@ fn status_opens_nothing_of_this_machine_for_a_captured_one() {
 #[test]
 fn numbers_of_a_record_do_not_overflow() {
     let lab = lab();
-    lab.write("m/vmlinuz", TinyBzImage::new(0x1_0000).build());
+    lab.write("m/vmlinuz", TinyBzImage::direct().build());
     lab.write("m/initrd", [0; 64]);
     let blob = json!({ "size": u64::MAX, "digest": "0".repeat(64) });
     let mut record: Value = serde_json::from_str(&record("/vmlinuz", "/initrd", "x")).unwrap();
@@ -394,7 +394,7 @@ fn status_counts_an_initrd_without_keeping_it() {
         packer.write_all(&zeroes).unwrap();
     }
     lab.write("m/initrd", packer.finish().unwrap());
-    lab.write("m/vmlinuz", TinyBzImage::new(0x1_0000).build());
+    lab.write("m/vmlinuz", TinyBzImage::direct().build());
     loaded(&lab, &record("/vmlinuz", "/initrd", "x"));
     let ended = bounded(&lab, 300, &["status", "--root", "m", "--output", "json"]);
     let status: Value = serde_json::from_str(&ended.out).unwrap();

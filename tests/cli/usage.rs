@@ -8,7 +8,14 @@ fn a_wrong_command_line() {
     for (args, mention) in [
         (&[][..], "Usage: rkexec"),
         (&["nothing"], "unrecognized subcommand 'nothing'"),
-        (&["plan"], "<KERNEL>"),
+        (
+            &["plan", "--panic"],
+            "<KERNEL|--entry <ID|default|current>>",
+        ),
+        (&["load", "--initrd", "x"], "<KERNEL|--entry"),
+        (&["load", "--module", "x"], "<KERNEL|--entry"),
+        (&["reboot", "--addon", "x"], "<KERNEL|--entry"),
+        (&["reboot", "--profile", "x"], "<KERNEL|--entry"),
         (&["plan", "vmlinuz", "--initrd"], "--initrd"),
         (&["plan", "vmlinuz", "other"], "'other'"),
         (&["plan", "vmlinuz", "--frobnicate"], "'--frobnicate'"),
@@ -43,7 +50,24 @@ fn a_wrong_command_line() {
             &["exec", "--root", "x", "--sync-limit", "86400"],
             "--root is refused",
         ),
+        (
+            &["exec", "--root", "x", "--watchdog", "0"],
+            "not a whole number of seconds from 1 to 86400 (a day)",
+        ),
+        (
+            &["load", "vmlinuz", "--watchdog", "86401"],
+            "not a whole number of seconds from 1 to 86400 (a day)",
+        ),
         (&["capture"], "<DIR>"),
+        (&["retrieve"], "<DIR>"),
+        (
+            &["retrieve", "d", "--session", ""],
+            "the name of a session has 1 to 63 bytes",
+        ),
+        (
+            &["retrieve", "d", "--token", "3", "--token", "3"],
+            "retrieve failed: --token 3 is given twice",
+        ),
         (&["inspect"], "<FILE>"),
         (&["generate", "completions", "cmd"], "bash"),
     ] {
@@ -113,10 +137,12 @@ fn options_that_contradict_each_other() {
 fn verbs_that_change_the_machine_refuse_another_root() {
     let lab = Lab::new();
     let root = captured("bios-512m");
-    for verb in ["load", "exec", "unload"] {
+    for verb in ["load", "exec", "reboot", "unload", "retrieve"] {
         let mut args = vec![verb, "--root", &root];
-        if verb == "load" {
-            args.push("vmlinuz");
+        match verb {
+            "load" => args.push("vmlinuz"),
+            "retrieve" => args.push("new"),
+            _ => {}
         }
         assert_eq!(
             lab.fails(2, &args),
@@ -126,6 +152,7 @@ fn verbs_that_change_the_machine_refuse_another_root() {
             )
         );
     }
+    assert!(!lab.path().join("new").exists());
 }
 
 #[test]
@@ -133,7 +160,8 @@ fn help_and_version_are_no_errors() {
     let lab = Lab::new();
     let help = lab.succeeds(&["--help"]);
     for verb in [
-        "load", "plan", "exec", "unload", "status", "memmap", "inspect", "capture", "generate",
+        "load", "plan", "exec", "reboot", "unload", "status", "memmap", "inspect", "capture",
+        "generate",
     ] {
         assert!(help.contains(&format!("\n  {verb} ")), "{verb}: {help}");
         assert!(lab.succeeds(&[verb, "--help"]).contains("Usage: rkexec"));
@@ -211,19 +239,20 @@ fn a_verb_of_other_tools_gets_a_tip() {
     for (verb, tip) in [
         (
             "boot",
-            "\nhint: `rkexec load KERNEL` loads a kernel; `rkexec exec --shutdown` ",
+            "\nhint: `rkexec reboot` loads the default boot entry, ",
         ),
-        ("start", "\nhint: `rkexec load KERNEL` "),
-        ("run", "\nhint: `rkexec load KERNEL` "),
-        (
-            "reboot",
-            "\nhint: `rkexec exec --shutdown` stops the services",
-        ),
+        ("start", "\nhint: `rkexec reboot` "),
+        ("run", "\nhint: `rkexec reboot` "),
         ("stop", "\nhint: `rkexec unload` "),
         ("list", "\nhint: `rkexec status` "),
     ] {
         let err = lab.fails(2, &[verb]);
         assert!(err.contains(tip), "{verb}: {err}");
     }
-    assert!(!lab.fails(2, &["frobnicate"]).contains("hint:"));
+    let unnamed = lab.fails(2, &["plan", "--panic"]);
+    let tip = "\nhint: what is loaded must be named for this option; `--entry default` ";
+    assert!(unnamed.contains(tip), "{unnamed}");
+    for args in [&["frobnicate"][..], &["capture"]] {
+        assert!(!lab.fails(2, args).contains("hint:"), "{args:?}");
+    }
 }

@@ -167,7 +167,7 @@ fn a_reservation_that_is_too_small_is_warned_of_before_the_panic() {
     let lab = Lab::new();
     lab.write("small", ZSTD);
     lab.write("large", large());
-    let kernel = |init_size| TinyBzImage::new(0x1_0000).u32(field::INIT_SIZE, init_size);
+    let kernel = |init_size| TinyBzImage::direct().u32(field::INIT_SIZE, init_size);
     lab.write("vmlinuz", kernel(40 << 20).build());
     let panic = [
         "--panic",
@@ -205,7 +205,7 @@ fn a_reservation_that_is_too_small_is_warned_of_before_the_panic() {
 
     // What does not fit at all is told with the same sum, and never with less than is there.
     lab.write("loose", [CPIO, &vec![0; 20 << 20]].concat());
-    let plan = ["plan", "--root", &root];
+    let plan = ["plan", "--root", &root, "--direct", "off"];
     for (initrd, size, hint) in [
         ("loose", 250, "crashkernel=352M"),
         ("large", 255, "crashkernel=512M"),

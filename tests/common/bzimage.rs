@@ -100,6 +100,39 @@ impl TinyBzImage {
             .put(0x600, VERSION.as_bytes())
     }
 
+    /// An image that holds `kernel`, packed as `lz4 -l` packs it.
+    pub(crate) fn holding(kernel: &[u8]) -> Self {
+        let mut payload = b"\x02\x21\x4c\x18".to_vec();
+        for block in kernel.chunks(8 << 20) {
+            let packed = lz4_flex::block::compress(block);
+            payload.extend(u32::try_from(packed.len()).unwrap().to_le_bytes());
+            payload.extend(packed);
+        }
+        payload.extend(u32::try_from(kernel.len()).unwrap().to_le_bytes());
+        // The payload ends with the file: the kernel's build fills up in front of it.
+        let size = (PAYLOAD_OFFSET + payload.len()).next_multiple_of(16);
+        let start = size.max(0x1_0000) - payload.len();
+        let length = u32::try_from(payload.len()).unwrap();
+        Self::new(size.max(0x1_0000))
+            .u32(field::PAYLOAD_OFFSET, u32::try_from(start).unwrap())
+            .u32(field::PAYLOAD_LENGTH, length)
+            .put(SETUP_SIZE + start, &payload)
+    }
+
+    /// An image that the loader unpacks and places itself, always at the same place: the
+    /// kernel inside has no relocation lists, and so no KASLR.
+    pub(crate) fn direct() -> Self {
+        // What it was built with cannot be told from its texts.
+        Self::saying(b"OF_NAME=\0it says pmpool\0")
+    }
+
+    /// The same with these texts in the kernel.
+    pub(crate) fn saying(texts: &[u8]) -> Self {
+        let mut kernel = super::elf::TinyElf::vmlinux();
+        kernel.loads[0].bytes[0xa00..0xa00 + texts.len()].copy_from_slice(texts);
+        Self::holding(&kernel.build())
+    }
+
     /// Overwrites what lies at `offset` in the file.
     pub(crate) fn put(mut self, offset: usize, bytes: &[u8]) -> Self {
         self.0[offset..offset + bytes.len()].copy_from_slice(bytes);

@@ -41,6 +41,15 @@ const PLAN: &[(&str, Is)] = &[
     ),
     ("image", Image),
     ("cmdline", Text),
+    (
+        "direct",
+        Maybe(&Object(&[
+            ("physical", Maybe(&Address)),
+            ("virtual", Maybe(&Address)),
+            ("randomized", Flag),
+            ("reason", Text),
+        ])),
+    ),
     ("entry", Maybe(&Address)),
     (
         "segments",
@@ -55,6 +64,7 @@ const PLAN: &[(&str, Is)] = &[
                     "purgatory",
                     "elfcorehdr",
                     "module",
+                    "preserved",
                 ]),
             ),
             ("mem", Address),
@@ -105,7 +115,10 @@ const PLAN: &[(&str, Is)] = &[
             ("start", Address),
             ("size", Size),
             ("bitmap", Address),
-            ("protection", OneOf(&["kernel", "reserved", "indirect"])),
+            (
+                "protection",
+                OneOf(&["kernel", "reserved", "indirect", "kho"]),
+            ),
             ("origin", Text),
             ("reason", Text),
         ])),
@@ -121,6 +134,32 @@ const PLAN: &[(&str, Is)] = &[
         ])),
     ),
     ("empty_initrd", Maybe(&Text)),
+    (
+        "kho",
+        Maybe(&Object(&[
+            (
+                "way",
+                OneOf(&["built", "at_exec", "kept", "forwarded", "dropped"]),
+            ),
+            ("version", Text),
+            ("scratch", List(&RANGE)),
+            (
+                "scratch_sum",
+                List(&Object(&[("what", Text), ("size", Size)])),
+            ),
+            ("preserved", List(&RANGE)),
+            (
+                "carried",
+                List(&Object(&[
+                    ("name", Text),
+                    ("size", Size),
+                    ("sha256", Maybe(&Text)),
+                    ("token", Size),
+                ])),
+            ),
+            ("pools", List(&Text)),
+        ])),
+    ),
     ("warnings", List(&Text)),
 ];
 

@@ -109,3 +109,61 @@ impl TinyElf {
         file
     }
 }
+
+/// Relocation lists as the kernel's build puts them behind the ELF file: the places of 64-bit
+/// addresses, with `inverse` those of Linux 6.12, and the places of 32-bit ones; bytes from
+/// where the kernel is linked.
+pub(crate) fn relocations(wide: &[u64], inverse: Option<&[u64]>, narrow: &[u64]) -> Vec<u8> {
+    let lists = [Some(wide), inverse, Some(narrow)];
+    let word = |place: &u64| {
+        let address = (START_KERNEL_MAP + BASE).wrapping_add(*place);
+        u32::try_from(address & 0xffff_ffff)
+    };
+    lists
+        .into_iter()
+        .flatten()
+        .flat_map(|list| std::iter::once(0).chain(list.iter().map(move |at| word(at).unwrap())))
+        .flat_map(u32::to_le_bytes)
+        .collect()
+}
+
+/// A section of an unpacked kernel, for [`sections`]: its name, its flags and its bytes.
+pub(crate) type Section<'a> = (&'a str, u64, &'a [u8]);
+/// SHF_ALLOC: it lies in memory.
+pub(crate) const ALLOC: u64 = 2;
+/// SHF_EXECINSTR: it is code.
+pub(crate) const CODE: u64 = 4;
+
+/// An unpacked kernel of which only the sections are there, as they are in the payload of
+/// a bzImage.
+pub(crate) fn sections(sections: &[Section<'_>]) -> Vec<u8> {
+    let mut names = vec![0];
+    let mut file = TinyElf {
+        loads: Vec::new(),
+        ..TinyElf::vmlinux()
+    }
+    .build();
+    // The null section, then PROGBITS for each.
+    let mut headers = vec![0; 64];
+    let mut add = |file: &mut Vec<u8>, name: usize, flags: u64, bytes: &[u8]| {
+        headers.extend(u32::try_from(name).unwrap().to_le_bytes());
+        headers.extend(1_u32.to_le_bytes());
+        for field in [flags, 0, file.len() as u64, bytes.len() as u64, 0, 1, 0] {
+            headers.extend(field.to_le_bytes());
+        }
+        file.extend(bytes);
+    };
+    for (name, flags, bytes) in sections {
+        add(&mut file, names.len(), *flags, bytes);
+        names.extend(name.bytes().chain([0]));
+    }
+    add(&mut file, 0, 0, &names);
+    let count = u16::try_from(sections.len() + 2).unwrap();
+    let at = file.len() as u64;
+    file.extend(headers);
+    file[40..48].copy_from_slice(&at.to_le_bytes());
+    file[58..60].copy_from_slice(&64_u16.to_le_bytes());
+    file[60..62].copy_from_slice(&count.to_le_bytes());
+    file[62..64].copy_from_slice(&(count - 1).to_le_bytes());
+    file
+}

@@ -5,7 +5,7 @@ use rkexec::abi::x86::boot_params::{BootParams, E820_MAX_ENTRIES_ZEROPAGE, E820E
 use rkexec::base::PhysRange;
 use rkexec::host::boot_params::{RunningBootParams, SetupDataNode};
 use rkexec::host::firmware_memmap::FirmwareRegion;
-use rkexec::host::{Host, cpu, crash, iomem, loaded, security};
+use rkexec::host::{Host, cpu, crash, iomem, loaded, security, watchdog};
 use zerocopy::IntoBytes as _;
 
 /// A machine of which only the memory is known.
@@ -24,7 +24,9 @@ pub(crate) fn host(iomem: &str) -> Host {
         security: security::Security::default(),
         loaded: loaded::Loaded::default(),
         crash: crash::CrashFacts::default(),
+        possible_cpus: None,
         serial: None,
+        watchdogs: watchdog::Watchdogs::default(),
     }
 }
 

@@ -4,6 +4,7 @@
 
 #![allow(
     dead_code,
+    clippy::panic,
     clippy::unwrap_used,
     reason = "each test uses a part of this, and may stop at what it did not expect"
 )]
@@ -12,6 +13,7 @@ pub(crate) mod bzimage;
 pub(crate) mod contract;
 pub(crate) mod elf;
 pub(crate) mod host;
+pub(crate) mod kho;
 pub(crate) mod multiboot;
 pub(crate) mod pe;
 pub(crate) mod program;

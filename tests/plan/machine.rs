@@ -119,6 +119,45 @@ pub(crate) fn any_machine() -> impl Strategy<Value = Machine> {
     (blocks, any::<bool>()).prop_map(|(blocks, low)| Machine::new(&blocks, low))
 }
 
+/// A machine with a GiB of RAM at the start, and whatever else.
+pub(crate) fn any_roomy_machine() -> impl Strategy<Value = Machine> {
+    let blocks = prop_oneof![
+        2 => vec(any_block(), 0..20),
+        1 => vec(any_block(), 150..260),
+    ];
+    let first = Block {
+        gap: 0,
+        ragged: (0, 0),
+        pages: 1 << 18,
+        what: What::Ram,
+    };
+    blocks.prop_map(move |mut blocks| {
+        blocks.insert(0, first.clone());
+        Machine::new(&blocks, true)
+    })
+}
+
+/// A machine whose RAM below 4 GiB is small blocks: scratch memory is often two regions.
+pub(crate) fn any_cramped_machine() -> impl Strategy<Value = Machine> {
+    let block = |gap, pages, what| Block {
+        gap,
+        ragged: (0, 0),
+        pages,
+        what,
+    };
+    // 80 MiB to 400 MiB each, and 2 GiB to 32 GiB above or nothing.
+    let low = vec(20_000..100_000_u64, 3..8);
+    let above = prop::option::weighted(0.6, (1_u64 << 19)..(1 << 23));
+    (low, above).prop_map(move |(low, above)| {
+        let low = low.into_iter().flat_map(|pages| {
+            let kept = block(0, 256, What::Typed(2, "Reserved"));
+            [block(0, pages, What::Ram), kept]
+        });
+        let above = above.map(|pages| block(1 << 20, pages, What::Ram));
+        Machine::new(&low.chain(above).collect::<Vec<_>>(), true)
+    })
+}
+
 impl fmt::Debug for Machine {
     /// What a failed test has to show, and no more.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -156,6 +195,7 @@ impl Machine {
             .firmware(build.firmware);
         let ram = build.truth.iter().filter(|truth| truth.usable);
         host.total_ram = ram.map(|truth| truth.range.size()).sum();
+        host.cpu.steady_tsc = blocks.len().is_multiple_of(2);
         Self {
             host,
             truth: build.truth,

@@ -12,6 +12,7 @@
     reason = "a test may stop at what it did not expect, and knows its numbers"
 )]
 
+mod carry;
 #[path = "../common/mod.rs"]
 mod common;
 mod machine;
@@ -34,11 +35,11 @@ use rkexec::image::linux::Format;
 use rkexec::image::{Image, probe};
 use rkexec::layout::Role;
 use rkexec::memory::MapPolicy;
-use rkexec::plan::{Plan, PlanError, plan};
+use rkexec::plan::{Given, Plan, PlanError, plan};
 use rkexec::request::{LoadRequest, SyscallChoice};
 
 use common::bzimage::{TinyBzImage, field};
-use common::elf::{Load, TinyElf};
+use common::elf::{self, Load, TinyElf};
 use machine::{Machine, any_machine};
 use next_kernel::NextKernel;
 
@@ -50,6 +51,8 @@ const NO_64_BIT_ENTRY: u16 = 0x7e;
 #[derive(Clone)]
 struct Wish {
     image: Vec<u8>,
+    /// The kernel that the loader finds in the image, where it places that itself.
+    inside: Option<Vec<u8>>,
     initrds: Vec<Vec<u8>>,
     request: LoadRequest,
 }
@@ -66,15 +69,43 @@ impl fmt::Debug for Wish {
     }
 }
 
-fn any_image() -> impl Strategy<Value = Vec<u8>> {
-    prop_oneof![4 => any_bzimage(), 1 => any_vmlinux()]
+/// A kernel's file, and the kernel in it that the loader places itself.
+fn any_image() -> impl Strategy<Value = (Vec<u8>, Option<Vec<u8>>)> {
+    prop_oneof![
+        3 => any_bzimage().prop_map(|file| (file, None)),
+        1 => any_vmlinux().prop_map(|file| (file.clone(), Some(file))),
+        1 => any_vmlinux().prop_map(|inside| {
+            (TinyBzImage::holding(&inside).build(), Some(inside))
+        }),
+    ]
 }
 
-/// A vmlinux linked anywhere, with its loads apart or side by side.
+/// Relocation lists for values in the first page of a kernel.
+fn any_relocations() -> impl Strategy<Value = [Option<Vec<u64>>; 3]> {
+    // Values do not overlap.
+    let list = |from: u64| {
+        vec(0..0x80_u64, 0..5).prop_map(move |at| {
+            let places = BTreeSet::from_iter(at);
+            Vec::from_iter(places.into_iter().map(|at| from + at * 8))
+        })
+    };
+    let inverse = prop::option::of(list(0x400));
+    (list(0), inverse, list(0x900))
+        .prop_map(|(wide, inverse, narrow)| [Some(wide), inverse, Some(narrow)])
+}
+
+/// A vmlinux linked anywhere, with its loads apart or side by side, and with relocation
+/// lists or without.
 fn any_vmlinux() -> impl Strategy<Value = Vec<u8>> {
     let load = (1..0x3000_usize, 0..0x4000_u64, 0..0x30_u64);
-    (1..40_u64, prop::collection::vec(load, 1..5), 0..0x1000_u64).prop_map(
-        |(base, loads, entry)| {
+    let lists = prop::option::of(any_relocations());
+    (
+        1..40_u64,
+        prop::collection::vec(load, 1..5),
+        0..0x1000_u64,
+        lists,
+    )
+        .prop_map(|(base, loads, entry, lists)| {
             let mut image = TinyElf::vmlinux();
             let base = base << 21;
             let mut code = image.loads[0].bytes.clone();
@@ -88,9 +119,22 @@ fn any_vmlinux() -> impl Strategy<Value = Vec<u8>> {
                 image.loads.push(Load::at(at, size, &vec![7; bytes]));
                 at = (at + size).next_multiple_of(0x1000);
             }
-            image.build()
-        },
-    )
+            let mut file = image.build();
+            if let Some([wide, inverse, narrow]) = lists {
+                let of = |list: Option<Vec<u64>>| {
+                    // They are counted from where the tiny kernel is linked.
+                    list.map(|list| {
+                        Vec::from_iter(
+                            list.iter()
+                                .map(|at| at.wrapping_add(base.wrapping_sub(elf::BASE))),
+                        )
+                    })
+                };
+                let (wide, narrow) = (of(wide).unwrap(), of(narrow).unwrap());
+                file.extend(elf::relocations(&wide, of(inverse).as_deref(), &narrow));
+            }
+            file
+        })
 }
 
 fn any_bzimage() -> impl Strategy<Value = Vec<u8>> {
@@ -165,11 +209,20 @@ fn any_wish() -> impl Strategy<Value = Wish> {
             .map(|(size, fill)| vec![fill; size])
             .collect()
     });
-    (any_image(), initrds, any_request()).prop_map(|(image, initrds, request)| Wish {
+    (any_image(), initrds, any_request()).prop_map(|((image, inside), initrds, request)| Wish {
         image,
+        inside,
         initrds,
         request,
     })
+}
+
+/// What asks for that command line.
+fn line(line: &str) -> CmdlineRequest {
+    CmdlineRequest {
+        base: CmdlineBase::Given(line.into()),
+        ..CmdlineRequest::default()
+    }
 }
 
 /// Runs `case` with random machines and wishes. It says whether there was a plan,
@@ -179,13 +232,23 @@ fn of_any_machine<W: fmt::Debug>(
     wishes: impl Strategy<Value = W>,
     case: impl Fn(Machine, W) -> Result<bool, TestCaseError>,
 ) {
+    of_these_machines(cases, any_machine(), wishes, case);
+}
+
+/// The same with these `machines`.
+fn of_these_machines<W: fmt::Debug>(
+    cases: u32,
+    machines: impl Strategy<Value = Machine>,
+    wishes: impl Strategy<Value = W>,
+    case: impl Fn(Machine, W) -> Result<bool, TestCaseError>,
+) {
     let (made, all) = (Cell::new(0), Cell::new(0));
     let mut runner = TestRunner::new(Config {
         cases,
         failure_persistence: None,
         ..Config::default()
     });
-    let result = runner.run(&(any_machine(), wishes), |(machine, wish)| {
+    let result = runner.run(&(machines, wishes), |(machine, wish)| {
         all.set(all.get() + 1);
         made.set(made.get() + u32::from(case(machine, wish)?));
         Ok(())
@@ -211,7 +274,15 @@ fn every_plan_keeps_the_rules() {
         let files: Vec<&[u8]> = wish.initrds.iter().map(Vec::as_slice).collect();
         let image = probe(&wish.image).unwrap();
         let (request, host) = (&wish.request, &machine.host);
-        let plan = || plan(request, host, &image, &files, Capability::unknown);
+        let plan = || {
+            plan(
+                request,
+                host,
+                &image,
+                &Given::initrds(&files),
+                Capability::unknown,
+            )
+        };
         match plan() {
             Ok(made) => {
                 check(&made, &machine, &wish, &image)?;
@@ -229,7 +300,9 @@ fn check(
     wish: &Wish,
     image: &Image<'_>,
 ) -> Result<(), TestCaseError> {
-    let image = image.linux().unwrap();
+    let inside = wish.inside.as_ref().map(|file| probe(file).unwrap());
+    let file = image.linux().unwrap();
+    let image = inside.as_ref().and_then(Image::linux).unwrap_or(file);
     let request = &wish.request;
     let firmware = request.memory_map == MapPolicy::Firmware;
     let kmem = !request.include_driver_managed.is_empty();
@@ -247,7 +320,7 @@ fn check(
         request.mem_min.unwrap_or(0).max(0x10_0000),
         request.mem_max.unwrap_or(u64::MAX),
     );
-    let above_4g = image.reaches_above_4g();
+    let above_4g = file.reaches_above_4g();
     for segment in plan.segments() {
         let mem = segment.mem;
         prop_assert_eq!((mem.start() % 4096, mem.end() % 4096), (0, 0));
@@ -282,10 +355,11 @@ fn check(
 
     let kernel = check_kernel(plan, image)?;
     let next = NextKernel::boot(plan);
-    check_entry(&next, kernel, image, wish)?;
+    check_entry(plan, &next, kernel, image, wish)?;
     check_told(plan, &next, wish)?;
     check_digests(plan, &next, request)?;
     prop_assert_eq!(next.protected_mode, image.is_32_bit());
+    prop_assert_eq!(next.leaves_stamps, machine.host.cpu.steady_tsc);
 
     // The last choice is taken only when it is, and then it is said.
     let in_last_choice = plan
@@ -322,6 +396,7 @@ fn check_kernel(plan: &Plan<'_>, image: &LinuxKernel<'_>) -> Result<PhysRange, T
 
 /// It is entered at its entry point, and is what its file says.
 fn check_entry(
+    plan: &Plan<'_>,
     next: &NextKernel,
     kernel: PhysRange,
     image: &LinuxKernel<'_>,
@@ -335,7 +410,18 @@ fn check_entry(
         }
         prop_assert_eq!(next.setup_header_of_image(), next_header(&wish.image));
     } else {
-        let (entry, bytes) = next_kernel::of_elf(&wish.image);
+        let inside = wish.inside.as_ref().unwrap();
+        let (entry, mut bytes) = next_kernel::of_elf(inside);
+        let placement = plan.placement().unwrap();
+        prop_assert_eq!(placement.physical, kernel.start());
+        let linked = elf::START_KERNEL_MAP + image.geometry.floor;
+        let delta = placement.virtual_address - linked;
+        prop_assert_eq!(delta % 0x20_0000, 0);
+        prop_assert!(placement.randomized || delta == 0);
+        // What the kernel maps of itself.
+        prop_assert!(image.geometry.floor + delta + image.geometry.size <= 1 << 30);
+        prop_assert_eq!(next.kaslr, placement.randomized);
+        next_kernel::relocate(&mut bytes, inside, linked, delta);
         prop_assert_eq!(next.kernel_entry, kernel.start() + entry);
         let loaded = next.memory.read(kernel.start(), bytes.len() as u64);
         prop_assert!(loaded == bytes, "the kernel is not what its PT_LOADs say");
@@ -358,6 +444,8 @@ fn check_told(plan: &Plan<'_>, next: &NextKernel, wish: &Wish) -> Result<(), Tes
     if request.seed.is_some() {
         expected.push("RNG_SEED");
     }
+    // The time stamps, and the record.
+    expected.extend(next.leaves_stamps.then_some("NONE"));
     expected.push("NONE");
     prop_assert_eq!(kinds, expected);
     Ok(())
@@ -432,7 +520,14 @@ fn the_seed_moves_nothing() {
             seed: Some([fill; 32]),
             ..LoadRequest::default()
         };
-        plan(&request, &machine, &image, &[], Capability::unknown).unwrap()
+        plan(
+            &request,
+            &machine,
+            &image,
+            &Given::default(),
+            Capability::unknown,
+        )
+        .unwrap()
     };
     let (a, b) = (with(1), with(2));
     let places = |plan: &Plan<'_>| -> Vec<_> {

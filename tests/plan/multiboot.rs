@@ -13,7 +13,7 @@ use rkexec::cmdline::{CmdlineBase, CmdlineRequest};
 use rkexec::image::multiboot::Module;
 use rkexec::image::{Image, probe};
 use rkexec::layout::Role;
-use rkexec::plan::{Plan, PlanError, plan};
+use rkexec::plan::{Given, Plan, PlanError, plan};
 use rkexec::request::LoadRequest;
 
 use super::common::multiboot::{Segment, TinyElf, header_v1, header_v2, tag};
@@ -142,7 +142,7 @@ fn every_multiboot_plan_keeps_the_rules() {
             &wish.request,
             &machine.host,
             &image,
-            &[],
+            &Given::default(),
             Capability::unknown,
         ) {
             Ok(plan) => {

@@ -50,11 +50,17 @@ pub(crate) struct NextKernel {
     pub(crate) cmdline: Vec<u8>,
     pub(crate) initrd: Vec<u8>,
     pub(crate) seed: Option<[u8; 32]>,
+    /// The payload of the node of Kexec Handover.
+    pub(crate) kho: Option<PhysRange>,
+    /// Purgatory leaves time stamps in the chain.
+    pub(crate) leaves_stamps: bool,
     pub(crate) verifies: bool,
     /// It is entered in 32-bit mode, with boot_params in ESI.
     pub(crate) protected_mode: bool,
     /// The bit of loadflags.
     pub(crate) loaded_high: u64,
+    /// Another bit of it: the kernel's place was chosen at random.
+    pub(crate) kaslr: bool,
     pub(crate) code32_start: u64,
     pub(crate) digested: Vec<(PhysRange, [u8; 8])>,
 }
@@ -91,18 +97,25 @@ impl NextKernel {
         let mut e820: Vec<_> = (0..number(zero_page + 0x1e8, 1))
             .map(|n| entry_at(zero_page + 0x2d0 + n * 20))
             .collect();
-        let mut seed = None;
+        let (mut seed, mut stamps, mut kho) = (None, None, None);
         let mut node = number(zero_page + 0x250, 8);
         while node != 0 {
             let (kind, size) = (number(node + 8, 4), number(node + 12, 4));
             match kind {
+                0 if memory.read(node + 16, 8) == b"RKXTIME1" => stamps = Some(node + 16),
                 0 => assert!(memory.read(node + 16, size).starts_with(b"RKXREC1\n")),
                 1 => e820.extend((0..size / 20).map(|n| entry_at(node + 16 + n * 20))),
+                // A device tree that names the pools.
+                2 => assert_eq!(memory.read(node + 16, 4), [0xd0, 0x0d, 0xfe, 0xed]),
                 9 => seed = Some(memory.read(node + 16, size).try_into().unwrap()),
+                10 => kho = Some(PhysRange::new(node + 16, size).unwrap()),
                 other => panic!("setup_data of type {other}"),
             }
             node = number(node, 8);
         }
+
+        // Purgatory leaves the stamps where the kernel looks for them, or none.
+        assert_eq!(number(purgatory + 432, 8), stamps.unwrap_or(0));
 
         let cmdline_at = split(0x228, 0xc8);
         // The decompressor maps 2,048 bytes from there on, whatever the length.
@@ -116,9 +129,12 @@ impl NextKernel {
             cmdline: cmdline[..length].to_vec(),
             initrd: memory.read(initrd_at, initrd_size),
             seed,
+            kho,
+            leaves_stamps: stamps.is_some(),
             verifies: flags & 1 != 0,
             protected_mode: flags & 0x18 == 8,
             loaded_high: number(zero_page + 0x211, 1) & 1,
+            kaslr: number(zero_page + 0x211, 1) & 2 != 0,
             code32_start: number(zero_page + 0x214, 4),
             digested,
             memory,
@@ -161,6 +177,50 @@ pub(crate) fn of_elf(file: &[u8]) -> (u64, Vec<u8>) {
         memory[at..at + bytes.len()].copy_from_slice(bytes);
     }
     (elf.entry - base, memory)
+}
+
+/// Moves the kernel in `memory`, which the file `elf` has with its relocation lists, from
+/// `linked` to `delta` bytes above. The words are read from the last one on, as the kernel's
+/// own unpacker reads them.
+pub(crate) fn relocate(memory: &mut [u8], elf: &[u8], linked: u64, delta: u64) {
+    if delta == 0 {
+        return;
+    }
+    let loaded = goblin::elf::Elf::parse(elf).unwrap().program_headers;
+    let end = loaded
+        .iter()
+        .map(|load| load.p_offset + load.p_filesz)
+        .max();
+    let words = elf[end.unwrap() as usize..].chunks_exact(4).rev();
+    let words = words.map(|word| u32::from_le_bytes(word.try_into().unwrap()));
+    let mut lists = vec![Vec::new()];
+    for word in words {
+        match word {
+            0 => lists.push(Vec::new()),
+            word => lists
+                .last_mut()
+                .unwrap()
+                .push((u64::from(word) | 0xffff_ffff_0000_0000) - linked),
+        }
+    }
+    // Behind the zero of the first list is nothing.
+    lists.pop();
+    let narrow = lists.remove(0);
+    let wide = lists.pop().unwrap();
+    let changes = [
+        (narrow, 4, delta),
+        (lists.concat(), 4, delta.wrapping_neg()),
+        (wide, 8, delta),
+    ];
+    for (places, size, delta) in changes {
+        for at in places {
+            let value = &mut memory[at as usize..][..size];
+            let mut old = [0; 8];
+            old[..size].copy_from_slice(value);
+            let new = u64::from_le_bytes(old).wrapping_add(delta);
+            value.copy_from_slice(&new.to_le_bytes()[..size]);
+        }
+    }
 }
 
 /// The digest of a region, by another implementation than purgatory's: its pieces'

@@ -12,7 +12,7 @@ use rkexec::host::firmware_memmap::FirmwareRegion;
 use rkexec::host::iomem::Resource;
 use rkexec::image::probe;
 use rkexec::layout::Role;
-use rkexec::plan::{Plan, PlanError, plan};
+use rkexec::plan::{Given, Plan, PlanError, plan};
 use rkexec::request::{LoadRequest, SyscallChoice};
 
 use super::common::bzimage::{TinyBzImage, field};
@@ -280,7 +280,13 @@ fn no_segment_and_no_pool_lies_where_the_next_kernel_has_no_memory() {
             .build();
         let image = probe(&file).unwrap();
         let initrd = vec![7; wish.initrd];
-        match plan(&request, &machine.host, &image, &[&initrd], target) {
+        match plan(
+            &request,
+            &machine.host,
+            &image,
+            &Given::initrds(&[&initrd]),
+            target,
+        ) {
             Ok(plan) => {
                 check(&plan, &machine, &line)?;
                 if let Some(reservation) = crash {

@@ -438,7 +438,7 @@ fn other_faults_are_told_too() {
             magic,
             "bad magic in the parameter block: 0x3047525550584b52",
         ),
-        (version, "parameter block of version 0x9, wanted 0x5"),
+        (version, "parameter block of version 0x9, wanted 0x6"),
         (unmapped, "CPU exception 0xe at 0x"),
     ] {
         let message = machine.message();

@@ -3,7 +3,9 @@
 #![expect(unsafe_code, reason = "maps and calls the image")]
 
 mod boot;
+mod flips;
 mod mapping;
+mod stamps;
 
 use mapping::{Mapping, region};
 use rkexec::base::PhysRange;
@@ -15,6 +17,7 @@ const REQUEST: Request = Request {
     mode: Mode::Long,
     serial_port: None,
     verify: true,
+    stamps: None,
 };
 
 const MIB: usize = 1 << 20;

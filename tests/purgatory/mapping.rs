@@ -70,6 +70,19 @@ impl Mapping {
     }
 }
 
+impl Mapping {
+    /// Runs the image's stamp function, with `entered` as the time of its entry. The
+    /// places of the stamps and of the page have to be memory of this process.
+    #[allow(dead_code, reason = "the benchmark does not")]
+    pub(crate) fn stamp(&self, entered: u64) {
+        let offset = usize::try_from(purgatory::STAMP).expect("a small image");
+        // SAFETY: as in `verify`.
+        let stamp: extern "C" fn(u64) =
+            unsafe { std::mem::transmute(self.start.cast::<u8>().add(offset)) };
+        stamp(entered);
+    }
+}
+
 impl Drop for Mapping {
     fn drop(&mut self) {
         // SAFETY: made by `new`, and nothing borrows from it.

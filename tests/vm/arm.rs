@@ -113,8 +113,8 @@ pub(crate) fn armed_with(name: &str, kernel: &Kernel, overlay: Archive) -> Resul
         .file("etc/rkexec.toml", CONFIG.as_bytes()))
 }
 
-/// Where it is that the rule's timer is enabled.
-const ENABLED: &str = "etc/systemd/system/timers.target.wants/rkexec-rearm.timer";
+/// Where it is that the rule is enabled.
+const ENABLED: &str = "etc/systemd/system/paths.target.wants/rkexec-rearm.path";
 /// What udev would run for an event of memory, in a guest that is armed.
 const RULE: &str = "udev/60-rkexec-rearm.rules";
 
@@ -170,7 +170,7 @@ fn loads(before: Stage) -> Result<usize> {
 fn rearmed_by_udev(before: Stage) -> Result<bool> {
     let would = before.text("udev")?;
     ensure!(would.contains("ACTION=online"), "{would}");
-    Ok(would.contains("run: '/bin/systemctl --no-block restart rkexec-rearm.timer'"))
+    Ok(would.contains("run: '/bin/touch /run/rkexec-rearm'"))
 }
 
 /// A second `arm` loaded nothing, and the machine is armed.

@@ -12,6 +12,7 @@ use crate::lab::Kernel;
 use crate::qemu::{Guest, Outcome};
 use crate::ram::Ram;
 use crate::trip;
+use crate::witness::Stage;
 
 /// Room for kernels and initrds, bytes.
 pub(crate) const SUPPLIES: usize = 96 << 20;
@@ -25,12 +26,17 @@ pub(crate) struct Chain<'a> {
     kernel: &'a Kernel,
     /// The kernel of the stages with even numbers.
     other: &'a Kernel,
+    /// The kernel of the first stage.
+    first: &'a Kernel,
     trips: u32,
     supplies: u64,
     first_words: String,
     words: String,
     first_options: String,
     options: String,
+    turns: Vec<String>,
+    uefi: bool,
+    before: String,
     files: Vec<(String, Vec<u8>)>,
     until: Option<String>,
 }
@@ -42,12 +48,16 @@ impl<'a> Chain<'a> {
             name: name.to_owned(),
             kernel,
             other: kernel,
+            first: kernel,
             trips,
             supplies,
             first_words: String::new(),
             words: String::new(),
             first_options: String::new(),
             options: String::new(),
+            turns: Vec::new(),
+            uefi: false,
+            before: String::new(),
             files: Vec::new(),
             until: None,
         }
@@ -56,6 +66,18 @@ impl<'a> Chain<'a> {
     /// Every second stage is `other`.
     pub(crate) fn crosswise(mut self, other: &'a Kernel) -> Self {
         self.other = other;
+        self
+    }
+
+    /// The first stage is `first`.
+    pub(crate) fn from(mut self, first: &'a Kernel) -> Self {
+        self.first = first;
+        self
+    }
+
+    /// What every stage does before it loads the next kernel.
+    pub(crate) fn before(mut self, script: &str) -> Self {
+        script.clone_into(&mut self.before);
         self
     }
 
@@ -83,6 +105,18 @@ impl<'a> Chain<'a> {
         self
     }
 
+    /// More load options, which the stages take in turn, the first one the first.
+    pub(crate) fn turns(mut self, options: &[&str]) -> Self {
+        self.turns = options.iter().map(|&options| options.to_owned()).collect();
+        self
+    }
+
+    /// OVMF starts the first stage.
+    pub(crate) fn uefi(mut self) -> Self {
+        self.uefi = true;
+        self
+    }
+
     /// A file for the first stage.
     pub(crate) fn file(mut self, path: &str, content: Vec<u8>) -> Self {
         self.files.push((path.to_owned(), content));
@@ -100,29 +134,30 @@ impl<'a> Chain<'a> {
         format!("{} iomem=relaxed{}", trip::chain_cmdline(stage), self.words)
     }
 
-    /// Runs the chain in `ram`. `reported` is called in every stage when its
+    /// Runs the chain in `ram`. `reported` is called with every stage when its
     /// kernel has reported, before it loads the next one.
     pub(crate) fn run(
         &self,
         ram: &Ram,
-        reported: impl FnMut(u32) -> Result<()>,
+        reported: impl FnMut(Stage<'_>) -> Result<()>,
     ) -> Result<Outcome> {
         self.run_with(ram, reported, |_| Ok(()))
     }
 
-    /// As `run`; `loaded` is called in every stage but the last when the next
+    /// As `run`; `loaded` is called with every stage but the last when the next
     /// kernel is loaded, before it is entered.
     pub(crate) fn run_with(
         &self,
         ram: &Ram,
-        mut reported: impl FnMut(u32) -> Result<()>,
-        mut loaded: impl FnMut(u32) -> Result<()>,
+        mut reported: impl FnMut(Stage<'_>) -> Result<()>,
+        mut loaded: impl FnMut(Stage<'_>) -> Result<()>,
     ) -> Result<Outcome> {
         let script = self.script();
         self.supply(ram, &script)?;
 
         let mut guest = ram
-            .attach(Guest::new(&self.name, self.kernel))
+            .attach(Guest::new(&self.name, self.first))
+            .uefi(self.uefi)
             .timeout(Duration::from_secs(60 * u64::from(self.trips + 2)))
             .append(&format!(
                 "iomem=relaxed memmap={}M${:#x} {}",
@@ -139,14 +174,14 @@ impl<'a> Chain<'a> {
                 // What /init reports last.
                 let log = guest.wait_for(stage, "dmesg")?;
                 let log = String::from_utf8_lossy(&log);
-                reported(stage)?;
+                reported(guest.stage(stage)?)?;
                 if self.until.as_ref().is_some_and(|end| log.contains(end)) {
                     return guest.say("stop");
                 }
                 guest.say("go")?;
                 if stage <= self.trips {
                     guest.wait_for(stage, "loaded")?;
-                    loaded(stage)?;
+                    loaded(guest.stage(stage)?)?;
                     guest.say("exec")?;
                 }
             }
@@ -157,9 +192,7 @@ impl<'a> Chain<'a> {
     /// Writes what the stages load into `ram`, behind a page that says where it is.
     fn supply(&self, ram: &Ram, script: &str) -> Result<()> {
         let mut overlay = Archive::new();
-        for stage in 2..=self.trips + 1 {
-            overlay.file(&format!("test/stage-{stage}"), 0o644, script.as_bytes());
-        }
+        overlay.file("test/each-stage", 0o644, script.as_bytes());
         let mut at = 1;
         let mut write = |bytes: &[u8]| -> Result<String> {
             let (start, pages) = (at, bytes.len().div_ceil(PAGE));
@@ -185,8 +218,17 @@ impl<'a> Chain<'a> {
             trips,
             first_options,
             options,
+            before,
             ..
         } = self;
+        let turns: String = (1..)
+            .zip(&self.turns)
+            .map(|(turn, options)| {
+                let turn = turn % self.turns.len();
+                format!("{turn}) options=\"$options {options}\" ;;\n")
+            })
+            .collect();
+        let count = self.turns.len().max(1);
         let page = self.supplies / PAGE as u64;
         let load = trip::load_script(&trip::request(
             "/next/initrd",
@@ -195,7 +237,9 @@ impl<'a> Chain<'a> {
         ));
         format!(
             "go=$(from_host)
+            dd if=/proc/kcore bs={PAGE} count=1 2>/dev/null | record kcore
             if [ $stage -gt 1 ]; then refused report rkexec report --output json; fi
+            {before}
             if [ $stage -le {trips} ] && [ $go = go ]; then
               page() {{ dd if=/dev/mem bs={PAGE} skip=$(({page} + $1)) count=$2 2>/dev/null; }}
               eval \"$(page 0 1 | tr -d '\\000')\"
@@ -207,6 +251,9 @@ impl<'a> Chain<'a> {
               truncate -s $6 /next/initrd
               options='{options}'
               if [ $stage = 1 ]; then options='{options} {first_options}'; fi
+              case $((stage % {count})) in
+                {turns}
+              esac
               {load}
               from_host | record entered
               try exec rkexec exec

@@ -14,7 +14,7 @@ use crate::memory::{PLUG_KMEM, PLUG_VIRTIO_MEM};
 use crate::qemu::{End, Guest, Outcome, line};
 use crate::ram::Ram;
 use crate::trip::{Plan, compiled, host_file};
-use crate::witness::{Row, Stage};
+use crate::witness::{Row, Stage, merged};
 
 /// The capture kernel's command line.
 const CMDLINE: &str = line!("quiet nr_cpus=1 reset_devices rkexec.stage=2");
@@ -135,10 +135,11 @@ fn dumpable(before: Stage) -> Result<Vec<Row>> {
         .collect();
     ensure!(!crash.is_empty(), "no reservation");
     let mut ram = Vec::new();
-    for row in iomem
+    // A kernel that was loaded by kexec shows its setup_data as pieces of RAM.
+    let rows = iomem
         .iter()
-        .filter(|row| row.kind.starts_with("System RAM"))
-    {
+        .filter(|row| row.kind.starts_with("System RAM"));
+    for row in merged(rows.cloned().collect()) {
         let mut start = row.start.max(1 << 20);
         for hole in crash
             .iter()
@@ -610,4 +611,39 @@ fn a_uki_with_an_addon_is_armed_again_as_it_was() -> Result<()> {
         assert_eq!(line, &format!("{CMDLINE} rkexec.addon=1 last"), "{step}");
     }
     Ok(())
+}
+
+/// The kernel that panics was placed by the loader, and so is the one that captures: the
+/// tools for dumps find both. Stage 0 boots the kernel that the other tests begin with.
+#[test]
+fn a_panic_after_a_direct_load_is_captured_by_one() -> Result<()> {
+    let crash = Crash {
+        options: "--syscall kexec_load --direct on",
+        ..Crash::of("crash-direct", "6.12")
+    };
+    let load = format!(
+        "cd /
+         find init bin sbin lib lib64 etc next test $(ls -d usr 2>/dev/null) >/tmp/list
+         mkdir -p proc sys dev tmp; printf 'proc\\nsys\\ndev\\ntmp\\n' >>/tmp/list
+         cpio -o -H newc -F /tmp/initrd </tmp/list
+         try load rkexec load /next/vmlinuz --initrd /tmp/initrd --syscall kexec_load \
+           --direct on --cmdline '{}' --output json
+         try exec rkexec exec\n",
+        line!("quiet crashkernel=256M rkexec.stage=1")
+    );
+    let guest = crash.guest()?.append("rkexec.stage=0");
+    let outcome = crash.run(guest.file("test/stage-0", load.as_bytes()))?;
+    let first = Plan::of(outcome.stage_of_any_end(0)?)?;
+    let panicked = outcome.stage_of_any_end(1)?;
+    first.runs_where_it_was_put(panicked)?;
+    let second = Plan::of(panicked)?;
+    for plan in [&first, &second] {
+        ensure!(
+            plan.json["direct"]["randomized"] == true,
+            "{}",
+            plan.json["direct"]
+        );
+    }
+    second.runs_where_it_was_put(outcome.stage(2)?)?;
+    captured(&outcome, 1)
 }

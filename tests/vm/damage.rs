@@ -5,7 +5,9 @@ use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 
 use anyhow::{Context, Result, ensure};
+use goblin::elf::Elf;
 
+use crate::formats::vmlinux;
 use crate::lab::Kernel;
 use crate::qemu::{End, Guest};
 use crate::ram::Ram;
@@ -36,7 +38,8 @@ fn damage(ram: &File, image: &[u8], at: usize) -> Result<usize> {
 
 fn damaged(name: &str, role: &str) -> Result<()> {
     let kernel = Kernel::small()?;
-    let trip = Trip::to(&kernel);
+    // Without KASLR the loader changes nothing in the kernel that it unpacks.
+    let trip = Trip::to(&kernel).append("nokaslr");
     let initrd = trip.initrd()?;
     let ram = Ram::new(MEMORY)?;
     let file = ram.file();
@@ -47,14 +50,15 @@ fn damaged(name: &str, role: &str) -> Result<()> {
     let outcome = guest.conduct(|guest| {
         guest.wait_for(1, "loaded")?;
         // In the middle of the part that is loaded; a page of the kernel's segment
-        // is a page of the file, as the setup sectors in front are skipped whole.
+        // is a page of the unpacked kernel.
         let copies = match role {
             "initrd" => damage(file, &initrd, initrd.len() / 2 / PAGE * PAGE + 2000)?,
             _ => {
-                let image = std::fs::read(kernel.image())?;
-                let setup = (usize::from(image[0x1f1]) + 1) * 512;
-                let body = &image[setup..];
-                damage(file, body, body.len() / 2 / PAGE * PAGE + 2000)?
+                let image = vmlinux(&kernel)?;
+                let elf = Elf::parse(&image)?;
+                let code = &elf.program_headers[0];
+                let middle = usize::try_from(code.p_offset + code.p_filesz / 2)?;
+                damage(file, &image, middle / PAGE * PAGE + 2000)?
             }
         };
         ensure!(copies >= 1, "no page of the {role} in memory");

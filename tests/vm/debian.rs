@@ -7,13 +7,14 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
 
 use crate::lab;
-use crate::qemu::Guest;
+use crate::qemu::{Guest, Outcome};
 use crate::witness::Stage;
 
 /// Systems come up slowly under emulation.
-const TIMEOUT: Duration = Duration::from_secs(900);
+const TIMEOUT: Duration = Duration::from_secs(1500);
 /// The system's own kexec-tools, for a guest that goes back to it.
 const KEXEC_TOOLS: &str = "/var/cache/apt/archives/kexec-tools_*.deb";
 
@@ -53,6 +54,27 @@ fn kexec_command(stage: Stage<'_>, name: &str) -> Result<String> {
     Ok(command.to_owned())
 }
 
+/// `rkexec doctor` found no blocker and no risk on a system as it was installed.
+fn nothing_against_it(stage: Stage<'_>, name: &str) -> Result<()> {
+    let json: Value = serde_json::from_str(stage.text(&format!("{name}.out"))?)?;
+    let found = json["doctor"].as_array().context("no findings")?;
+    let bad: Vec<&Value> = found
+        .iter()
+        .filter(|finding| finding["severity"] != "note")
+        .collect();
+    assert!(bad.is_empty(), "{name}: {bad:#?}");
+    let verdict = json["verdict"].as_str().context("no verdict")?;
+    assert!(verdict.ends_with("nothing known against it"), "{verdict}");
+    // It looked at something: systemd is there, and a file system to unmount.
+    if name == "doctor-load" {
+        assert!(
+            found.iter().any(|finding| finding["check"] == "mounts"),
+            "{json:#}"
+        );
+    }
+    Ok(())
+}
+
 #[test]
 fn kdump_tools_and_systemctl_kexec() -> Result<()> {
     let outcome = Guest::debian("debian-clients")?
@@ -70,6 +92,12 @@ fn kdump_tools_and_systemctl_kexec() -> Result<()> {
              record loaded </sys/kernel/kexec_crash_loaded
              record command </var/crash/kexec_cmd
              try status kdump-config status
+             try doctor-panic rkexec doctor --panic --output json
+             try doctor-load rkexec doctor /vmlinuz --initrd /initrd.img --reuse-cmdline \
+               --syscall kexec_load --output json
+             try doctor-capture rkexec doctor --panic /var/lib/kdump/vmlinuz --syscall kexec_load \
+               --reuse-cmdline --remove crashkernel --remove root --output json \
+               --append 'root=/dev/vda1 reset_devices systemd.unit=kdump-tools-dump.service nr_cpus=1'
              echo the one that crashed >/dev/kmsg
              sync
              sent
@@ -97,6 +125,9 @@ fn kdump_tools_and_systemctl_kexec() -> Result<()> {
         kexec_command(first, "command")?
     );
     assert!(first.text("status.out")?.contains("ready to kdump"));
+    for name in ["doctor-panic", "doctor-load", "doctor-capture"] {
+        nothing_against_it(first, name)?;
+    }
 
     let second = outcome.stage(2)?;
     assert_eq!(second.text("loaded-at-boot")?, "1");
@@ -132,11 +163,24 @@ const FILES: &str = "files() {
     ! -type d -printf '%p %l\\n' | sort
 }\n";
 
-#[test]
-fn the_package_installs_upgrades_and_removes() -> Result<()> {
-    let script = format!(
-        "{FILES}
-         state() {{ dpkg-query -W -f '${{Status}} ${{Version}}' $1 2>/dev/null || echo unknown; }}
+/// The service has loaded, and leaves alone what is loaded by another command. Records are
+/// sent although the init system ends this script meanwhile.
+const REBOOT: &[u8] = b"systemctl start rkexec-load.service
+              record loaded-at-boot </sys/kernel/kexec_loaded
+              trap '' TERM
+              try reboot rkexec reboot --append by=reboot
+              sent
+              kill -KILL $$";
+
+/// The state of a package.
+const STATE: &str = "state() {
+  dpkg-query -W -f '${Status} ${Version}' $1 2>/dev/null || echo unknown
+}\n";
+
+/// The package alone, then in the place of kexec-tools.
+fn install() -> String {
+    format!(
+        "{FILES}{STATE}
          dpkg -P --force-depends kexec-tools
          files | record without
 
@@ -160,20 +204,51 @@ fn the_package_installs_upgrades_and_removes() -> Result<()> {
          rm -r /var/lib/apt/lists/*
          try kexec-tools dpkg -i {KEXEC_TOOLS}
          sha256sum </sbin/kexec | record theirs
+         sed -i s/^LOAD_KEXEC=.*/LOAD_KEXEC=true/ /etc/default/kexec
+         mkdir -p /etc/default/kexec.d
+         echo \"APPEND='$(cat /proc/cmdline) by=start'\" >/etc/default/kexec.d/lab
          try replace apt-get install -q -y ./2.deb
          readlink -f /sbin/kexec | record kexec-replaced
          state kexec-tools | record replaced
          dpkg --audit | record audit-replaced
+
+         refused enabled systemctl is-enabled rkexec-load.service
+         record not-loaded </sys/kernel/kexec_loaded
+         try enable-load systemctl enable --now rkexec-load.service
+         record loaded </sys/kernel/kexec_loaded
+         try stop systemctl stop rkexec-load.service
+         record taken-away </sys/kernel/kexec_loaded
+         try start systemctl start rkexec-load.service
+         # Another default at the reboot.
+         sed -i s/by=start/by=service/ /etc/default/kexec.d/lab
+         sent
+         systemctl kexec
+         sleep 300"
+    )
+}
+
+/// kexec-tools in the place of the package.
+fn go_back() -> String {
+    format!(
+        "{FILES}{STATE}
          try out dpkg -P --force-depends rkexec
+         files | grep rkexec | record left
          try back dpkg -i {KEXEC_TOOLS}
          sha256sum </sbin/kexec | record theirs-again
          dpkg --audit | record audit-back
          state kexec-tools | record back"
-    );
+    )
+}
+
+#[test]
+fn the_package_installs_upgrades_and_removes() -> Result<()> {
     let outcome = Guest::debian("debian-package")?
+        .memory("768M")
         .file("1.deb", &package("1")?)
         .file("2.deb", &package("2")?)
-        .script(&script)
+        .script(&install())
+        .file("test/stage-2", REBOOT)
+        .file("test/stage-3", go_back().as_bytes())
         .timeout(TIMEOUT)
         .run()?;
     let stage = outcome.stage(1)?;
@@ -194,7 +269,8 @@ fn the_package_installs_upgrades_and_removes() -> Result<()> {
             without.contains(&line)
                 || line
                     .starts_with("/etc/systemd/system/multi-user.target.wants/rkexec-arm.service ")
-                || line.starts_with("/var/lib/systemd/deb-systemd-helper-enabled/rkexec-"),
+                || line.starts_with("/var/lib/systemd/deb-systemd-helper-enabled/rkexec-")
+                || line.starts_with("/etc/init.d/rkexec-"),
             "{line}"
         );
     }
@@ -204,10 +280,45 @@ fn the_package_installs_upgrades_and_removes() -> Result<()> {
             .text("replaced")?
             .starts_with("deinstall ok config-files")
     );
-    assert!(stage.text("back")?.starts_with("install ok installed"));
-    assert_eq!(stage.text("theirs")?, stage.text("theirs-again")?);
-    for name in ["audit", "audit-replaced", "audit-back"] {
+    for name in ["audit", "audit-replaced"] {
         assert_eq!(stage.text(name)?, "", "{name}");
     }
+    what_kexec_tools_loaded_is_loaded(&outcome)?;
+
+    let last = outcome.stage(3)?;
+    assert_eq!(last.text("left")?, "");
+    assert!(last.text("back")?.starts_with("install ok installed"));
+    assert_eq!(stage.text("theirs")?, last.text("theirs-again")?);
+    assert_eq!(last.text("audit-back")?, "");
+    Ok(())
+}
+
+/// LOAD_KEXEC=true of kexec-tools has the command named that enables the service, which is not
+/// done. The service loads when it is started, and again when the machine reboots: `systemctl kexec` boots the later load.
+fn what_kexec_tools_loaded_is_loaded(outcome: &Outcome) -> Result<()> {
+    let [first, second, third] = [1, 2, 3].map(|stage| outcome.stage(stage));
+    let (first, second, third) = (first?, second?, third?);
+    let said = first.text("replace.out")?;
+    ensure!(
+        said.contains("    systemctl enable --now rkexec-load.service\n"),
+        "{said}"
+    );
+    assert_eq!(first.text("enabled.out")?, "disabled");
+    assert_eq!(first.text("not-loaded")?, "0");
+    assert_eq!(first.text("loaded")?, "1");
+    assert_eq!(first.text("taken-away")?, "0");
+    let line = first.text("cmdline")?;
+    assert_eq!(second.text("cmdline")?, format!("{line} by=service"));
+    // It does so at every boot.
+    assert_eq!(second.text("loaded-at-boot")?, "1");
+    assert_eq!(second.text("reboot.status")?, "0");
+    let said = second.text("reboot.out")?;
+    ensure!(
+        said.starts_with("booting the boot entry `kexec-tools` (")
+            && said.contains(") by /usr/bin/systemctl kexec"),
+        "{said}"
+    );
+    let expected = format!("{line} by=service by=reboot");
+    assert_eq!(third.text("cmdline")?, expected);
     Ok(())
 }

@@ -1,5 +1,5 @@
 //! The examples/ on real kernels. The service may do what it must in spite of its
-//! fence, and so may the udev rule with its timer, under a real systemd; the
+//! fence, and so may the udev rule with its units, under a real systemd; the
 //! capture script saves the dump of a real panic.
 
 use std::fs;
@@ -58,9 +58,14 @@ record() {
   } >/dev/ttyS1
 }
 trace=/sys/kernel/debug/tracing
-# Waits until the log says $1.
+# Waits until the log says $1. What never comes shows what came, on the console.
 says() {
-  until grep -q \"$1\" /run/log; do sleep 0.5; done
+  local tries=600
+  until grep -q \"$1\" /run/log; do
+    sleep 0.5
+    tries=$((tries - 1))
+    [ $tries != 0 ] || { cat /run/log >/dev/ttyS0; poweroff -f; }
+  done
 }
 
 mount -t debugfs debugfs /sys/kernel/debug
@@ -83,12 +88,14 @@ echo $? | record check-1
 
 touch /run/log
 /lib/systemd/systemd-udevd --daemon
-systemctl enable --now rkexec-rearm.timer
-# The service arms twice.
-says already
+systemctl enable --now rkexec-rearm.path rkexec-rearm.service &
+# An event while it arms.
+until pidof rkexec; do sleep 0.1; done
 echo | record plug-2
 says added
-until [ $(systemctl show -P ActiveState rkexec-rearm.service) = inactive ]; do sleep 0.5; done
+until [ $(systemctl show -P ActiveState rkexec-rearm.service) = inactive ] && [ ! -e /run/rkexec-rearm ]; do
+  sleep 0.5
+done
 mv /run/log /run/rule
 record rule </run/rule
 grep sys_kexec $trace/trace | record loads
@@ -129,8 +136,8 @@ fn with_systemd(mut guest: Guest) -> Result<Guest> {
     }
     for unit in [
         "rkexec-arm.service",
+        "rkexec-rearm.path",
         "rkexec-rearm.service",
-        "rkexec-rearm.timer",
     ] {
         let content = example(&format!("systemd/{unit}"))?;
         guest = guest.file(&format!("etc/systemd/system/{unit}"), &content);
@@ -183,8 +190,9 @@ fn the_service_and_the_rule_keep_a_machine_armed() -> Result<()> {
     for check in ["check-1", "check-2"] {
         assert_eq!(before.text(check)?, "0", "{check}");
     }
-    // At the start, and for each of the two.
-    assert_eq!(before.text("loads")?.lines().count(), 3, "{rule}");
+    // At the start, and for each of the two; more where a look saw half of the second one.
+    let loads = before.text("loads")?.lines().count();
+    assert!((3..=5).contains(&loads), "{loads}: {rule}");
     Ok(())
 }
 

@@ -180,7 +180,7 @@ fn with_kaslr_a_kernel_gets_into_its_pool() -> Result<()> {
     // About one boot in two misses it: all 12 do once in thousands of runs.
     let outcome = Chain::new("kaslr-in-pool", &kernel, 12, SUPPLIES)
         .words("pmpool=0x8000000,0x28000000")
-        .options("--no-carry-pools")
+        .options("--no-carry-pools --direct off")
         .until("pmpool: 0x0000000008000000,0x0000000028000000 is taken")
         .run(&ram, |_| Ok(()))?;
     outcome.stage(2)?;

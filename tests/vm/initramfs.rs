@@ -13,7 +13,7 @@ use anyhow::{Context, Result};
 use crate::lab::{self, Kernel};
 
 /// Modules that some guest needs; every guest of a Debian kernel carries them.
-const MODULES: [&str; 12] = [
+const MODULES: [&str; 13] = [
     "virtio_pci",
     "virtio_mem",
     "nd_e820",
@@ -26,6 +26,7 @@ const MODULES: [&str; 12] = [
     "qemu_fw_cfg",
     "virtio_blk",
     "minix",
+    "i6300esb",
 ];
 
 /// An archive in the making.
@@ -176,7 +177,8 @@ fn make_base(kernel: &Kernel) -> Result<Vec<u8>> {
     gzip(&archive.finish())
 }
 
-fn gzip(bytes: &[u8]) -> Result<Vec<u8>> {
+/// Compressed, and filled up so that another archive may follow.
+pub(crate) fn gzip(bytes: &[u8]) -> Result<Vec<u8>> {
     let mut file = tempfile::tempfile()?;
     file.write_all(bytes)?;
     std::io::Seek::rewind(&mut file)?;

@@ -46,7 +46,7 @@ pub(crate) struct Kernel {
 }
 
 impl Kernel {
-    /// The lab's kernel of `series`: `6.1`, `6.12`, `of`, or `debian12`, which
+    /// The lab's kernel of `series`: `6.1`, `6.12`, `of`, `kho`, or `debian12`, which
     /// has a system beside it.
     pub(crate) fn new(series: &str) -> Result<Self> {
         let numbered = series.starts_with(|c: char| c.is_ascii_digit());

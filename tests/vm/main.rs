@@ -4,7 +4,10 @@
 //! words and the records of every stage stay in `target/vm/logs/GUEST/`.
 
 mod arm;
+mod carry;
 mod chain;
+#[path = "../common/mod.rs"]
+mod common;
 mod contents;
 mod crash;
 mod crash_map;
@@ -13,22 +16,34 @@ mod debian;
 mod dmesg;
 mod drop_in;
 mod efi;
+mod entries;
 mod examples;
+mod faults;
 mod formats;
+mod forward;
 mod handover;
 mod harness;
 mod initramfs;
+mod interrupted;
 mod kernel_32bit;
+mod kho;
+mod kho_encoder;
+mod kho_pools;
 mod lab;
+mod landing;
 mod memory;
 mod multiboot;
 mod outcome;
+mod phases;
 mod qemu;
 mod ram;
 mod refusals;
+mod retrieve;
 mod round_trip;
 mod safe_exec;
+mod soak;
 mod static_binary;
 mod systemd_sid;
 mod trip;
+mod watchdog;
 mod witness;

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use crate::initramfs::{self, Archive};
 use crate::lab::{self, Kernel};
 pub(crate) use crate::outcome::{End, Outcome};
-use crate::witness::Records;
+use crate::witness::{Records, Stage};
 
 /// A command line of the lab's kernels: what all of them have in common, then the
 /// words given.
@@ -61,7 +61,11 @@ pub(crate) struct Guest {
     /// Whether `overlay` is the whole initramfs.
     whole: bool,
     disk: Option<PathBuf>,
+    /// The firmware starts what is on the disk, and QEMU brings no kernel.
+    own_loader: bool,
     timeout: Duration,
+    /// It mostly sleeps.
+    sleeps: bool,
 }
 
 /// A guest that runs.
@@ -80,7 +84,9 @@ pub(crate) struct Running {
     stages: BTreeMap<u32, (f64, f64)>,
     deadline: Instant,
     log: PathBuf,
-    _place: Place,
+    /// Firmware may draw on the record port at every boot.
+    own_loader: bool,
+    _place: Option<Place>,
     /// Holds the socket of the record port.
     _sockets: tempfile::TempDir,
 }
@@ -110,7 +116,9 @@ impl Guest {
             overlay: Archive::new(),
             whole: false,
             disk: None,
+            own_loader: false,
             timeout: TIMEOUT,
+            sleeps: false,
         }
     }
 
@@ -127,6 +135,17 @@ impl Guest {
         guest
             .overlay
             .file("functions", 0o644, include_bytes!("functions"));
+        Ok(guest)
+    }
+
+    /// A machine that boots from `disk` by a boot loader of its own, of which this
+    /// guest changes a copy. `files` come on a second disk, as an archive. When it
+    /// resets it boots again.
+    pub(crate) fn from_disk(name: &str, disk: &Path, files: Archive) -> Result<Self> {
+        let mut guest = Self::new(name, &Kernel::new("6.12")?);
+        guest.disk = Some(disk.to_owned());
+        guest.own_loader = true;
+        guest.overlay = files;
         Ok(guest)
     }
 
@@ -193,6 +212,13 @@ impl Guest {
         self
     }
 
+    /// Runs beside the guests that have places: it sleeps most of the time, and takes no
+    /// processor away from them.
+    pub(crate) fn mostly_sleeps(mut self) -> Self {
+        self.sleeps = true;
+        self
+    }
+
     /// Nothing but `archive`, and what follows, in the first kernel's initramfs.
     pub(crate) fn initramfs(mut self, archive: Archive) -> Self {
         self.overlay = archive;
@@ -251,14 +277,17 @@ impl Guest {
             .arg("-chardev")
             .arg(format!("socket,id=records,path={}", records.display()))
             .args(["-serial", "chardev:records"])
-            .arg("-kernel")
-            .arg(self.kernel.image())
-            .arg("-initrd")
-            .arg(initrd)
-            .arg("-append")
-            .arg(format!("{}{}", line!("quiet"), self.append))
             .args(disks)
             .args(&self.args);
+        if !self.own_loader {
+            command
+                .arg("-kernel")
+                .arg(self.kernel.image())
+                .arg("-initrd")
+                .arg(initrd)
+                .arg("-append")
+                .arg(format!("{}{}", line!("quiet"), self.append));
+        }
         if self.uefi {
             command.args(["-bios", "/usr/share/ovmf/OVMF.fd"]);
         }
@@ -292,7 +321,7 @@ impl Guest {
         let sockets = tempfile::tempdir()?;
         let socket = sockets.path().join("records");
         let listener = UnixListener::bind(&socket)?;
-        let place = Place::wait();
+        let place = (!self.sleeps).then(Place::wait);
 
         let mut command = self.command(&log, &initrd, disks, &socket);
         fs::write(log.join("command"), format!("{command:?}\n"))?;
@@ -333,6 +362,7 @@ impl Guest {
             stages: BTreeMap::new(),
             deadline: Instant::now() + self.timeout,
             log,
+            own_loader: self.own_loader,
             _place: place,
             _sockets: sockets,
         };
@@ -450,6 +480,11 @@ impl Running {
         }
     }
 
+    /// What stage `stage` has sent so far.
+    pub(crate) fn stage(&self, stage: u32) -> Result<Stage<'_>> {
+        self.records.stage(stage)
+    }
+
     /// Waits until the console shows `text`.
     pub(crate) fn wait_for_console(&mut self, text: &str) -> Result<()> {
         let mut closed = false;
@@ -555,10 +590,12 @@ impl Running {
 
     fn take(&mut self, event: &Event) -> Result<()> {
         match event {
-            // Every stage begins with an empty line; before the first one the
-            // port belongs to the firmware.
+            // Every stage begins with an empty line; before the first one, and
+            // between cold boots, the port belongs to the firmware.
             Event::Record(line) if line.trim().is_empty() => {}
-            Event::Record(line) if self.records.is_empty() && !line.starts_with("record ") => {}
+            Event::Record(line)
+                if (self.own_loader || self.records.is_empty()) && !line.starts_with("record ") => {
+            }
             Event::Record(line) => {
                 let (stage, name) = self
                     .records

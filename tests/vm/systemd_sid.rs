@@ -66,6 +66,10 @@ echo \"$*\" | record kexec-called
 exec -a kexec /usr/sbin/rkexec \"$@\"
 ";
 
+/// The unit that loads, and what it runs.
+const LOAD_SERVICE: &[u8] = include_bytes!("../../examples/systemd/rkexec-load.service");
+const PRELOAD: &[u8] = include_bytes!("../../examples/preload");
+
 /// Boot entries where systemctl looks for them, without an EFI system partition.
 const ESP: &str = "export SYSTEMD_ESP_PATH=/boot SYSTEMD_RELAX_ESP_CHECKS=1\n";
 
@@ -109,6 +113,8 @@ fn system(guest: Guest) -> Result<Guest> {
     }
     Ok(guest
         .executable("sid/usr/sbin/kexec", KEXEC.as_bytes())
+        .executable("sid/usr/lib/rkexec/preload", PRELOAD)
+        .file("etc/systemd/system/rkexec-load.service", LOAD_SERVICE)
         .executable("test/init", INIT.as_bytes())
         .file("test/check", CHECK.as_bytes())
         .file("etc/systemd/system/default.target", TARGET.as_bytes())
@@ -195,4 +201,25 @@ fn where_its_own_load_fails_it_runs_kexec() -> Result<()> {
         "{called}"
     );
     arrived(&outcome, "by=entry")
+}
+
+/// The service loads when it is started, and again when the machine goes into the kexec: the
+/// entry as it is then is what is booted.
+#[test]
+fn what_rkexec_load_service_loads_is_what_it_boots() -> Result<()> {
+    // /boot is a file system, as an EFI system partition is.
+    let script = format!(
+        "{ESP}mount --bind /boot /boot
+         try start systemctl start rkexec-load.service
+         cat /sys/kernel/kexec_loaded | record loaded
+         sed -i s/by=entry/by=service/ /boot/loader/entries/lab.conf
+         systemctl kexec
+         sleep 60"
+    );
+    let outcome = run("sid-service", &script)?;
+    let before = outcome.stage_of_any_end(1)?;
+    ensure!(before.text("start.status")? == "0", "{}", outcome.story());
+    ensure!(before.text("loaded")? == "1");
+    ensure!(before.text("kexec-called").is_err(), "kexec was called");
+    arrived(&outcome, "by=service")
 }

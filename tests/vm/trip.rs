@@ -176,6 +176,7 @@ impl<'a> Trip<'a> {
         }
         plan.kept(after)?;
         plan.placed_well(outcome.stage(1)?)?;
+        plan.runs_where_it_was_put(after)?;
         Ok(Arrival { outcome, plan })
     }
 }
@@ -280,6 +281,27 @@ impl Plan {
             "the next kernel was told of\n{}\nand the plan promised\n{}",
             show(&told),
             show(&self.map)
+        );
+        Ok(())
+    }
+
+    /// Whether the loader placed the kernel itself, and did not leave it to the kernel's
+    /// own unpacker.
+    pub(crate) fn is_direct(&self) -> bool {
+        self.json["direct"]["physical"].is_string()
+    }
+
+    /// Whether the kernel runs where the loader put it, if that was the loader's to decide.
+    pub(crate) fn runs_where_it_was_put(&self, after: Stage) -> Result<()> {
+        let Some(put) = self.json["direct"]["physical"].as_str() else {
+            return Ok(());
+        };
+        let (put, rows) = (hex(put)?, after.iomem()?);
+        let code = rows.iter().find(|row| row.kind == "Kernel code");
+        let runs = code.context("no Kernel code in iomem")?.start;
+        ensure!(
+            runs == put,
+            "the kernel runs at {runs:#x}, and was put at {put:#x}"
         );
         Ok(())
     }

@@ -70,6 +70,11 @@ impl Records {
 }
 
 impl<'a> Stage<'a> {
+    /// Its number, from 1 on.
+    pub(crate) const fn number(self) -> u32 {
+        self.number
+    }
+
     /// A record as it was sent.
     pub(crate) fn bytes(self, name: &str) -> Result<&'a [u8]> {
         self.records
@@ -194,6 +199,11 @@ pub(crate) struct Row {
 }
 
 impl Row {
+    /// Its size in bytes, and its kind.
+    pub(crate) fn size_and_kind(&self) -> (u64, String) {
+        (self.end - self.start, self.kind.clone())
+    }
+
     pub(crate) fn overlaps(&self, other: &Row) -> bool {
         self.start < other.end && other.start < self.end
     }

@@ -136,6 +136,11 @@ fn numbers() {
         (setup_data::SETUP_E820_EXT, uapi::SETUP_E820_EXT, "E820_EXT"),
         (setup_data::SETUP_EFI, uapi::SETUP_EFI, "EFI"),
         (setup_data::SETUP_RNG_SEED, uapi::SETUP_RNG_SEED, "RNG_SEED"),
+        (
+            setup_data::SETUP_KEXEC_KHO,
+            uapi::SETUP_KEXEC_KHO,
+            "KEXEC_KHO",
+        ),
     ] {
         assert_eq!(ours, theirs);
         assert_eq!(setup_data::type_name(ours), name);

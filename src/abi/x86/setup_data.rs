@@ -24,6 +24,8 @@ pub const INDIRECT_POOL: u32 = SETUP_INDIRECT | u32::from_be_bytes(*b"\0rkx");
 pub const SETUP_EFI: u32 = 4;
 /// Seed for the random number generator, wiped after use.
 pub const SETUP_RNG_SEED: u32 = 9;
+/// State that is handed over by Kexec Handover.
+pub const SETUP_KEXEC_KHO: u32 = 10;
 
 /// Bytes in front of every payload: next (u64), type (u32), len (u32).
 const HEADER: usize = 16;
@@ -99,6 +101,14 @@ impl SetupData {
         self.nodes.push(Node { kind, data });
     }
 
+    /// Gives node `index` another payload of the same size.
+    pub fn refill(&mut self, index: usize, data: Vec<u8>) {
+        let node = self.nodes.get_mut(index);
+        if let Some(node) = node.filter(|node| node.data.len() == data.len()) {
+            node.data = data;
+        }
+    }
+
     /// Adds `struct setup_indirect` {type, reserved, len, addr} over `range`.
     pub fn push_indirect(&mut self, range: PhysRange) {
         let mut data = INDIRECT_POOL.to_le_bytes().to_vec();
@@ -148,6 +158,12 @@ impl SetupData {
     #[must_use]
     pub fn memmap_offset(&self) -> usize {
         self.nodes.iter().map(node_size).sum()
+    }
+
+    /// Where the payload of node `index` lies from the start of the segment, bytes.
+    #[must_use]
+    pub fn payload_offset(&self, index: usize) -> usize {
+        self.nodes.iter().take(index).map(node_size).sum::<usize>() + HEADER
     }
 
     /// Size of the EFI memory map, bytes.

@@ -1,9 +1,12 @@
 //! The setup_data chain of a plan: who gets which node, and in which order.
 
 use super::{E820_MAX_ENTRIES, zero_page};
-use crate::abi::x86::setup_data::{SETUP_DTB, SetupData};
+use crate::abi::x86::setup_data::{SETUP_DTB, SETUP_KEXEC_KHO, SETUP_NONE, SetupData};
+use crate::base::Target;
 use crate::boot::{BootError, Facts};
-use crate::carry::record::{Blob, MAX_E820, PoolRecord, Record};
+use crate::carry::phases::Untimed;
+use crate::carry::record::{Blob, MAX_E820, Placed, PoolRecord, Record};
+use crate::carry::stamps::Stamps;
 use crate::carry::{HandoverError, PlannedPool, Protection, gather};
 use crate::image::LinuxKernel;
 use crate::purgatory;
@@ -53,11 +56,50 @@ pub(super) fn build(facts: Facts<'_>) -> Result<(SetupData, Option<String>), Boo
     {
         chain.push_indirect(planned.pool.range());
     }
+    if let Some(node) = facts.kho {
+        // What it holds depends on its address, and its size does not.
+        chain.push(SETUP_KEXEC_KHO, node.bytes_at(0));
+    }
+    if untimed(facts).is_none() {
+        chain.push(SETUP_NONE, Stamps::blank());
+    }
     Ok((chain, warning))
 }
 
-/// What was planned, for the next kernel's report.
-pub(super) fn record(image: &LinuxKernel<'_>, facts: Facts<'_>, chain: &SetupData) -> Record {
+/// Why purgatory leaves no time stamps.
+fn untimed(facts: Facts<'_>) -> Option<Untimed> {
+    match facts.request.target {
+        Target::Crash => Some(Untimed::CrashKernel),
+        Target::Normal => Untimed::of(&facts.host.cpu),
+    }
+}
+
+/// Where purgatory leaves the time stamps, bytes from the start of the segment; `None`
+/// when it leaves none.
+pub(super) fn stamps_offset(chain: &SetupData) -> Option<usize> {
+    let mut nodes = chain.nodes().iter();
+    let node = nodes.position(|node| node.kind == SETUP_NONE && Stamps::is_node(&node.data))?;
+    Some(chain.payload_offset(node))
+}
+
+/// Fills in the node of Kexec Handover, now that the chain lies at `base`.
+pub(super) fn place_kho(chain: &mut SetupData, base: u64, facts: Facts<'_>) {
+    let mut nodes = chain.nodes().iter();
+    let index = nodes.position(|node| node.kind == SETUP_KEXEC_KHO);
+    if let (Some(index), Some(node)) = (index, facts.kho) {
+        let address = base + chain.payload_offset(index) as u64;
+        chain.refill(index, node.bytes_at(address));
+    }
+}
+
+/// What was planned, for the next kernel's report. `placed` is where the kernel runs, if
+/// the loader decides that.
+pub(super) fn record(
+    image: &LinuxKernel<'_>,
+    facts: Facts<'_>,
+    chain: &SetupData,
+    placed: Option<Placed>,
+) -> Record {
     let blobs = facts.blobs.cloned().unwrap_or_default();
     let tree = chain.nodes().iter().find(|node| node.kind == SETUP_DTB);
     let e820 = facts.told.iter().take(MAX_E820);
@@ -80,6 +122,9 @@ pub(super) fn record(image: &LinuxKernel<'_>, facts: Facts<'_>, chain: &SetupDat
         kernel: blobs.kernel,
         initrd: blobs.initrd,
         pools: facts.pools.iter().map(pool_record).collect(),
+        placed,
+        untimed: untimed(facts),
+        kho: facts.kho_record.cloned(),
     }
 }
 

@@ -38,7 +38,10 @@ pub(in crate::boot) fn mode(image: &LinuxKernel<'_>) -> Mode {
 }
 
 /// A warning about memory in `dumped` that a 32-bit crash kernel cannot save.
-pub(super) fn crash_warning(image: &LinuxKernel<'_>, dumped: &[PhysRange]) -> Option<String> {
+pub(in crate::boot) fn crash_warning(
+    image: &LinuxKernel<'_>,
+    dumped: &[PhysRange],
+) -> Option<String> {
     let end = dumped.iter().map(|range| range.end()).max()?;
     let limit = match end {
         _ if !image.is_32_bit() => return None,

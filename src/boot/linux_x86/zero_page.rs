@@ -15,6 +15,9 @@ use crate::image::linux::xloadflags;
 
 /// loadflags: the kernel is loaded at or above 1 MiB.
 const LOADED_HIGH: u8 = 1 << 0;
+/// loadflags: the kernel's place was chosen at random (KASLR_FLAG). Without it the kernel
+/// maps memory at fixed addresses (`kernel_randomize_memory`).
+const KASLR_FLAG: u8 = 1 << 1;
 /// type_of_loader of kexec loaders (boot.rst: 0xD, version 0).
 const LOADER_KEXEC: u8 = 0xd0;
 /// NORMAL_VGA of arch/x86/boot/boot.h: no mode is asked for.
@@ -101,6 +104,9 @@ pub struct Addresses {
     pub initrd_size: u64,
     /// The setup_data segment; its first node is at its start.
     pub setup_data: u64,
+    /// The loader chose the kernel's place at random, so that the kernel is to randomize
+    /// where it maps memory, too.
+    pub randomized: bool,
 }
 
 /// The e820 table as entries, and how many of them boot_params holds.
@@ -132,6 +138,9 @@ pub fn build(
     params.hdr = image.x86.header.unwrap_or_else(|| header_of(image));
     params.hdr.type_of_loader = LOADER_KEXEC;
     params.hdr.loadflags = 0; // as the kernel's own loader: nothing here applies to a 64-bit entry
+    if at.randomized {
+        params.hdr.loadflags = KASLR_FLAG;
+    }
     if image.is_32_bit() {
         params.hdr.loadflags = LOADED_HIGH;
         params.hdr.code32_start = split(at.kernel).0.into();

@@ -68,6 +68,7 @@ fn built(host: &Host) -> Box<BootParams> {
         initrd: Some(0x2_0000_2000),
         initrd_size: 0x1_8000_0001,
         setup_data: 0x3_0000_3000,
+        randomized: false,
     };
     with_image(0x7f, |image| {
         build(image, host, efi.as_ref(), &map, &chain, &at)
@@ -295,6 +296,7 @@ fn a_vmlinux_gets_a_header() {
         initrd: None,
         initrd_size: 0,
         setup_data: 0x3000,
+        randomized: false,
     };
     let chain = SetupData::default();
     let header = build(&image, &efi_machine(), None, &[], &chain, &at).hdr;

@@ -5,12 +5,10 @@
 //! prefers. Its modules follow above it, lowest first, as other boot loaders place
 //! them: small kernels search no further than they must.
 
-use std::borrow::Cow;
-
 use bstr::{BStr, ByteSlice as _};
 
 use super::{BootInformation, Module, Pixels, Screen, v1, v2};
-use crate::base::{PAGE_SIZE, PhysRange, Target};
+use crate::base::{Buf, PAGE_SIZE, PhysRange, Target};
 use crate::boot::x86::{BELOW_FLOOR, FLOOR, FOUR_GIB};
 use crate::boot::{BootError, Facts, FileRefusal, Tables};
 use crate::carry::{Handover, Protection};
@@ -22,7 +20,7 @@ use crate::image::multiboot::v2::information_name;
 use crate::image::multiboot::{Preference, Relocatable, Version, pieces};
 use crate::layout::{Layout, Limits, PlacedFile, Places, Rest, Role, Segment};
 use crate::memory::Direction;
-use crate::request::LoadRequest;
+use crate::request::{DirectChoice, LoadRequest};
 use crate::sys::SEGMENT_MAX;
 
 /// Segments besides those of the kernel and its modules: the information, purgatory.
@@ -72,6 +70,12 @@ fn refuse(request: &LoadRequest, initrds: &[&[u8]]) -> Result<(), BootError> {
             request.target == Target::Crash,
             "--panic",
             "the crash kernel is a Linux",
+            None,
+        ),
+        (
+            request.direct == DirectChoice::On,
+            "--direct on",
+            "it does not unpack itself, and has no KASLR",
             None,
         ),
         (
@@ -181,6 +185,7 @@ pub(in crate::boot) fn lay_out<'a>(
     Ok(Layout {
         segments,
         kernel: PhysRange::new(start, image.span.size()).unwrap_or(image.span),
+        placement: None,
         entry: image.entry.wrapping_add(shift),
         files,
         rest,
@@ -220,12 +225,13 @@ pub(in crate::boot) fn tables<'a>(
     Ok(Tables {
         segments: vec![Segment {
             role: Role::BootParams,
-            buf: Cow::Owned(bytes(low(at.start()))),
+            buf: bytes(low(at.start())).into(),
             mem: at,
             rule: "lowest place left, above the kernel if it fits there: the boot information"
                 .to_owned(),
         }],
         pointer: at.start(),
+        stamps: None,
         summary: Vec::new(),
         warnings: Vec::new(),
     })
@@ -244,7 +250,7 @@ fn kernel<'a>(
     }
     let segments = pieces.into_iter().map(|piece| Segment {
         role: Role::Kernel,
-        buf: piece.bytes,
+        buf: piece.bytes.into(),
         mem: piece.mem,
         rule: rule.to_owned(),
     });
@@ -327,7 +333,7 @@ fn modules<'a>(
     for file in alone {
         let mem = places.small(rest, "a module", file.bytes.len() as u64)?;
         modules.push(placed(mem.start(), file.bytes));
-        segments.push(segment(Cow::Borrowed(file.bytes), mem));
+        segments.push(segment(file.bytes.into(), mem));
     }
     if !together.is_empty() {
         let page = usize::try_from(PAGE_SIZE).unwrap_or(4096);
@@ -342,12 +348,12 @@ fn modules<'a>(
         for (file, offset) in together.iter().zip(offsets) {
             modules.push(placed(mem.start() + offset, file.bytes));
         }
-        segments.push(segment(Cow::Owned(bytes), mem));
+        segments.push(segment(bytes.into(), mem));
     }
     Ok(modules)
 }
 
-fn segment(buf: Cow<'_, [u8]>, mem: PhysRange) -> Segment<'_> {
+fn segment(buf: Buf<'_>, mem: PhysRange) -> Segment<'_> {
     Segment {
         role: Role::Module,
         buf,

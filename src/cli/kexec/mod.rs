@@ -177,6 +177,8 @@ fn exec_now(context: &Context, run: &Run, shutdown: bool) -> anyhow::Result<()> 
         no_sync: run.no_sync,
         sync_limit: exec::SYNC_SECONDS,
         shutdown,
+        watchdog: None,
+        runs_by_other: true,
     };
     exec::run(context, &args)
 }
@@ -193,7 +195,7 @@ fn load(context: &Context, load: &Load, then: Then, run: &Run) -> anyhow::Result
     }
     let kernel = ThisKernel::new(&context.root);
     let session = load::session(context, &kernel);
-    let job = load::job(&args)?;
+    let (job, _files) = load::job(context, &args)?;
     let _alone = match run.dry_run {
         true => None,
         false => session.alone()?,

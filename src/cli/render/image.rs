@@ -6,8 +6,9 @@ use super::json::xload_names;
 use super::{human, multiboot};
 use crate::abi::x86::setup_data::SETUP_INDIRECT;
 use crate::base::printable::inline;
-use crate::carry::Capability;
-use crate::image::Image;
+use crate::boot;
+use crate::carry::{Capability, KhoTarget, Reads};
+use crate::image::{Image, LinuxKernel};
 
 /// What a kernel file is.
 pub(in crate::cli) fn image(image: &Image<'_>) -> String {
@@ -58,7 +59,7 @@ pub(in crate::cli) fn image(image: &Image<'_>) -> String {
 }
 
 /// What the kernel in an image can do: lines behind those of [`image`].
-pub(in crate::cli) fn capability(capability: &Capability) -> String {
+pub(in crate::cli) fn capability(image: &LinuxKernel<'_>, capability: &Capability) -> String {
     let mut out = String::new();
     let mut line = |name: &str, value: String| {
         let _ = writeln!(out, "{name:<14} {}", inline(&value));
@@ -71,12 +72,48 @@ pub(in crate::cli) fn capability(capability: &Capability) -> String {
         },
     );
     line("setup_data:", indirect(capability.setup_type_max));
+    line(
+        "direct load:",
+        match direct(image, capability) {
+            Ok(true) => "yes, with KASLR".to_owned(),
+            Ok(false) => "yes, without KASLR: it has no relocation lists".to_owned(),
+            Err(why) => format!("no: {why}"),
+        },
+    );
+    line("handover:", handover(&capability.kho));
     out.push_str("config:\n");
-    for (symbol, fact) in capability.facts() {
+    let facts = capability.facts();
+    let width = facts.iter().map(|(symbol, _)| symbol.len()).max();
+    let width = width.unwrap_or_default();
+    for (symbol, fact) in facts {
         let (value, from) = (fact.value.name(), &fact.read_from);
-        let _ = writeln!(out, "  {symbol:<22} {value:<8} ({})", inline(from));
+        let _ = writeln!(out, "  {symbol:<width$}  {value:<8} ({})", inline(from));
     }
     out
+}
+
+/// Whether the loader can place the kernel itself, and then whether at any virtual address;
+/// else why not.
+pub(super) fn direct(image: &LinuxKernel<'_>, capability: &Capability) -> Result<bool, String> {
+    match (boot::needs_unpacker(image), &capability.direct) {
+        (Some(why), _) => Err(why.to_owned()),
+        (None, Ok(relocatable)) => Ok(*relocatable),
+        (None, Err(error)) => Err(error.to_string()),
+    }
+}
+
+/// Which formats of Kexec Handover the kernel reads.
+fn handover(target: &KhoTarget) -> String {
+    if target.kho == Reads::Nothing {
+        return "none: it is built without Kexec Handover".to_owned();
+    }
+    let parts = target.reads().map(|(part, reads)| match reads {
+        Reads::Nothing => format!("no {}", part.name()),
+        Reads::One(format) => format.clone(),
+        Reads::OneOf(formats) => format!("{} unknown ({})", part.name(), formats.join(" or ")),
+        Reads::Unknown => format!("{} unknown", part.name()),
+    });
+    parts.join(", ")
 }
 
 /// Whether the kernel knows SETUP_INDIRECT, by the highest type of setup_data that its

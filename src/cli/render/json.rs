@@ -8,6 +8,7 @@ use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
 pub(in crate::cli) use super::address;
+use super::image::direct as direct_verdict;
 use super::multiboot;
 use super::stream::{Address, List};
 use crate::base::{PhysRange, Told, bytes};
@@ -76,11 +77,13 @@ impl Serialize for PlanJson<'_> {
             fields.serialize_entry("cmdline_bytes", &bytes)?;
         }
         fields.serialize_entry("crash", &crash)?;
+        fields.serialize_entry("direct", &direct(plan))?;
         fields.serialize_entry("e820", &e820(&plan.told))?;
         fields.serialize_entry("empty_initrd", &plan.empty_initrd)?;
         fields.serialize_entry("entry", &plan.entry().map(Address))?;
         fields.serialize_entry("excluded", &excluded(&plan.excluded))?;
         fields.serialize_entry("image", &image)?;
+        fields.serialize_entry("kho", &plan.kho.as_ref().map(super::kho::json))?;
         fields.serialize_entry("memory_map", &memory_map(&plan.memory_map))?;
         fields.serialize_entry("pools", &List(pools))?;
         fields.serialize_entry("schema", &1)?;
@@ -94,6 +97,18 @@ impl Serialize for PlanJson<'_> {
         fields.serialize_entry("warnings", &plan.warnings)?;
         fields.end()
     }
+}
+
+/// Who unpacks and places the kernel, and where.
+fn direct(plan: &Plan<'_>) -> Option<Value> {
+    let reason = plan.direct.as_ref()?;
+    let placement = plan.placement();
+    Some(json!({
+        "physical": placement.map(|place| address(place.physical)),
+        "virtual": placement.map(|place| address(place.virtual_address)),
+        "randomized": placement.is_some_and(|place| place.randomized),
+        "reason": reason,
+    }))
 }
 
 /// Adds text that need not be UTF-8 to `fields`. Where it is not, `NAME_bytes` has its
@@ -140,7 +155,7 @@ impl Serialize for Crash<'_> {
     }
 }
 
-fn ranges(ranges: &[PhysRange]) -> impl Serialize + '_ {
+pub(in crate::cli) fn ranges(ranges: &[PhysRange]) -> impl Serialize + '_ {
     List(ranges.iter().copied().map(RangeJson::from))
 }
 
@@ -246,13 +261,32 @@ pub(in crate::cli) fn image(image: &Image<'_>) -> Value {
 }
 
 /// What the kernel in an image can do: fields beside those of [`image`].
-pub(in crate::cli) fn capability(capability: &Capability) -> Map<String, Value> {
+pub(in crate::cli) fn capability(
+    image: &LinuxKernel<'_>,
+    capability: &Capability,
+) -> Map<String, Value> {
+    let direct = direct_verdict(image, capability);
     let config: Map<_, _> = capability
         .facts()
         .into_iter()
         .map(|(symbol, fact)| (symbol.to_owned(), json!(fact)))
         .collect();
+    let reads: Map<_, _> = capability
+        .kho
+        .reads()
+        .into_iter()
+        .map(|(part, reads)| (part.name().to_owned(), reads.name().into()))
+        .collect();
     [
+        (
+            "direct",
+            json!({
+                "possible": direct.is_ok(),
+                "kaslr": direct == Ok(true),
+                "reason": direct.err(),
+            }),
+        ),
+        ("kho", reads.into()),
         ("config", config.into()),
         ("unpacked_size", json!(capability.unpacked.as_ref().ok())),
         (

@@ -4,8 +4,11 @@
 //! In text every size is written by [`human`], every address by [`address`] and every
 //! range by [`range`].
 
+pub(super) mod doctor;
+pub(super) mod entries;
 mod image;
 pub(super) mod json;
+mod kho;
 pub(super) mod lanzaboote;
 pub(super) mod map;
 mod multiboot;

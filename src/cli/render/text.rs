@@ -8,6 +8,7 @@ use super::{Detail, address, human, multiboot, range, uki};
 use crate::base::bytes::shown_name;
 use crate::base::printable::inline;
 use crate::base::{Syscall, Target};
+use crate::carry::stamps;
 use crate::image::Image;
 use crate::image::uki::Uki;
 use crate::load::Files;
@@ -48,11 +49,12 @@ pub(in crate::cli) fn loaded(shown: Shown<'_>, verbose: bool) -> String {
         plan.syscall(),
         plan.reason
     );
+    out.extend(plan.kho.as_ref().map(super::kho::summary));
     out
 }
 
 /// What the kernel is called.
-pub(super) fn name<'a>(image: &Image<'a>) -> &'a str {
+pub(in crate::cli) fn name<'a>(image: &Image<'a>) -> &'a str {
     match image {
         Image::Linux(image) => image.release().unwrap_or("a kernel without a version"),
         Image::Multiboot(image) => multiboot::title(image),
@@ -68,6 +70,7 @@ pub(in crate::cli) fn plan(shown: Shown<'_>, detail: Detail) -> String {
         out.push_str(&self::crash(plan, crash));
     }
     out.push_str(&pools(plan));
+    out.extend(plan.kho.iter().map(|kho| super::kho::text(kho, detail)));
     let all = detail > Detail::Short;
     let told = plan.told.iter();
     let told: Vec<_> = told
@@ -165,16 +168,27 @@ fn summary(shown: Shown<'_>, detail: Detail) -> String {
         "syscall:",
         &format!("{}, because: {reason}", plan.syscall()),
     );
+    if let Some(reason) = &plan.direct {
+        let what = match plan.placement() {
+            Some(place) => format!(
+                "{}, virtual {}, because: {reason}",
+                address(place.physical),
+                address(place.virtual_address)
+            ),
+            None => format!("decides itself when it starts, because: {reason}"),
+        };
+        line("runs at:", &what);
+    }
     if let Some(entry) = plan.entry() {
         line("entry:", &format!("{} (purgatory)", address(entry)));
     }
     let passed = plan.tables().iter();
     let passed: Vec<String> = passed
         .map(|node| match detail {
-            Detail::Short => setup_data(node.kind).to_owned(),
+            Detail::Short => setup_data(node.kind, node.size).to_owned(),
             _ => format!(
                 "{} ({}, {})",
-                setup_data(node.kind),
+                setup_data(node.kind, node.size),
                 node.kind,
                 human(node.size as u64)
             ),
@@ -204,9 +218,12 @@ fn format_of(image: &Image<'_>) -> String {
     )
 }
 
-/// What a node of setup_data is for, by the name of its type.
-pub(in crate::cli) fn setup_data(kind: &str) -> &str {
+/// What a node of setup_data is for, by the name of its type and the size of its payload
+/// in bytes.
+pub(in crate::cli) fn setup_data(kind: &str, size: usize) -> &str {
     match kind {
+        // A record is longer.
+        "NONE" if size == stamps::SIZE => "time stamps for rkexec report",
         "NONE" => "record for rkexec report",
         "E820_EXT" => "rest of the memory map",
         "DTB" => "device tree",

@@ -2,15 +2,15 @@
 
 use std::fmt::Write as _;
 
-use super::{Armed, NOT_TOLD, Status};
+use super::Status;
 use crate::base::bytes::{shown, shown_name};
 use crate::base::printable::inline;
 use crate::base::{Syscall, Target, human};
-use crate::cli::sizing::sum;
 use crate::crash::sizing::Sizing;
-use crate::host::kho::Kho;
+use crate::host::kho::{Kho, State};
 use crate::host::loaded::Loaded;
 use crate::host::security::Lockdown;
+use crate::load::armed::{Armed, NOT_TOLD};
 use crate::load::record::LoadRecord;
 use crate::refusal::Cause;
 
@@ -74,8 +74,15 @@ fn details(record: Option<&LoadRecord>) -> String {
         return String::new();
     };
     let file = shown_name(&record.kept.kernel);
+    let watchdog = match record.kept.watchdog {
+        Some(seconds) => format!(
+            "  {:<14} exec arms it with {seconds} seconds\n",
+            "watchdog:"
+        ),
+        None => String::new(),
+    };
     format!(
-        "  {:<14} {file}, through {}\n  {:<14} {}\n",
+        "  {:<14} {file}, through {}\n  {:<14} {}\n{watchdog}",
         "file:",
         record.syscall,
         "command line:",
@@ -91,7 +98,7 @@ fn memory(sizing: &Sizing) -> String {
         "TOO SMALL"
     };
     let reserved = human(sizing.reserved);
-    format!("{reserved} reserved, {verdict}: {}", sum(sizing))
+    format!("{reserved} reserved, {verdict}: {}", sizing.sum())
 }
 
 /// What may matter to a load, a line each.
@@ -134,6 +141,11 @@ fn facts(status: &Status) -> String {
     line("Secure Boot:", yes_no(*secure_boot));
     line("IMA checks kernels:", yes_no(security.ima_appraise_kexec));
     line("Kexec Handover (KHO):", &handover(&security.kho));
+    if security.kho.on {
+        for (name, value) in of_state(&security.kho.state) {
+            line(name, &value);
+        }
+    }
     if let Some(name) = security.environment.name() {
         line("runs on:", name);
     }
@@ -204,6 +216,51 @@ fn handover(kho: &Kho) -> String {
     format!("{state} ({}){preserved}", kho.why)
 }
 
+/// What a kernel with Kexec Handover tells of it.
+fn of_state(state: &State) -> [(&'static str, String); 4] {
+    let chain = match (state.taken_over, state.generation) {
+        (false, _) => "not to this kernel".to_owned(),
+        (true, Some(number)) => format!("to this kernel, which is number {number} of its chain"),
+        (true, None) => "to this kernel".to_owned(),
+    };
+    let sessions = match state.sessions.as_deref() {
+        None => "not visible".to_owned(),
+        Some([]) => "none".to_owned(),
+        Some(names) => names.join(", "),
+    };
+    let formats = [&state.format, &state.luo].into_iter().flatten();
+    let formats: Vec<&str> = formats.map(String::as_str).collect();
+    let formats = match &*formats {
+        [] => "not visible".to_owned(),
+        formats => formats.join(", "),
+    };
+    [
+        ("  state handed over:", chain),
+        ("  formats that it writes:", formats),
+        ("  live update sessions:", sessions),
+        ("  scratch memory:", scratch(state)),
+    ]
+}
+
+/// What the scratch memory takes from this machine.
+fn scratch(state: &State) -> String {
+    let Some((size, is_all)) = state.scratch_size() else {
+        return "not visible".to_owned();
+    };
+    let share = match size.saturating_mul(100).checked_div(state.ram) {
+        Some(percent) => format!(", {percent} % of the RAM"),
+        None => String::new(),
+    };
+    let (least, regions) = match &state.scratch {
+        Some(regions) if is_all => ("", format!(" in {} regions", regions.len())),
+        _ => ("at least ", String::new()),
+    };
+    format!(
+        "{least}{}{regions}{share}: only what can be moved may lie there",
+        human(size)
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -221,6 +278,24 @@ mod tests {
         assert_eq!(said(false, None), "size of the reservation unknown");
         assert_eq!(said(false, Some(0)), "no memory is reserved for one");
         assert_eq!(said(false, Some(256 << 20)), "256 MiB reserved");
+    }
+
+    #[test]
+    fn scratch_memory_is_what_is_known_of_it() {
+        let mut state = State::default();
+        assert_eq!(scratch(&state), "not visible");
+        state.scratch_free = 64 << 20;
+        assert_eq!(
+            scratch(&state),
+            "at least 64 MiB: only what can be moved may lie there"
+        );
+        let region = |start| crate::base::PhysRange::new(start, 128 << 20).unwrap();
+        state.scratch = Some(vec![region(0x1000_0000), region(0x2000_0000)]);
+        state.ram = 1 << 30;
+        assert_eq!(
+            scratch(&state),
+            "256 MiB in 2 regions, 25 % of the RAM: only what can be moved may lie there"
+        );
     }
 
     #[test]

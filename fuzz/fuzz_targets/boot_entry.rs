@@ -1,0 +1,9 @@
+//! `cargo +nightly fuzz run boot_entry`
+#![no_main]
+
+#[path = "../entry_boot.rs"]
+mod entry_boot;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    let _ = entry_boot::boot_entry(data);
+});

@@ -1,0 +1,424 @@
+//! Each check on facts that make it speak, and on facts where it is silent.
+
+mod capture;
+mod machine;
+
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::cmdline::{CmdlineBase, CmdlineRequest};
+use crate::host::mounts::Mount;
+use crate::image;
+use crate::plan::{Checked, Given, plan};
+use crate::refusal::SysError;
+use crate::request::LoadRequest;
+use crate::testing::bzimage::TinyBzImage;
+use crate::testing::host::{Says as _, host, tell_for_a_dump};
+
+const MIB: u64 = 1 << 20;
+/// A machine with 1 GiB and room for a crash kernel.
+const MAP: &str = "00001000-0009ffff : System RAM\n00100000-3fffffff : System RAM\n  \
+                   20000000-2fffffff : Crash kernel\n";
+
+/// An initrd with files.
+fn an_initrd() -> initrd::Contents {
+    initrd::Contents {
+        has_files: true,
+        ..initrd::Contents::default()
+    }
+}
+
+/// The facts, which a test changes.
+struct Lab {
+    target: Target,
+    host: Host,
+    around: Surroundings,
+    armed: Armed,
+    line: &'static str,
+    watchdog: Option<u64>,
+    initrd: Option<initrd::Contents>,
+    has_initrd: bool,
+    unpackable: Option<initrd::Packing>,
+    sizing: Option<Sizing>,
+    held: u64,
+    other: Option<(Syscall, Cause)>,
+}
+
+impl Lab {
+    /// A machine of which nothing bad is known, with a line that has all.
+    fn new(target: Target) -> Self {
+        let ram = [(0x1000, 0x9_ffff), (0x10_0000, 0x3fff_ffff)];
+        let mut host = host(MAP)
+            .firmware(ram.map(|(start, last)| (start, last, "System RAM")))
+            .boot_e820(ram.map(|(start, last)| (start, last, 1)));
+        tell_for_a_dump(&mut host);
+        host.total_ram = 1 << 30;
+        host.available_ram = 1 << 29;
+        host.loaded = Loaded {
+            normal: Some(false),
+            crash: Some(true),
+            crash_size: Some(256 * MIB),
+            ..Loaded::default()
+        };
+        host.security.cap_sys_boot = Some(true);
+        Self {
+            target,
+            host,
+            around: Surroundings::default(),
+            armed: Armed::Yes,
+            line: "root=/dev/sda1 console=ttyS0 panic=30 reset_devices systemd.unit=kdump-tools-dump.service",
+            watchdog: Some(60),
+            initrd: Some(an_initrd()),
+            has_initrd: true,
+            unpackable: None,
+            sizing: None,
+            held: 0,
+            other: None,
+        }
+    }
+
+    fn exec() -> Self {
+        Self::new(Target::Normal)
+    }
+
+    fn crash() -> Self {
+        Self::new(Target::Crash)
+    }
+
+    fn facts<'a>(&'a self, load: Option<&'a Load<'a>>) -> Facts<'a> {
+        Facts {
+            target: self.target,
+            security: &self.host.security,
+            loaded: &self.host.loaded,
+            secure_boot: None,
+            host: Ok(&self.host),
+            around: &self.around,
+            armed: &self.armed,
+            load,
+        }
+    }
+
+    /// What is found on the machine alone.
+    fn machine(&self) -> Vec<Finding> {
+        examine(&self.facts(None))
+    }
+
+    /// What is found with a load.
+    fn load(&self) -> Vec<Finding> {
+        let file = TinyBzImage::direct().build();
+        let image = image::probe(&file).unwrap();
+        let request = LoadRequest {
+            target: self.target,
+            cmdline: CmdlineRequest {
+                base: CmdlineBase::Given(self.line.into()),
+                ..CmdlineRequest::default()
+            },
+            ..LoadRequest::default()
+        };
+        let given = Given {
+            initrds: &[],
+            carried: &[],
+        };
+        let none = crate::carry::Capability::unknown;
+        let made = plan(&request, &self.host, &image, &given, none);
+        let made: Result<Checked<Plan<'_>>, _> = made;
+        let planned = match &made {
+            Ok(plan) => {
+                let call = CallFacts {
+                    bytes: plan.total_size(),
+                    held: self.held,
+                    total_ram: self.host.total_ram,
+                    available_ram: self.host.available_ram,
+                    cmdline_limit: Some(2048),
+                    ..CallFacts::new(
+                        plan.syscall(),
+                        self.target,
+                        &self.host.security,
+                        &self.host.loaded,
+                    )
+                };
+                Ok(Planned {
+                    refusal: SysError::forbidden(&call).map(|error| error.cause),
+                    sizing: self.sizing,
+                    call,
+                    plan,
+                })
+            }
+            Err(error) => Err(Cause {
+                why: error.to_string(),
+                hint: error.hint(),
+            }),
+        };
+        let load = Load {
+            release: image.release(),
+            plan: planned,
+            other: self.other.clone(),
+            watchdog: self.watchdog,
+            initrd: self.initrd.clone(),
+            has_initrd: self.has_initrd,
+            unpackable: self.unpackable.clone(),
+        };
+        examine(&self.facts(Some(&load)))
+    }
+}
+
+/// The findings of one check: how bad each is, and its text.
+fn of(check: &str, found: &[Finding]) -> Vec<(Severity, String)> {
+    assert!(CHECKS.iter().any(|known| known.name == check), "{check}");
+    let found = found.iter().filter(|finding| finding.check == check);
+    found
+        .map(|finding| (finding.severity, finding.finding.clone()))
+        .collect()
+}
+
+/// The way out of the first finding of `check`.
+#[track_caller]
+fn way_out<'a>(check: &str, found: &'a [Finding]) -> &'a str {
+    let finding = found.iter().find(|finding| finding.check == check);
+    finding.unwrap().way_out.as_deref().unwrap()
+}
+
+/// The one finding of `check` is as bad as that, and has `part` in it.
+#[track_caller]
+fn says(found: &[Finding], check: &str, severity: Severity, part: &str) {
+    match of(check, found).as_slice() {
+        [(is, text)] => {
+            assert_eq!(*is, severity, "{text}");
+            assert!(text.contains(part), "{text}");
+        }
+        other => panic!("{check}: {other:?}"),
+    }
+}
+
+fn mount(point: &str, kind: &str, minor: u32) -> Mount {
+    Mount {
+        device: (254, minor),
+        root: "/".to_owned(),
+        point: point.to_owned(),
+        source: format!("/dev/mapper/{minor}"),
+        kind: kind.to_owned(),
+        writable: true,
+    }
+}
+
+#[test]
+fn every_check_has_a_name_of_its_own_and_says_what_it_is() {
+    let names: BTreeSet<&str> = CHECKS.iter().map(|check| check.name).collect();
+    assert_eq!(names.len(), CHECKS.len());
+    for check in &CHECKS {
+        let is_plain = |c: char| c.is_ascii_lowercase() || c == '-';
+        assert!(check.name.chars().all(is_plain), "{}", check.name);
+        assert!(check.about.len() > 20, "{}", check.name);
+        assert!(!check.about.ends_with('.'), "{}", check.name);
+    }
+}
+
+/// Every check is silent on a machine of which nothing bad is known.
+#[test]
+fn nothing_is_found_where_nothing_is_wrong() {
+    for lab in [Lab::exec(), Lab::crash()] {
+        assert_eq!(lab.machine(), []);
+        assert_eq!(lab.load(), []);
+        let line = verdict(lab.target, Some("6.12"), &[]);
+        assert!(line.ends_with(": nothing known against it"), "{line}");
+    }
+}
+
+#[test]
+fn the_worst_stands_first_and_in_the_last_line() {
+    let mut lab = Lab::exec();
+    lab.host.security.load_disabled = Some(true);
+    lab.line = "x";
+    lab.host.available_ram = 1;
+    let found = lab.load();
+    let severities: Vec<Severity> = found.iter().map(|one| one.severity).collect();
+    assert!(severities.is_sorted(), "{severities:?}");
+    let line = verdict(Target::Normal, Some("6.12.0"), &found);
+    assert!(
+        line.starts_with("kexec into 6.12.0: 1 blocker, 1 risk; first: loading and unloading are"),
+        "{line}"
+    );
+    let notes: Vec<Finding> = found.into_iter().skip(2).collect();
+    assert!(!notes.is_empty());
+    assert_eq!(
+        verdict(Target::Crash, None, &notes),
+        "capture on this machine: nothing known against it"
+    );
+}
+
+#[test]
+fn what_the_kernel_must_refuse() {
+    let mut lab = Lab::exec();
+    lab.host.security.cap_sys_boot = Some(false);
+    says(&lab.machine(), "refused", Severity::Blocker, "CAP_SYS_BOOT");
+    says(&lab.load(), "refused", Severity::Blocker, "CAP_SYS_BOOT");
+    // One call is left.
+    let mut lab = Lab::exec();
+    lab.host.security.lockdown = Some(crate::host::security::Lockdown::Integrity);
+    says(
+        &lab.machine(),
+        "refused",
+        Severity::Note,
+        "only kexec_file_load can load a kernel here: the kernel is locked down",
+    );
+    // A crash kernel alone needs a reservation.
+    let mut lab = Lab::crash();
+    lab.host.loaded.crash_size = Some(0);
+    says(
+        &lab.machine(),
+        "refused",
+        Severity::Blocker,
+        "no memory is reserved",
+    );
+    lab.target = Target::Normal;
+    assert_eq!(of("refused", &lab.machine()), []);
+}
+
+#[test]
+fn what_the_plan_says() {
+    let mut lab = Lab::crash();
+    lab.host.iomem = host("00100000-3fffffff : System RAM\n").iomem;
+    says(
+        &lab.load(),
+        "plan",
+        Severity::Blocker,
+        "no memory is reserved",
+    );
+    let mut lab = Lab::crash();
+    lab.line = "panic=1 systemd.unit=kdump.service";
+    let found = lab.load();
+    says(&found, "plan", Severity::Risk, "some drivers may fail");
+    assert_eq!(
+        way_out("plan", &found),
+        "--append \"nr_cpus=1 reset_devices\""
+    );
+    let mut lab = Lab::exec();
+    let cause = Cause {
+        why: "it is signed by nobody".to_owned(),
+        hint: None,
+    };
+    lab.other = Some((Syscall::KexecFileLoad, cause));
+    says(
+        &lab.load(),
+        "other-call",
+        Severity::Note,
+        "kexec_file_load, which is not taken, could not load this: it is signed by nobody",
+    );
+}
+
+#[test]
+fn what_only_root_may_read_is_said() {
+    let mut lab = Lab::exec();
+    let cause = Cause {
+        why: "only root may see the memory map".to_owned(),
+        hint: Some("run as root".to_owned()),
+    };
+    let facts = Facts {
+        host: Err(&cause),
+        ..lab.facts(None)
+    };
+    let found = examine(&facts);
+    says(&found, "unread", Severity::Risk, "only root may see");
+    assert_eq!(way_out("unread", &found), "run as root");
+    // The verdict is not that nothing is known against it.
+    assert!(verdict(Target::Normal, None, &found).contains("1 risk"));
+    lab.around.unread = vec!["/proc/fb: odd".to_owned()];
+    says(&lab.machine(), "unread", Severity::Note, "/proc/fb: odd");
+}
+
+#[test]
+fn memory_that_is_short_now() {
+    let mut lab = Lab::exec();
+    lab.host.available_ram = 4096;
+    says(
+        &lab.load(),
+        "memory",
+        Severity::Risk,
+        "only 4 KiB of memory",
+    );
+    lab.target = Target::Crash;
+    assert_eq!(of("memory", &lab.load()), []);
+    // kexec_file_load holds the files besides what it copies.
+    let mut lab = Lab::exec();
+    assert_eq!(of("memory", &lab.load()), []);
+    lab.held = lab.host.available_ram;
+    says(
+        &lab.load(),
+        "memory",
+        Severity::Risk,
+        "holds the files, 512 MiB",
+    );
+}
+
+#[test]
+fn initrds_that_do_not_fit() {
+    let mut lab = Lab::exec();
+    let releases = |name: &str| initrd::Contents {
+        releases: [name.to_owned()].into(),
+        ..initrd::Contents::default()
+    };
+    lab.initrd = Some(releases("6.12.0-tiny"));
+    assert_eq!(of("modules", &lab.load()), []);
+    lab.initrd = Some(releases("6.1.0-49-amd64"));
+    says(
+        &lab.load(),
+        "modules",
+        Severity::Risk,
+        "the modules of 6.1.0-49-amd64, and the kernel is 6.12.0-tiny",
+    );
+    lab.initrd = Some(initrd::Contents {
+        packed_microcode: true,
+        ..initrd::Contents::default()
+    });
+    says(
+        &lab.load(),
+        "microcode",
+        Severity::Note,
+        "updates of the processor",
+    );
+    lab.initrd.as_mut().unwrap().early_microcode = true;
+    assert_eq!(of("microcode", &lab.load()), []);
+    lab.initrd = Some(an_initrd());
+    lab.line = "root=UUID=0123 panic=1 console=ttyS0";
+    assert_eq!(of("root", &lab.load()), []);
+    (lab.initrd, lab.has_initrd) = (None, false);
+    says(&lab.load(), "root", Severity::Risk, "root=UUID=0123");
+    lab.line = "root=/dev/mapper/vg-root";
+    says(&lab.load(), "root", Severity::Risk, "root=/dev/mapper/");
+    lab.line = "root=/dev/mapper/vg-root dm-mod.create=x";
+    assert_eq!(of("root", &lab.load()), []);
+    // Updates of the processor find no root file system.
+    (lab.initrd, lab.has_initrd) = (Some(initrd::Contents::default()), true);
+    lab.line = "root=LABEL=x";
+    says(&lab.load(), "root", Severity::Risk, "root=LABEL=x");
+    lab.line = "root=PARTUUID=0123";
+    assert_eq!(of("root", &lab.load()), []);
+}
+
+#[test]
+fn an_initrd_that_the_kernel_cannot_unpack() {
+    let plain: &[u8] = include_bytes!("../../tests/data/initrd/cpio");
+    let packed: &[u8] = include_bytes!("../../tests/data/initrd/cpio.zst");
+    let config = |line: &str| {
+        let text = format!("CONFIG_X86_64=y\n{line}\n");
+        crate::kconfig::KernelConfig::parse(text.as_bytes()).unwrap()
+    };
+    let of = |line: &str| initrd::Packing::find(&[plain, packed], &config(line), "config-1");
+    assert_eq!(of("CONFIG_RD_ZSTD=y"), None);
+    let found = of("# CONFIG_RD_ZSTD is not set").unwrap();
+    assert_eq!((found.format, found.symbol), ("zstd", "CONFIG_RD_ZSTD"));
+    // A kernel that is older than the symbol.
+    assert_eq!(of("CONFIG_RD_GZIP=y"), Some(found.clone()));
+    let mut lab = Lab::exec();
+    lab.unpackable = Some(found);
+    says(&lab.load(), "packing", Severity::Risk, "packed with zstd");
+}
+
+#[test]
+fn what_is_seen_in_an_initrd() {
+    let plain = include_bytes!("../../tests/data/initrd/cpio");
+    let packed = include_bytes!("../../tests/data/initrd/cpio.zst");
+    let contents = initrd::Contents::read(&[plain, packed]).unwrap();
+    assert!(contents.has_files && contents.releases.is_empty());
+    assert_eq!(initrd::Contents::read(&[b"no archive"]), None);
+}
