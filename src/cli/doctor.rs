@@ -149,9 +149,12 @@ fn with_load(
     let has_initrd = !prepared.initrds().is_empty();
     let is_linux = prepared.image().linux().is_some();
     let initrd = (has_initrd && is_linux).then(|| initrd::Contents::read(prepared.initrds()));
-    let unpackable = config_file(release, &job.kernel, &context.root)
-        .filter(|_| is_linux)
-        .and_then(|(from, config)| initrd::Packing::find(prepared.initrds(), &config, &from));
+    let config = config_file(release, &job.kernel, &context.root).filter(|_| is_linux);
+    let built_in = config
+        .as_ref()
+        .is_some_and(|(_, config)| initrd::is_built_in(config));
+    let unpackable =
+        config.and_then(|(from, config)| initrd::Packing::find(prepared.initrds(), &config, &from));
     let made = prepared.plan(&host, &context.root);
     let other = match &made {
         Ok(plan) => other_call(context, job, (&files, &contents), &host, plan)?,
@@ -173,6 +176,7 @@ fn with_load(
         watchdog: job.request.watchdog,
         initrd: initrd.flatten(),
         has_initrd,
+        has_built_in: built_in,
         unpackable,
     };
     let found = machine.examine(Some(&load));

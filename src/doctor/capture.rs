@@ -114,12 +114,13 @@ pub(super) fn tool(facts: &Facts<'_>) -> Vec<Said> {
             .any(|part| part == SAVING_UNIT)
     });
     let has_tool = match (&load.initrd, load.has_initrd) {
-        (Some(contents), _) => contents.tool.is_some(),
+        // What is in an image may be one.
+        (Some(contents), _) => contents.tool.is_some() || contents.has_image,
         (None, is_unreadable) => is_unreadable,
     };
     // The system that the crash kernel starts saves the dump if a service of kdump is
     // enabled there.
-    if has_unit || has_tool || facts.around.services.kdump().is_some() {
+    if has_unit || has_tool || load.has_built_in || facts.around.services.kdump().is_some() {
         return Vec::new();
     }
     let finding = "nothing is known that would save the dump: no makedumpfile, vmcore-dmesg or kdump in the initrd, \

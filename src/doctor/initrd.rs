@@ -9,7 +9,7 @@ use crate::cmdline;
 use crate::image::decompress::{Compression, DEFAULT_CAP};
 use crate::image::initramfs::compression;
 use crate::image::initrd_files::{self, Part};
-use crate::kconfig::KernelConfig;
+use crate::kconfig::{KernelConfig, Symbol};
 
 /// Most bytes that an initrd is unpacked to.
 const CAP: usize = DEFAULT_CAP * 4;
@@ -34,6 +34,15 @@ const TOOLS: [&str; 8] = [
     "save_dump.sh",
     "vmcore-dmesg",
 ];
+/// Where dracut's squash modules put all files but those that mount this image
+/// (dracut.modules(7)): with squashfs in three generations of dracut, and with EROFS.
+const IMAGES: [&[u8]; 4] = [
+    b"squash/root.img",
+    b"squash-root.img",
+    b"squashfs-root.img",
+    b"erofs-root.img",
+];
+
 /// How root= names a file system that only an initrd finds: the kernel itself knows devices
 /// and partitions (`early_lookup_bdev` in block/early-lookup.c).
 const BY_INITRD: [&str; 3] = ["UUID=", "LABEL=", "/dev/mapper/"];
@@ -48,6 +57,8 @@ pub struct Contents {
     pub releases: BTreeSet<String>,
     /// Something that saves a dump.
     pub tool: Option<&'static str>,
+    /// There is an image of a file system with most of the files, which is not looked into.
+    pub has_image: bool,
     /// There is a file that is not for the kernel's own early use: outside of `kernel/`.
     pub has_files: bool,
     /// Updates of the processor where the kernel reads them early.
@@ -75,6 +86,7 @@ impl Contents {
             }
         }
         self.has_files |= !matches!(name, b"" | b"." | b"kernel") && !name.starts_with(EARLY);
+        self.has_image |= IMAGES.contains(&name);
         let path = name.strip_prefix(b"usr/").unwrap_or(name);
         if let Some(rest) = path.strip_prefix(MODULES) {
             // A file below the directory of a release. What lies beside them is none.
@@ -117,6 +129,13 @@ impl Packing {
             from: from.to_owned(),
         })
     }
+}
+
+/// Whether a kernel with `config` has an initramfs in its own image (usr/Kconfig).
+#[must_use]
+pub fn is_built_in(config: &KernelConfig) -> bool {
+    let source = config.get("CONFIG_INITRAMFS_SOURCE");
+    matches!(source, Some(Symbol::Value(value)) if value != "\"\"")
 }
 
 /// What lets a kernel unpack an initrd of that format (usr/Kconfig).
@@ -189,7 +208,7 @@ pub(super) fn root(facts: &Facts<'_>) -> Vec<Said> {
         Some(contents) => contents.has_files,
         None => load.has_initrd,
     };
-    let is_found = has_initrd || cmdline::has(line, MAKES_MAPPED);
+    let is_found = has_initrd || load.has_built_in || cmdline::has(line, MAKES_MAPPED);
     let Some(value) = root.filter(is_by_initrd).filter(|_| !is_found) else {
         return Vec::new();
     };
@@ -242,6 +261,8 @@ mod tests {
             Some("rkexec-capture")
         );
         assert_eq!(tool("etc/makedumpfile.conf"), None);
+        assert!(seen(Part::Packed, "squashfs-root.img").has_image);
+        assert!(!seen(Part::Packed, "root/squashfs-root.img").has_image);
         let microcode = "kernel/x86/microcode/GenuineIntel.bin";
         assert!(seen(Part::Plain, microcode).early_microcode);
         assert!(!seen(Part::Plain, microcode).has_files);

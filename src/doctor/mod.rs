@@ -135,6 +135,8 @@ pub struct Load<'a> {
     pub initrd: Option<initrd::Contents>,
     /// There is an initrd.
     pub has_initrd: bool,
+    /// The kernel is configured with an initramfs of its own, which nobody looks into.
+    pub has_built_in: bool,
     /// An initrd is packed as the kernel cannot unpack.
     pub unpackable: Option<initrd::Packing>,
 }

@@ -38,6 +38,7 @@ struct Lab {
     watchdog: Option<u64>,
     initrd: Option<initrd::Contents>,
     has_initrd: bool,
+    has_built_in: bool,
     unpackable: Option<initrd::Packing>,
     sizing: Option<Sizing>,
     held: u64,
@@ -70,6 +71,7 @@ impl Lab {
             watchdog: Some(60),
             initrd: Some(an_initrd()),
             has_initrd: true,
+            has_built_in: false,
             unpackable: None,
             sizing: None,
             held: 0,
@@ -156,6 +158,7 @@ impl Lab {
             watchdog: self.watchdog,
             initrd: self.initrd.clone(),
             has_initrd: self.has_initrd,
+            has_built_in: self.has_built_in,
             unpackable: self.unpackable.clone(),
         };
         examine(&self.facts(Some(&load)))
@@ -383,6 +386,9 @@ fn initrds_that_do_not_fit() {
     assert_eq!(of("root", &lab.load()), []);
     (lab.initrd, lab.has_initrd) = (None, false);
     says(&lab.load(), "root", Severity::Risk, "root=UUID=0123");
+    lab.has_built_in = true;
+    assert_eq!(of("root", &lab.load()), []);
+    lab.has_built_in = false;
     lab.line = "root=/dev/mapper/vg-root";
     says(&lab.load(), "root", Severity::Risk, "root=/dev/mapper/");
     lab.line = "root=/dev/mapper/vg-root dm-mod.create=x";
@@ -412,6 +418,15 @@ fn an_initrd_that_the_kernel_cannot_unpack() {
     let mut lab = Lab::exec();
     lab.unpackable = Some(found);
     says(&lab.load(), "packing", Severity::Risk, "packed with zstd");
+}
+
+#[test]
+fn kernels_with_an_initramfs_of_their_own() {
+    let config = |line: &str| crate::kconfig::KernelConfig::parse(line.as_bytes()).unwrap();
+    let is = |line| initrd::is_built_in(&config(line));
+    assert!(is("CONFIG_INITRAMFS_SOURCE=\"/usr/src/initramfs\"\n"));
+    assert!(!is("CONFIG_INITRAMFS_SOURCE=\"\"\n"));
+    assert!(!is("CONFIG_X86_64=y\n"));
 }
 
 #[test]

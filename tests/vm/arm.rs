@@ -323,10 +323,14 @@ try other kexec -c -p /next/vmlinuz --initrd=/next/initrd --append=x
 try status rkexec status --output json
 arm replaced
 arm still
-# A record that cannot be written: the old one must not pass for it.
+# No space: a new record takes the place of the old one.
 mount -t tmpfs -o mode=700,size=32k none /run/rkexec
 try refill rkexec load --panic /next/vmlinuz --initrd /next/initrd --cmdline x
 refused fill dd if=/dev/zero of=/run/rkexec/fill bs=4k
+arm full
+# Where there is none, it cannot be written.
+rm /run/rkexec/*.json
+refused fill-up dd if=/dev/zero of=/run/rkexec/fill bs=4k
 arm unwritten
 ls -A /run/rkexec | record left
 try no-record rkexec status --output json
@@ -365,7 +369,8 @@ fn only_what_differs_is_loaded() -> Result<()> {
         ("unrecorded", unrecorded),
         ("replaced", unrecorded),
         ("still", nothing),
-        ("unwritten", "the command line has changed since the load"),
+        ("full", "the command line has changed since the load"),
+        ("unwritten", unrecorded),
         ("recorded", unrecorded),
     ] {
         let said: Value = serde_json::from_str(before.text(&format!("{change}.out"))?)?;

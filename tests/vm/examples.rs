@@ -53,7 +53,7 @@ export PATH=/bin:/sbin:/usr/bin
 record() {
   {
     printf 'record 1 %s ' \"$1\"
-    base64 | tr -d '\\n'
+    base64 -w 0
     printf ' .\\n'
   } >/dev/ttyS1
 }

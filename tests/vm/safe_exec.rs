@@ -92,7 +92,16 @@ fn a_slow_disk_is_waited_for() -> Result<()> {
 
 /// systemctl of a system that runs systemd, as far as exec can see.
 const SYSTEMCTL: &str = "
-{ echo '#!/bin/sh'; echo 'echo \"systemctl: $*\" >/dev/ttyS0'; echo 'exec rkexec exec'; } >/bin/systemctl
+cat >/bin/systemctl <<'END'
+#!/bin/sh
+case $1 in
+  --version) echo 'systemd 261' ;;
+  *)
+    echo \"systemctl: $*\" >/dev/ttyS0
+    exec rkexec exec
+    ;;
+esac
+END
 chmod +x /bin/systemctl
 ";
 

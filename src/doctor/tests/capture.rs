@@ -94,7 +94,15 @@ fn what_saves_the_dump() {
         ..initrd::Contents::default()
     });
     assert_eq!(of("capture-tool", &lab.load()), []);
+    lab.initrd = Some(initrd::Contents {
+        has_image: true,
+        ..initrd::Contents::default()
+    });
+    assert_eq!(of("capture-tool", &lab.load()), []);
     lab.initrd = Some(initrd::Contents::default());
+    lab.has_built_in = true;
+    assert_eq!(of("capture-tool", &lab.load()), []);
+    lab.has_built_in = false;
     lab.around.services.enabled = vec!["kdump-tools.service".to_owned()];
     assert_eq!(of("capture-tool", &lab.load()), []);
 }

@@ -102,7 +102,12 @@ fn drivers_with_a_report() {
     lab.host.release = "7.1.0".to_owned();
     assert_eq!(lab.machine(), [], "7.1 has the repair");
     lab.target = Target::Crash;
-    assert_eq!(of("drivers", &lab.machine()), []);
+    says(&lab.machine(), "drivers", Severity::Risk, "kdump-utils");
+    says(&lab.load(), "drivers", Severity::Risk, "kdump-utils");
+    lab.line = "module_blacklist=bnx2x,nouveau";
+    assert_eq!(of("drivers", &lab.load()), [], "it is left out");
+    lab.around.pci = vec![device("amdgpu", 0)];
+    assert_eq!(of("drivers", &lab.machine()), [], "nothing shuts it down");
     lab.around.pci = vec![device("ixgbe", 4)];
     says(
         &lab.machine(),

@@ -5,8 +5,8 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 
 use super::disk::Disk;
-use super::{Case, MODULES, files, initrd, kernel, prove, system};
-use crate::lab;
+use super::{Case, files, initrd, prove, system};
+use crate::lab::{self, Kernel};
 use crate::qemu::{Guest, line};
 use crate::trip::host_file;
 
@@ -17,7 +17,7 @@ const NAMES: [&str; 3] = ["one", "two", "three"];
 
 /// The disk with everything but ldlinux.sys, which `install` adds.
 fn disk(loaders: &Path) -> Result<Disk> {
-    let kernel = host_file(&kernel()?.image())?;
+    let kernel = host_file(&Kernel::small()?.image())?;
     let tree = system()?;
     for name in NAMES {
         tree.file(&format!("boot/vmlinuz-{name}"), &kernel)?;
@@ -63,23 +63,15 @@ fn install(loaders: &Path, disk: &Disk) -> Result<()> {
         "file={},if=virtio,format=raw,cache=unsafe",
         disk.path().display()
     );
-    let kernel = kernel()?;
-    let mut guest = Guest::new("landing-extlinux-install", &kernel)
+    let guest = Guest::new("landing-extlinux-install", &Kernel::small()?)
         .args(["-drive", &drive])
         .program(program.to_str().context("a path that is no text")?)?
         .executable("bin/extlinux", &host_file(&program)?);
-    for (path, bytes) in kernel.modules(&MODULES)? {
-        guest = guest.file(&format!("lib/modules/{}/{path}", kernel.release), &bytes);
-    }
-    let script = format!(
-        "modules {}
-         mkdir /mnt
+    let script = "mkdir /mnt
          try mount mount -t ext2 /dev/vda1 /mnt
          try install extlinux --install /mnt/boot/extlinux
-         try umount umount /mnt",
-        MODULES.join(" ")
-    );
-    let outcome = guest.script(&script).run()?;
+         try umount umount /mnt";
+    let outcome = guest.script(script).run()?;
     outcome.stage(1).map(drop)
 }
 

@@ -6,9 +6,9 @@ use std::process::Command;
 use anyhow::{Result, ensure};
 
 use super::disk::Disk;
-use super::{Case, files, initrd, kernel, prove, system};
+use super::{Case, files, initrd, prove, system};
 use crate::initramfs::Archive;
-use crate::lab;
+use crate::lab::{self, Kernel};
 use crate::qemu::{Guest, line};
 use crate::trip::host_file;
 
@@ -42,7 +42,7 @@ record grub.cfg </boot/grub/grub.cfg\n";
 
 /// The disk: GRUB behind the table of partitions, as grub-install puts it there.
 fn disk(loaders: &Path) -> Result<Disk> {
-    let kernel = host_file(&kernel()?.image())?;
+    let kernel = host_file(&Kernel::small()?.image())?;
     let tree = system()?;
     for version in [OLD, NEW] {
         tree.file(&format!("boot/vmlinuz-{version}"), &kernel)?;

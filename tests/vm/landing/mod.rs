@@ -4,8 +4,8 @@
 //! decides about the entry, reboots by rkexec, says in which entry it is, resets, and says
 //! it again. Both must be the same entry, and the one that the case expects.
 //!
-//! All entries have one kernel, Debian's: it reads the disk. They differ in their command lines and their initrds, and
-//! the kernel that was started says both.
+//! All entries have one kernel, the small one. They differ in their command lines and their
+//! initrds, and the kernel that was started says both.
 
 mod disk;
 mod extlinux;
@@ -19,7 +19,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use crate::initramfs::{self, Archive};
-use crate::lab::{self, Kernel};
+use crate::lab;
 use crate::outcome::Outcome;
 use crate::qemu::Guest;
 use crate::witness::Stage;
@@ -30,19 +30,6 @@ use disk::Tree;
 const KEXEC: u32 = 0xd;
 /// A machine boots a dozen times.
 const TIMEOUT: Duration = Duration::from_secs(900);
-/// What the kernel needs for the disk, its file systems, and the variables of EFI, in the
-/// order in which it is loaded.
-const MODULES: [&str; 8] = [
-    "virtio_pci",
-    "virtio_blk",
-    "crc32c_generic",
-    "ext4",
-    "vfat",
-    "nls_cp437",
-    "nls_ascii",
-    "efivarfs",
-];
-
 /// What decides about the next entry, and which one is expected.
 struct Case {
     what: &'static str,
@@ -87,11 +74,6 @@ fn by_kexec(stage: Stage<'_>) -> Result<bool> {
     Ok(number >> 4 == KEXEC)
 }
 
-/// The kernel of all entries.
-fn kernel() -> Result<Kernel> {
-    Kernel::new("6.12")
-}
-
 /// An initrd that says `name`, and starts the system on the partition `root`.
 fn initrd(name: &str, root: &str) -> Result<Vec<u8>> {
     let mut archive = Archive::new();
@@ -99,12 +81,6 @@ fn initrd(name: &str, root: &str) -> Result<Vec<u8>> {
         archive.directory(directory);
     }
     archive.program(Path::new("/bin/busybox"), "bin/busybox")?;
-    let kernel = kernel()?;
-    for (path, bytes) in kernel.modules(&MODULES)? {
-        let path = format!("lib/modules/{}/{path}", kernel.release);
-        archive.file(&path, 0o644, &bytes);
-    }
-    archive.file("modules", 0o644, MODULES.join(" ").as_bytes());
     archive.file("init", 0o755, include_bytes!("initrd-init"));
     archive.file("name", 0o644, name.as_bytes());
     archive.file("root-device", 0o644, root.as_bytes());

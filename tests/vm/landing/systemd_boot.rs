@@ -6,9 +6,9 @@ use std::path::Path;
 use anyhow::Result;
 
 use super::disk::{Disk, Tree};
-use super::{Case, files, initrd, kernel, prove, system};
+use super::{Case, files, initrd, prove, system};
 use crate::formats::Ukify;
-use crate::lab;
+use crate::lab::{self, Kernel};
 use crate::qemu::{Guest, line};
 use crate::trip::host_file;
 
@@ -46,7 +46,7 @@ fn value(text: &str) -> Vec<u8> {
 
 /// The EFI system partition.
 fn esp() -> Result<Tree> {
-    let (kernel, tree) = (kernel()?, Tree::new()?);
+    let (kernel, tree) = (Kernel::small()?, Tree::new()?);
     let ukify = Ukify::new()?;
     let loader = lab::part("ukify")?.join("usr/lib/systemd/boot/efi/systemd-bootx64.efi");
     tree.file("EFI/BOOT/BOOTX64.EFI", &host_file(&loader)?)?;
