@@ -1,6 +1,6 @@
 //! `rkexec load --carry` on kernels that know nothing of Kexec Handover: the next kernel's
-//! own /dev/liveupdate gives the files back, to a program that knows nothing of rkexec and
-//! to `rkexec retrieve`.
+//! own /dev/liveupdate gives the files back, to `rkexec retrieve` and to programs that know
+//! nothing of rkexec. `tests/handover N` makes N trips from each kernel.
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
@@ -27,6 +27,19 @@ done | record peeked
 try finished rkexec retrieve /mnt/finished -q
 "#;
 
+/// Prints a file out of a session: `SESSION TOKEN` (include/uapi/linux/liveupdate.h).
+const TAKE: &str = r#"
+my ($name, $token) = @ARGV;
+open(my $device, "+<", "/dev/liveupdate") or die "device: $!";
+my $call = pack("Lla64", 72, 0, $name);
+ioctl($device, 0xBA01, $call) or die "session: $!";
+open(my $session, "+<&=", (unpack("Ll", $call))[1]) or die "session: $!";
+$call = pack("LlQ", 16, 0, $token);
+ioctl($session, 0xBA41, $call) or die "file: $!";
+open(my $file, "<&=", (unpack("Ll", $call))[1]) or die "file: $!";
+while (sysread($file, my $piece, 65536)) { syswrite(STDOUT, $piece) }
+"#;
+
 /// A load from one kernel into the kernel with Kexec Handover.
 struct Carry<'s> {
     name: &'s str,
@@ -40,12 +53,19 @@ struct Carry<'s> {
 
 impl Carry<'_> {
     fn run(&self, more: impl FnOnce(Guest) -> Guest) -> Result<Outcome> {
-        let (first, next) = (Kernel::new(self.first)?, Kernel::new("kho")?);
+        let next = Kernel::new("kho")?;
         let mut overlay = Archive::new();
         overlay.program(std::path::Path::new("/usr/bin/perl"), "/usr/bin/perl")?;
         overlay.file("peek", 0o644, PEEK.as_bytes());
         let take_out = format!("FILES={}\n{TAKE_OUT}", self.files);
         overlay.file("test/stage-2", 0o644, take_out.as_bytes());
+        let outcome = more(self.guest(&next, overlay)?).run()?;
+        self.check(&outcome, &next)?;
+        Ok(outcome)
+    }
+
+    /// The guest, with `overlay` in the next kernel's initrd.
+    fn guest(&self, next: &Kernel, overlay: Archive) -> Result<Guest> {
         let line = trip::chain_cmdline("2");
         let request = trip::request("/next/initrd", &line, self.options);
         let load = format!(
@@ -61,14 +81,11 @@ impl Carry<'_> {
              rkexec exec",
             self.make
         );
-        let guest = Guest::new(self.name, &first)
+        Ok(Guest::new(self.name, &Kernel::new(self.first)?)
             .memory(self.memory)
             .file("next/vmlinuz", &host_file(&next.image())?)
-            .file("next/initrd", &initramfs::initrd(&next, overlay)?)
-            .script(&script);
-        let outcome = more(guest).run()?;
-        self.check(&outcome, &next)?;
-        Ok(outcome)
+            .file("next/initrd", &initramfs::initrd(next, overlay)?)
+            .script(&script))
     }
 
     fn check(&self, outcome: &Outcome, next: &Kernel) -> Result<()> {
@@ -126,6 +143,53 @@ fn scratch(plan: &Value) -> Result<Vec<Row>> {
         })
     };
     regions.iter().map(row).collect()
+}
+
+/// `megabytes` in one file from the kernel `first`. With `without`, rkexec does not run in the
+/// next kernel, and the file is taken out by [`TAKE`] alone.
+fn one_file(first: &str, megabytes: u32, direct: &str, without: bool) -> Result<()> {
+    let make = format!("dd if=/dev/urandom of=/carry/1 bs=1M count={megabytes} 2>/dev/null");
+    let carry = Carry {
+        name: &format!("carry-{first}"),
+        first,
+        options: &format!("--direct {direct}"),
+        memory: if megabytes > 100 { "2G" } else { "1G" },
+        make: &make,
+        files: 1,
+    };
+    if !without {
+        return carry.run(|guest| guest).map(drop);
+    }
+    let mut overlay = Archive::new();
+    overlay.program(std::path::Path::new("/usr/bin/perl"), "/usr/bin/perl")?;
+    overlay.file("take", 0o644, TAKE.as_bytes());
+    overlay.file(
+        "test/stage-2",
+        0o644,
+        b"perl /take rkexec 1 | sha256sum | sed 's/-/1/' | record taken",
+    );
+    let outcome = carry.guest(&Kernel::new("kho")?, overlay)?.run()?;
+    let (before, after) = (outcome.stage(1)?, outcome.stage(2)?);
+    assert_eq!(digests(after, "taken")?, digests(before, "made")?);
+    Ok(())
+}
+
+/// With and without KASLR by the loader, and with either program in the next kernel.
+#[test]
+#[ignore = "it takes many minutes: tests/handover runs it"]
+fn one_file_again_and_again() -> Result<()> {
+    let trips: u32 = std::env::var("RKEXEC_HANDOVER")?.parse()?;
+    for first in ["6.1", "6.12"] {
+        for trip in 1..=trips {
+            let direct = if trip % 4 < 2 { "on" } else { "off" };
+            one_file(first, 64, direct, trip % 2 == 0)
+                .with_context(|| format!("trip {trip} from {first}"))?;
+            eprintln!("{trip} of {trips} trips of 64 MiB from {first}");
+        }
+    }
+    one_file("6.12", 300, "on", false)?;
+    eprintln!("300 MiB from 6.12");
+    Ok(())
 }
 
 /// A large file, an empty one, one with holes, and one that ends inside a page, into a

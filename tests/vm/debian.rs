@@ -92,9 +92,9 @@ fn kdump_tools_and_systemctl_kexec() -> Result<()> {
              record loaded </sys/kernel/kexec_crash_loaded
              record command </var/crash/kexec_cmd
              try status kdump-config status
+             try doctor rkexec doctor --output json
              try doctor-panic rkexec doctor --panic --output json
-             try doctor-load rkexec doctor /vmlinuz --initrd /initrd.img --reuse-cmdline \
-               --syscall kexec_load --output json
+             try doctor-load rkexec doctor /vmlinuz --initrd /initrd.img --reuse-cmdline --output json
              try doctor-capture rkexec doctor --panic /var/lib/kdump/vmlinuz --syscall kexec_load \
                --reuse-cmdline --remove crashkernel --remove root --output json \
                --append 'root=/dev/vda1 reset_devices systemd.unit=kdump-tools-dump.service nr_cpus=1'
@@ -125,7 +125,7 @@ fn kdump_tools_and_systemctl_kexec() -> Result<()> {
         kexec_command(first, "command")?
     );
     assert!(first.text("status.out")?.contains("ready to kdump"));
-    for name in ["doctor-panic", "doctor-load", "doctor-capture"] {
+    for name in ["doctor", "doctor-panic", "doctor-load", "doctor-capture"] {
         nothing_against_it(first, name)?;
     }
 

@@ -41,16 +41,18 @@ if [ -e /dev/pmsg0 ]; then
 fi
 ";
 
-fn run() -> Result<(Outcome, usize)> {
+/// `trips` kexecs with these words about KHO for the next kernel, and how many pages of the
+/// pool were damaged.
+fn run(name: &str, trips: u32, kho: &str) -> Result<(Outcome, usize)> {
     let (first, kernel) = (Kernel::new("6.12")?, Kernel::new("kho")?);
     let ram = Ram::new(MEMORY)?;
     let set_aside = |(start, size): (u64, u64)| format!("memmap={size:#x}${start:#x}");
     let words = format!(
-        "{KHO} ramoops.mem_name=log ramoops.pmsg_size=0x10000 ramoops.console_size=0x80000 \
+        "{kho} ramoops.mem_name=log ramoops.pmsg_size=0x10000 ramoops.console_size=0x80000 \
          ramoops.record_size=0x10000"
     );
     let mut damaged = 0;
-    let outcome = Chain::new("kho-pools", &kernel, TRIPS, SUPPLIES)
+    let outcome = Chain::new(name, &kernel, trips, SUPPLIES)
         .from(&first)
         .first_words(&format!("{} {}", set_aside(POOL), set_aside(LOG)))
         .first_options("--pool 576M,64M --pool 704M,4M,name=log")
@@ -64,23 +66,36 @@ fn run() -> Result<(Outcome, usize)> {
             }
             ram.fill(POOL.0, POOL.1, u64::from(stage))
         })?;
-    damaged += ram.damaged_pages(POOL.0, POOL.1, u64::from(TRIPS) + 1)?;
+    damaged += ram.damaged_pages(POOL.0, POOL.1, u64::from(trips) + 1)?;
     Ok((outcome, damaged))
-}
-
-/// What the running kernel did not load itself goes by rkexec's record.
-fn is_built(stage: u32) -> bool {
-    stage < TRIPS
 }
 
 #[test]
 fn pools_survive_with_kaslr_and_with_kho_off() -> Result<()> {
-    let (outcome, damaged) = run()?;
+    // What the running kernel does not load itself goes by rkexec's record.
+    survive("kho-pools", TRIPS, KHO, |stage| stage < TRIPS)
+}
+
+/// Without a word about KHO, and with it switched off.
+#[test]
+#[ignore = "it takes many minutes: tests/handover runs it"]
+fn pools_survive_again_and_again() -> Result<()> {
+    let trips: u32 = std::env::var("RKEXEC_HANDOVER")?.parse()?;
+    for kho in ["nokho", "kho=off"] {
+        survive("kho-pools-again", trips, kho, |_| true)?;
+        eprintln!("{trips} of {trips} kexecs with two pools each and {kho}");
+    }
+    Ok(())
+}
+
+/// `is_built` says of which stages rkexec hands the pools on, and not the running kernel.
+fn survive(name: &str, trips: u32, kho: &str, is_built: impl Fn(u32) -> bool) -> Result<()> {
+    let (outcome, damaged) = run(name, trips, kho)?;
     ensure!(damaged == 0, "{damaged} pages of the pool were damaged");
     let mut places = BTreeSet::new();
-    for stage in 1..=TRIPS {
+    for stage in 1..=trips {
         let (before, after) = (outcome.stage(stage)?, outcome.stage(stage + 1)?);
-        arrived(before, after, stage)
+        arrived(before, after, stage, is_built(stage))
             .with_context(|| format!("from stage {stage} to the next"))
             .with_context(|| outcome.story())?;
         let iomem = after.iomem()?;
@@ -92,7 +107,7 @@ fn pools_survive_with_kaslr_and_with_kho_off() -> Result<()> {
     Ok(())
 }
 
-fn arrived(before: Stage, after: Stage, stage: u32) -> Result<()> {
+fn arrived(before: Stage, after: Stage, stage: u32, is_built: bool) -> Result<()> {
     let log = after.text("dmesg")?;
     for said in [
         "KHO: found kexec handover data",
@@ -110,14 +125,14 @@ fn arrived(before: Stage, after: Stage, stage: u32) -> Result<()> {
 
     let plan = Plan::of(before)?;
     let (syscall, kho) = (&plan.json["syscall"]["name"], &plan.json["kho"]);
-    match is_built(stage) {
+    match is_built {
         true => ensure!(kho["way"] == "built" && syscall == "kexec_load", "{kho}"),
         false => ensure!(
             kho["way"] == "kept" && syscall == "kexec_file_load",
             "{kho}"
         ),
     }
-    if is_built(stage) {
+    if is_built {
         let pools = plan.json["pools"].as_array().context("pools")?;
         ensure!(pools.len() == 2, "{pools:?}");
         ensure!(
