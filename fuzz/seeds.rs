@@ -14,13 +14,19 @@ mod tiny_multiboot;
 #[allow(dead_code, clippy::unwrap_used, reason = "shared with the tests")]
 mod tiny_elf;
 
+#[path = "seeds_machine.rs"]
+mod seeds_machine;
+
 use tiny_multiboot::{Segment, TinyElf, header_v1, header_v2, tag};
 use tiny_vmcore::{State, TinyRing};
 
 /// The targets and their seeds.
-pub(crate) fn all() -> [(&'static str, Vec<Vec<u8>>); 33] {
+pub(crate) fn all() -> [(&'static str, Vec<Vec<u8>>); 36] {
     [
         ("manifest", manifest()),
+        ("gpt", seeds_machine::gpt()),
+        ("efi_tables", seeds_machine::efi_tables()),
+        ("mounts", seeds_machine::mounts()),
         ("boot_entry", boot_entry()),
         ("loader_conf", loader_conf()),
         ("grubenv", grubenv()),

@@ -19,6 +19,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 mod entry;
 #[path = "../fuzz/entry_boot.rs"]
 mod entry_boot;
+#[path = "../fuzz/entry_machine.rs"]
+mod entry_machine;
 #[path = "../fuzz/seeds.rs"]
 mod seeds;
 
@@ -382,4 +384,19 @@ fn grub_cfg() {
 #[test]
 fn extlinux() {
     run("extlinux", entry_boot::extlinux);
+}
+
+#[test]
+fn gpt() {
+    run("gpt", entry_machine::gpt);
+}
+
+#[test]
+fn efi_tables() {
+    run("efi_tables", entry_machine::efi_tables);
+}
+
+#[test]
+fn mounts() {
+    run("mounts", entry_machine::mounts);
 }

@@ -1,0 +1,9 @@
+//! `cargo +nightly fuzz run mounts`
+#![no_main]
+
+#[path = "../entry_machine.rs"]
+mod entry_machine;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    let _ = entry_machine::mounts(data);
+});
