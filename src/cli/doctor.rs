@@ -21,7 +21,7 @@ use crate::job::Job;
 use crate::load::armed::{Armed, Hidden};
 use crate::load::record::LoadRecord;
 use crate::load::{Files, Prepared, ThisKernel};
-use crate::plan::{Checked, Plan};
+use crate::plan::{Checked, Plan, PlanError};
 use crate::refusal::Cause;
 use crate::request::SyscallChoice;
 
@@ -65,7 +65,7 @@ impl Machine {
         let host = Host::read_for_crash(root);
         let host = host.map_err(|error| Cause {
             hint: error.hint().map(str::to_owned),
-            why: format!("{:#}", anyhow::Error::from(error)),
+            ..Cause::new(format!("{:#}", anyhow::Error::from(error)))
         });
         Ok(Self {
             armed: Armed::of(&loaded, &record, host.as_ref().map_err(|cause| &cause.why)),
@@ -188,9 +188,11 @@ fn with_load(
 fn cause(error: &anyhow::Error) -> Cause {
     let why = format!("{error:#}");
     let why = why.strip_prefix("planning failed: ").unwrap_or(&why);
+    let mut of_plan = error.chain().filter_map(|it| it.downcast_ref());
     Cause {
-        why: why.to_owned(),
         hint: super::hint(error),
+        evidence: of_plan.find_map(PlanError::evidence),
+        ..Cause::new(why)
     }
 }
 

@@ -118,8 +118,8 @@ enum Verb {
     Status(status::StatusArgs),
     /// Say what would go wrong with a kexec or the capture of a dump, before it does.
     ///
-    /// Every known reason is checked why this load, or with --panic the capture, would fail or
-    /// lose something. Without KERNEL and --entry the machine alone is looked at. Each finding
+    /// It makes the checks that rkexec-doctor(8) lists, of this load, or with --panic of the capture.
+    /// Without KERNEL and --entry the machine alone is looked at. Each finding
     /// is a blocker (it will not work), a risk or a note, with what it was read from and what
     /// can be done. The last line is the answer. Nothing is loaded. Exit code 3: a blocker was found.
     #[command(mut_arg("kernel", doctor::kernel), mut_arg("panic", doctor::panic))]
@@ -131,7 +131,8 @@ enum Verb {
     /// Show the boot entries of this machine, and which one is the default.
     ///
     /// They are those of GRUB, of systemd-boot (files of the Boot Loader Specification and
-    /// unified kernel images), of extlinux, and the links to the newest kernel.
+    /// unified kernel images), of extlinux, of Debian's kexec-tools (/etc/default/kexec), and
+    /// Debian's links to the newest kernel (/vmlinuz).
     Entries,
     /// After the kexec: check that this kernel got what was planned.
     Report,
@@ -195,9 +196,14 @@ impl Context {
     /// Refuses `--root` for a verb that changes the machine.
     fn on_this_machine(&self, verb: &str) -> anyhow::Result<()> {
         if self.global.root.is_some() {
+            let plans = match verb {
+                "load" | "reboot" | "arm" | "kexec" => {
+                    "; `rkexec plan --root DIR` plans for another machine"
+                }
+                _ => "",
+            };
             return Err(Usage(format!(
-                "{verb} failed: it would change this machine, so --root is refused; `rkexec plan --root DIR` \
-                 plans for another machine"
+                "{verb} failed: it would change this machine, so --root is refused{plans}"
             ))
             .into());
         }

@@ -13,7 +13,7 @@ use crate::job::Job;
 use crate::load::carry::AtExec;
 
 const FAILED: &str = "reboot failed";
-const AT_ONCE: &str = "no way of the init system into the loaded kernel was found: it is booted at once, and services are not stopped";
+const AT_ONCE: &str = "the init system has no command that boots the loaded kernel, so rkexec boots it at once: services are not stopped";
 
 /// It is loaded, and the machine did not go into it.
 #[derive(Debug, thiserror::Error)]

@@ -85,19 +85,25 @@ impl Sizing {
         )
     }
 
-    /// A warning that the reservation may be too small, with the parameter to boot with, in
-    /// the form of the `running` command line; `None` when it is large enough.
+    /// That the reservation may be too small; `None` when it is large enough.
+    #[must_use]
+    pub fn shortage(&self) -> Option<String> {
+        (!self.is_enough()).then(|| {
+            format!(
+                "the {} reserved for the crash kernel may be too small for it to run: {}",
+                human(self.reserved),
+                self.sum()
+            )
+        })
+    }
+
+    /// The same as a warning, with the parameter to boot with, in the form of the `running`
+    /// command line.
     #[must_use]
     pub fn too_small(&self, running: &BStr) -> Option<String> {
-        if self.is_enough() {
-            return None;
-        }
-        Some(format!(
-            "the {} reserved for the crash kernel may be too small for it to run: {}; boot with {} or more",
-            human(self.reserved),
-            self.sum(),
-            parameter(self.needed(), running)
-        ))
+        let parameter = parameter(self.needed(), running);
+        let shortage = self.shortage();
+        shortage.map(|shortage| format!("{shortage}; boot with {parameter} or more"))
     }
 }
 

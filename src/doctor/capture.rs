@@ -48,14 +48,13 @@ pub(super) fn sizing(facts: &Facts<'_>) -> Vec<Said> {
     let (Some(sizing), Ok(host)) = (sizing, facts.host) else {
         return Vec::new();
     };
-    let running = host.cmdline.as_bstr();
-    let Some(finding) = sizing.too_small(running) else {
+    let Some(finding) = sizing.shortage() else {
         return Vec::new();
     };
     let evidence = "/proc/iomem: Crash kernel; the kernel and its initrds, unpacked";
     let way_out = format!(
-        "boot with {} on the kernel's command line",
-        parameter(sizing.needed(), running)
+        "boot with {} or more on the kernel's command line",
+        parameter(sizing.needed(), host.cmdline.as_bstr())
     );
     vec![Said::new(Severity::Risk, finding, evidence).way_out(way_out)]
 }

@@ -93,7 +93,7 @@ pub const CHECKS: [Check; 29] = [
     ),
     check(
         "drivers",
-        "devices whose driver is publicly reported not to survive a kexec",
+        "devices with drivers that are reported not to survive a kexec, or to spoil a crash kernel",
         drivers::check,
     ),
     check(

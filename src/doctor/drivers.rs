@@ -44,7 +44,7 @@ const DRIVERS: [Driver; 8] = [
         fixed: None,
         report: "https://docs.redhat.com/en/documentation/red_hat_enterprise_linux/7/html/\
                  kernel_administration_guide/kernel_crash_dump_guide",
-        way_out: "--append module_blacklist=bnx2x,bnx2fc, unless the dump goes over such a card",
+        way_out: "--append module_blacklist=bnx2x,bnx2fc (unless the dump goes over such a card)",
     },
     Driver {
         name: "hyperv_fb",
@@ -83,7 +83,7 @@ const DRIVERS: [Driver; 8] = [
         seen: "at a kexec the driver took down what programs still used, with warnings of the kernel",
         fixed: Some((7, 1)),
         report: "https://git.kernel.org/torvalds/c/310326bb7df4bba094a3fc60364c641c547fd923",
-        way_out: "stop what draws on the screen before the kexec: rkexec exec --shutdown does",
+        way_out: "rkexec exec --shutdown: it stops what draws on the screen",
     },
     Driver {
         name: "nouveau",

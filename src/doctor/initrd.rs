@@ -186,7 +186,7 @@ pub(super) fn modules(facts: &Facts<'_>) -> Vec<Said> {
         "the initrd has the modules of {others}, and the kernel is {release}: it loads none of them"
     );
     let evidence = "lib/modules in the initrd, the kernel's file";
-    let way_out = format!("--initrd with the initrd that was made for {release}");
+    let way_out = format!("--initrd FILE, the initrd that was made for {release}");
     vec![Said::new(Severity::Risk, finding, evidence).way_out(way_out)]
 }
 
@@ -234,7 +234,7 @@ pub(super) fn microcode(facts: &Facts<'_>) -> Vec<Said> {
         finding,
         "kernel/x86/microcode in the initrd",
     );
-    vec![said.way_out("--initrd with an archive that is not packed, before the other one")]
+    vec![said.way_out("--initrd FILE, an archive that is not packed, before the other one")]
 }
 
 #[cfg(test)]

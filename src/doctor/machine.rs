@@ -133,7 +133,7 @@ pub(super) fn screen(facts: &Facts<'_>) -> Vec<Said> {
     let mut ports = consoles.serial.iter().filter(|(_, has_uart)| *has_uart);
     let way_out = match ports.next() {
         Some((port, _)) => {
-            format!("watch the start on a serial console: --append console={port},115200")
+            format!("--append console={port},115200")
         }
         None => "see that you reach the machine without its screen".to_owned(),
     };
@@ -178,13 +178,13 @@ fn unmounted(
     let (severity, way_out) = match facts.around.services.systemd {
         true => (
             Severity::Note,
-            "rkexec exec --shutdown has systemd stop the services and unmount them".to_owned(),
+            "rkexec exec --shutdown: systemd stops the services and unmounts them".to_owned(),
         ),
         false => (
             Severity::Risk,
             // umount(8): -r mounts read-only what is busy.
             format!(
-                "stop the services, then umount -r {}, before rkexec exec",
+                "umount -r {} before rkexec exec, once the services are stopped",
                 points.join(" ")
             ),
         ),
@@ -196,8 +196,12 @@ fn unmounted(
 /// Virtual functions that are switched on.
 pub(super) fn virtual_functions(facts: &Facts<'_>) -> Vec<Said> {
     let devices = facts.around.pci.iter();
+    let devices = devices.filter(|device| device.virtual_functions > 0);
+    let files: Vec<String> = devices
+        .clone()
+        .map(|device| format!("/sys/bus/pci/devices/{}/sriov_numvfs", device.address))
+        .collect();
     let devices: Vec<String> = devices
-        .filter(|device| device.virtual_functions > 0)
         .map(|device| {
             let count = device.virtual_functions;
             format!("{} at {} ({count})", device.driver, device.address)
@@ -214,7 +218,7 @@ pub(super) fn virtual_functions(facts: &Facts<'_>) -> Vec<Said> {
     let evidence = "/sys/bus/pci/devices/*/sriov_numvfs";
     vec![
         Said::new(Severity::Note, finding, evidence)
-            .way_out("echo 0 to the file sriov_numvfs of each, before rkexec exec"),
+            .way_out(format!("echo 0 | tee {}", files.join(" "))),
     ]
 }
 
@@ -270,8 +274,7 @@ pub(super) fn next_kernel(facts: &Facts<'_>) -> Vec<Said> {
             "{what} stays where it is if it panics itself: panic= is not on its command line"
         );
         said.push(
-            Said::new(Severity::Note, finding, "the new command line")
-                .way_out("--append panic=30 has it reboot after 30 seconds"),
+            Said::new(Severity::Note, finding, "the new command line").way_out("--append panic=30"),
         );
     }
     let name = "sysctl.kernel.kexec_load_disabled";
@@ -295,7 +298,10 @@ pub(super) fn handover(facts: &Facts<'_>) -> Vec<Said> {
     if !kho.on {
         return Vec::new();
     }
-    let evidence = format!("{}; /sys/kernel/debug/kho", kho.why);
+    let read_from = |is_shown: bool, other: &str| match is_shown {
+        true => format!("{}; /sys/kernel/debug/kho", kho.why),
+        false => format!("{}; {other}", kho.why),
+    };
     let mut said = Vec::new();
     if let Some((size, is_all)) = kho.state.scratch_size() {
         let least = if is_all { "" } else { "at least " };
@@ -303,12 +309,14 @@ pub(super) fn handover(facts: &Facts<'_>) -> Vec<Said> {
             "Kexec Handover keeps {least}{} of memory for the start of the next kernel",
             human(size)
         );
-        said.push(Said::new(Severity::Note, finding, &*evidence));
+        let evidence = read_from(is_all, "/proc/meminfo: CmaFree, CmaTotal");
+        said.push(Said::new(Severity::Note, finding, evidence));
     }
     let preserved = kho.preserved.as_deref();
     if let Some(names) = preserved.filter(|names| !names.is_empty()) {
         let finding = format!("Kexec Handover preserves {}", listed(names));
-        said.push(Said::new(Severity::Note, finding, &*evidence));
+        let evidence = read_from(kho.shown, "the running command line");
+        said.push(Said::new(Severity::Note, finding, evidence));
     }
     let sessions = kho.state.sessions.as_deref();
     if let Some(names) = sessions.filter(|names| !names.is_empty()) {

@@ -1,4 +1,4 @@
-//! Every known reason why a kexec, or the capture of a dump, would fail or lose something.
+//! Reasons that are known why a kexec, or the capture of a dump, would fail or lose something.
 //!
 //! [`CHECKS`] is the list. Each check is a small function over [`Facts`] and gives what it
 //! found. What another room knows is asked there: why a call must fail of `refusal`, what a
@@ -90,11 +90,17 @@ impl Said {
         }
     }
 
-    /// A cause that another room knows.
-    fn cause(severity: Severity, cause: &Cause, evidence: impl Into<String>) -> Self {
+    /// A cause that another room knows. `made_by`: what said so, where no fact of its own is
+    /// behind it.
+    fn cause(severity: Severity, cause: &Cause, made_by: impl Into<String>) -> Self {
+        let evidence = cause.evidence.map(str::to_owned);
         Self {
             way_out: cause.hint.clone(),
-            ..Self::new(severity, &cause.why, evidence)
+            ..Self::new(
+                severity,
+                &cause.why,
+                evidence.unwrap_or_else(|| made_by.into()),
+            )
         }
     }
 }

@@ -42,6 +42,8 @@ struct Lab {
     unpackable: Option<initrd::Packing>,
     sizing: Option<Sizing>,
     held: u64,
+    signed: Option<bool>,
+    kho: crate::request::KhoChoice,
     other: Option<(Syscall, Cause)>,
 }
 
@@ -75,6 +77,8 @@ impl Lab {
             unpackable: None,
             sizing: None,
             held: 0,
+            signed: None,
+            kho: crate::request::KhoChoice::Auto,
             other: None,
         }
     }
@@ -111,6 +115,7 @@ impl Lab {
         let image = image::probe(&file).unwrap();
         let request = LoadRequest {
             target: self.target,
+            kho: self.kho,
             cmdline: CmdlineRequest {
                 base: CmdlineBase::Given(self.line.into()),
                 ..CmdlineRequest::default()
@@ -129,6 +134,7 @@ impl Lab {
                 let call = CallFacts {
                     bytes: plan.total_size(),
                     held: self.held,
+                    signed: self.signed,
                     total_ram: self.host.total_ram,
                     available_ram: self.host.available_ram,
                     cmdline_limit: Some(2048),
@@ -147,8 +153,9 @@ impl Lab {
                 })
             }
             Err(error) => Err(Cause {
-                why: error.to_string(),
                 hint: error.hint(),
+                evidence: error.evidence(),
+                ..Cause::new(error.to_string())
             }),
         };
         let load = Load {
@@ -191,6 +198,13 @@ fn says(found: &[Finding], check: &str, severity: Severity, part: &str) {
         }
         other => panic!("{check}: {other:?}"),
     }
+}
+
+/// Where the first finding of `check` was read from.
+#[track_caller]
+fn evidence<'a>(check: &str, found: &'a [Finding]) -> &'a str {
+    let finding = found.iter().find(|finding| finding.check == check);
+    &finding.unwrap().evidence
 }
 
 fn mount(point: &str, kind: &str, minor: u32) -> Mount {
@@ -253,8 +267,17 @@ fn the_worst_stands_first_and_in_the_last_line() {
 fn what_the_kernel_must_refuse() {
     let mut lab = Lab::exec();
     lab.host.security.cap_sys_boot = Some(false);
-    says(&lab.machine(), "refused", Severity::Blocker, "CAP_SYS_BOOT");
-    says(&lab.load(), "refused", Severity::Blocker, "CAP_SYS_BOOT");
+    // Only the fact behind the finding is its evidence.
+    lab.host.security.load_disabled = Some(true);
+    for found in [lab.machine(), lab.load()] {
+        says(&found, "refused", Severity::Blocker, "CAP_SYS_BOOT");
+        assert_eq!(evidence("refused", &found), "/proc/self/status: CapEff");
+    }
+    lab.host.security.cap_sys_boot = Some(true);
+    assert_eq!(
+        evidence("refused", &lab.load()),
+        "/proc/sys/kernel/kexec_load_disabled: 1"
+    );
     // One call is left.
     let mut lab = Lab::exec();
     lab.host.security.lockdown = Some(crate::host::security::Lockdown::Integrity);
@@ -263,6 +286,10 @@ fn what_the_kernel_must_refuse() {
         "refused",
         Severity::Note,
         "only kexec_file_load can load a kernel here: the kernel is locked down",
+    );
+    assert_eq!(
+        evidence("refused", &lab.machine()),
+        "/sys/kernel/security/lockdown"
     );
     // A crash kernel alone needs a reservation.
     let mut lab = Lab::crash();
@@ -273,8 +300,37 @@ fn what_the_kernel_must_refuse() {
         Severity::Blocker,
         "no memory is reserved",
     );
+    assert_eq!(
+        evidence("refused", &lab.machine()),
+        "/sys/kernel/kexec_crash_size: 0"
+    );
     lab.target = Target::Normal;
     assert_eq!(of("refused", &lab.machine()), []);
+}
+
+/// What the facts of the call say, not those of the machine.
+#[test]
+fn refusals_of_this_load() {
+    let mut lab = Lab::exec();
+    lab.signed = Some(false);
+    lab.host.security.config.kexec = Some(false);
+    lab.host.security.config.kexec_sig_force = Some(true);
+    lab.host.security.lockdown = Some(crate::host::security::Lockdown::Integrity);
+    let found = lab.load();
+    says(&found, "refused", Severity::Blocker, "has no signature");
+    assert_eq!(
+        evidence("refused", &found),
+        "the kernel file; the running kernel's configuration: CONFIG_KEXEC_SIG_FORCE"
+    );
+    let mut lab = Lab::exec();
+    lab.host.security.environment = crate::host::environment::Environment::Wsl1;
+    let found = lab.load();
+    says(&found, "plan", Severity::Blocker, "this is WSL 1");
+    assert_eq!(evidence("plan", &found), "/proc/sys/kernel/osrelease");
+    assert_eq!(
+        evidence("refused", &lab.machine()),
+        evidence("plan", &found)
+    );
 }
 
 #[test]
@@ -291,31 +347,49 @@ fn what_the_plan_says() {
     lab.line = "panic=1 systemd.unit=kdump.service";
     let found = lab.load();
     says(&found, "plan", Severity::Risk, "some drivers may fail");
+    assert_eq!(evidence("plan", &found), "the plan (rkexec plan)");
     assert_eq!(
         way_out("plan", &found),
         "--append \"nr_cpus=1 reset_devices\""
     );
     let mut lab = Lab::exec();
-    let cause = Cause {
-        why: "it is signed by nobody".to_owned(),
-        hint: None,
-    };
+    let cause = Cause::new("it is signed by nobody").hint("sign it");
     lab.other = Some((Syscall::KexecFileLoad, cause));
+    let found = lab.load();
     says(
-        &lab.load(),
+        &found,
         "other-call",
         Severity::Note,
         "kexec_file_load, which is not taken, could not load this: it is signed by nobody",
+    );
+    assert_eq!(way_out("other-call", &found), "sign it");
+}
+
+/// What only informs is a note.
+#[test]
+fn options_without_effect_and_cpus_that_may_come() {
+    let mut lab = Lab::exec();
+    lab.kho = crate::request::KhoChoice::Drop;
+    says(
+        &lab.load(),
+        "plan",
+        Severity::Note,
+        "--kho drop has no effect",
+    );
+    let mut lab = Lab::crash();
+    lab.host.possible_cpus = Some(64);
+    says(
+        &lab.load(),
+        "plan",
+        Severity::Note,
+        "of 64 possible CPUs are there",
     );
 }
 
 #[test]
 fn what_only_root_may_read_is_said() {
     let mut lab = Lab::exec();
-    let cause = Cause {
-        why: "only root may see the memory map".to_owned(),
-        hint: Some("run as root".to_owned()),
-    };
+    let cause = Cause::new("only root may see the memory map").hint("run as root");
     let facts = Facts {
         host: Err(&cause),
         ..lab.facts(None)

@@ -73,7 +73,7 @@ impl ChoiceError {
 fn listed(ids: &[String]) -> String {
     match ids {
         [] => String::new(),
-        ids => format!("; there is {}", ids.join(", ")),
+        ids => format!("; entries: {}", ids.join(", ")),
     }
 }
 
@@ -247,16 +247,16 @@ mod tests {
         let said = |name: &str| id(name).unwrap_err().to_string();
         assert_eq!(
             said("5.10"),
-            "`5.10` means several boot entries; there is advanced>5.10, other>5.10"
+            "`5.10` means several boot entries; entries: advanced>5.10, other>5.10"
         );
         assert_eq!(
             said("advanced"),
-            "no boot entry is called `advanced`; there is advanced>6.1, advanced>5.10"
+            "no boot entry is called `advanced`; entries: advanced>6.1, advanced>5.10"
         );
         let twins = found(vec![entry("a", "Twin"), entry("a", "Other twin")]);
         assert_eq!(
             choose(&twins, "a", None, &[]).unwrap_err().to_string(),
-            "`a` means several boot entries; there is a (Twin), a (Other twin)"
+            "`a` means several boot entries; entries: a (Twin), a (Other twin)"
         );
         assert_eq!(
             choose(&twins, "Twin", None, &[]).unwrap().title.as_deref(),
@@ -264,7 +264,7 @@ mod tests {
         );
         assert!(
             said("x")
-                .ends_with("there is simple, advanced>6.1, advanced>5.10, other>5.10, arch.conf")
+                .ends_with("entries: simple, advanced>6.1, advanced>5.10, other>5.10, arch.conf")
         );
         assert!(
             said("locked")

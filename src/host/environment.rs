@@ -49,6 +49,8 @@ pub struct Refusal {
     pub why: &'static str,
     /// The way out.
     pub way_out: &'static str,
+    /// Where it is read what the kernel runs on.
+    pub evidence: &'static str,
 }
 
 impl Environment {
@@ -129,7 +131,15 @@ impl Environment {
                 "run rkexec on Linux itself",
             ),
         };
-        Some(Refusal { why, way_out })
+        let evidence = match self {
+            Self::Wsl1 => "/proc/sys/kernel/osrelease",
+            _ => "/sys/hypervisor, /proc/xen/capabilities, /sys/kernel/boot_params",
+        };
+        Some(Refusal {
+            why,
+            way_out,
+            evidence,
+        })
     }
 
     /// What may go wrong here although nothing forbids a load.

@@ -48,6 +48,8 @@ pub struct Kho {
     pub on: bool,
     /// The fact that says so.
     pub why: String,
+    /// debugfs shows it.
+    pub shown: bool,
     /// What it preserves besides its own metadata; `None` when that is not visible.
     pub preserved: Option<Vec<String>>,
     /// What more is known while it is on.
@@ -100,12 +102,14 @@ impl Kho {
             return Ok(Self {
                 on,
                 why,
+                shown: facts.shown,
                 ..Self::default()
             });
         }
         Ok(Self {
             on,
             why,
+            shown: facts.shown,
             state: State::read(root, &facts)?,
             preserved: facts.preserved,
         })

@@ -131,6 +131,7 @@ fn what_is_preserved_forbids_kexec_load() {
     let kho = |preserved: Option<&[&str]>| Kho {
         on: true,
         why: "kho=on".into(),
+        shown: true,
         preserved: preserved.map(|names| names.iter().map(|&name| name.into()).collect()),
         state: State::default(),
     };

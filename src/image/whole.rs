@@ -38,7 +38,7 @@ pub enum Flaw {
         at: usize,
     },
     /// Linux knows no such archive.
-    #[error("at byte {at} is no cpio archive, nor one in a packing that Linux unpacks: {is}")]
+    #[error("byte {at} does not begin a cpio archive, and Linux cannot unpack it: {is}")]
     Unknown {
         /// Where it begins.
         at: usize,

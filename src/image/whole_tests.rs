@@ -103,7 +103,7 @@ fn what_is_no_archive_is_named() {
         packer.finish().unwrap()
     };
     let frame = include_bytes!("../../tests/data/plain.frame.lz4").to_vec();
-    let unknown = "at byte 0 is no cpio archive, nor one in a packing that Linux unpacks: ";
+    let unknown = "byte 0 does not begin a cpio archive, and Linux cannot unpack it: ";
     for (initrd, said) in [
         (zeroes(4096), "it has nothing but zeroes".to_owned()),
         (b"#!/bin/sh\n".to_vec(), format!("{unknown}it begins with 23 21 2f 62 69 6e")),
@@ -123,7 +123,7 @@ fn what_is_no_archive_is_named() {
         (
             [CPIO, b"signature"].concat(),
             format!(
-                "at byte {} is no cpio archive, nor one in a packing that Linux unpacks: it begins with 73 69 67 6e 61 74",
+                "byte {} does not begin a cpio archive, and Linux cannot unpack it: it begins with 73 69 67 6e 61 74",
                 CPIO.len()
             ),
         ),

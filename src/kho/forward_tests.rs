@@ -181,6 +181,7 @@ fn what_a_kernel_does_not_show_cannot_be_forwarded() {
     let mut kho = Kho {
         on: true,
         why: "kho=on".to_owned(),
+        shown: true,
         preserved: Some(vec!["LUO".to_owned()]),
         state: State {
             scratch: Some(scratch.clone()),

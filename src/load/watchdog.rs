@@ -86,10 +86,10 @@ impl WayBack {
             .map_err(|error| WatchdogError(self.not_opened(&error)))?;
         let counts = match timer.set(self.seconds) {
             Ok(granted) => watchdog::counts(&self.device, self.seconds, granted, timer.left()),
-            Err(errno) => Err(Cause {
-                why: format!("{} does not tell its time: {errno}", self.device),
-                hint: None,
-            }),
+            Err(errno) => Err(Cause::new(format!(
+                "{} does not tell its time: {errno}",
+                self.device
+            ))),
         };
         let armed = Armed {
             device: self.device,
@@ -110,10 +110,7 @@ impl WayBack {
     fn not_opened(&self, error: &io::Error) -> Cause {
         match error.raw_os_error() {
             Some(libc::EBUSY) => watchdog::held(&self.device, self.seconds, None),
-            _ => Cause {
-                why: format!("opening /dev/{}: {error}", self.device.name),
-                hint: None,
-            },
+            _ => Cause::new(format!("opening /dev/{}: {error}", self.device.name)),
         }
     }
 }

@@ -94,13 +94,24 @@ pub(super) fn withheld(request: &LoadRequest, map: &MemoryMap) -> Option<String>
     })
 }
 
+/// What only informs: CPUs may come that the dump will not know.
+pub(super) fn later_cpus(host: &Host, crash: &CrashPlan, syscall: Syscall) -> Option<String> {
+    let present = host.crash.cpus.len() as u64;
+    let possible = host.possible_cpus.unwrap_or(present);
+    let updates = match syscall {
+        Syscall::KexecFileLoad => host.loaded.crash_elfcorehdr_size.is_some(),
+        Syscall::KexecLoad => crash.hotplug.is_some(),
+    };
+    (possible > present && !updates).then(|| {
+        format!(
+            "{present} of {possible} possible CPUs are there: the registers of one that comes later are in the \
+             dump only when the crash kernel is loaded again (rkexec arm --watch)"
+        )
+    })
+}
+
 /// Warnings about a crash kernel with the command line `line`, loaded by `syscall`.
-pub(super) fn crash_warnings(
-    host: &Host,
-    crash: &CrashPlan,
-    syscall: Syscall,
-    line: &BStr,
-) -> Vec<String> {
+pub(super) fn crash_warnings(host: &Host, syscall: Syscall, line: &BStr) -> Vec<String> {
     let mut warnings = Vec::new();
     let by_kernel = syscall == Syscall::KexecFileLoad;
     let keys = host.crash.dm_crypt_keys.len();
@@ -118,18 +129,6 @@ pub(super) fn crash_warnings(
         );
     }
     warnings.extend(unfit_for_crash(line));
-    let present = host.crash.cpus.len() as u64;
-    let possible = host.possible_cpus.unwrap_or(present);
-    let updates = match by_kernel {
-        true => host.loaded.crash_elfcorehdr_size.is_some(),
-        false => crash.hotplug.is_some(),
-    };
-    if possible > present && !updates {
-        warnings.push(format!(
-            "{present} of {possible} possible CPUs are there: the registers of one that comes later are in the \
-             dump only when the crash kernel is loaded again (rkexec arm --watch)"
-        ));
-    }
     // With kexec_file_load the running kernel saves a copy of this memory itself.
     if !by_kernel && crate::base::version(&host.release).is_some_and(|version| version < (5, 5)) {
         warnings.push(

@@ -240,4 +240,14 @@ impl PlanError {
             _ => None,
         }
     }
+
+    /// Where the facts behind it were read, if it follows from facts.
+    #[must_use]
+    pub const fn evidence(&self) -> Option<&'static str> {
+        match self {
+            Self::Environment(refusal) => Some(refusal.evidence),
+            Self::Watchdog(cause) => cause.evidence,
+            _ => None,
+        }
+    }
 }

@@ -150,13 +150,18 @@ impl Running {
         matches!(self, Self::Kept | Self::Forwarded { .. })
     }
 
-    /// What the operator must know of it.
-    pub(super) fn warning(&self, choice: KhoChoice, kho: &Kho) -> Option<String> {
+    /// A warning of what is lost with it.
+    pub(super) fn lost(&self, kho: &Kho) -> Option<String> {
+        matches!(self, Self::Dropped).then(|| {
+            let what = kho.in_words();
+            format!("--kho drop: {what} is lost, which Kexec Handover (KHO) preserves")
+        })
+    }
+
+    /// Why `choice` has no effect on it.
+    pub(super) fn idle(&self, choice: KhoChoice, kho: &Kho) -> Option<String> {
         let what = kho.in_words();
         match (self, choice) {
-            (Self::Dropped, _) => Some(format!(
-                "--kho drop: {what} is lost, which Kexec Handover (KHO) preserves"
-            )),
             (Self::Kept, KhoChoice::Drop) => Some(format!(
                 "--kho drop has no effect: with kexec_file_load the running kernel hands over {what} itself"
             )),

@@ -113,6 +113,8 @@ pub struct Plan<'a> {
     pub empty_initrd: Option<&'static str>,
     /// What the operator should know.
     pub warnings: Vec<String>,
+    /// Those of the warnings that only inform: nothing is lost, and nothing fails.
+    notes: Vec<String>,
 }
 
 /// The part of a plan that only a crash kernel has.
@@ -130,6 +132,12 @@ pub struct CrashPlan {
 }
 
 impl<'a> Plan<'a> {
+    /// Whether `warning` only informs: nothing is lost, and nothing fails.
+    #[must_use]
+    pub fn is_note(&self, warning: &String) -> bool {
+        self.notes.contains(warning)
+    }
+
     /// Which system call.
     #[must_use]
     pub const fn syscall(&self) -> Syscall {
@@ -254,6 +262,8 @@ struct Ground {
     /// Why the loader unpacks the kernel itself, or does not.
     direct: Option<String>,
     warnings: Vec<String>,
+    /// Those of the warnings that only inform.
+    notes: Vec<String>,
 }
 
 impl Ground {
@@ -274,6 +284,15 @@ impl Ground {
             reason: String::new(),
             direct: None,
             warnings: Vec::new(),
+            notes: Vec::new(),
+        }
+    }
+
+    /// Says what only informs.
+    fn inform(&mut self, notes: impl IntoIterator<Item = String>) {
+        for note in notes {
+            self.warnings.push(note.clone());
+            self.notes.push(note);
         }
     }
 
@@ -323,9 +342,10 @@ impl Ground {
         let (line, crash) = (self.cmdline.as_bstr(), self.crash.as_ref());
         let dumped = crash.map_or(&[][..], |crash| &crash.dump);
         let of_kernel = boot.warnings(request, host, &handover, line, dumped);
-        let of_crash = crash.map(|crash| advice::crash_warnings(host, crash, syscall, line));
+        let of_crash = crash.map(|_| advice::crash_warnings(host, syscall, line));
         self.warnings.extend(of_kernel);
         self.warnings.extend(of_crash.into_iter().flatten());
+        self.inform(crash.and_then(|crash| advice::later_cpus(host, crash, syscall)));
         self.warnings.append(&mut self.firmware.warnings);
         if syscall == Syscall::KexecLoad && request.target == Target::Normal {
             let pools = pools::protect(inputs, &handover, target, &self.cmdline)?;
@@ -336,6 +356,7 @@ impl Ground {
             }
             (self.pools, self.cmdline) = (pools.planned, pools.cmdline);
             self.built = Built::with_pools(self.built.take(), &self.pools, &host.release)?;
+            self.inform(pools.note);
             self.warnings.extend(pools.warnings);
         }
         self.tree = handover.tree;
@@ -366,6 +387,7 @@ impl Ground {
             blobs,
             empty_initrd: self.empty_initrd,
             warnings: self.warnings,
+            notes: self.notes,
         }
     }
 }
@@ -443,10 +465,12 @@ fn attempt<'a, F: FnOnce() -> Capability>(
     let mut warnings = advice::general_warnings(host);
     warnings.extend(advice::empty_line(request, asked.as_bstr()));
     warnings.extend(of_own);
-    warnings.extend(idle::warnings(request, host, boot, &handover));
-    warnings.extend(idle);
+    let mut notes = idle::warnings(request, host, boot, &handover);
+    notes.extend(idle);
+    notes.extend(running.idle(request.kho, &host.security.kho));
+    warnings.extend(notes.iter().cloned());
     warnings.extend(switched_on);
-    warnings.extend(running.warning(request.kho, &host.security.kho));
+    warnings.extend(running.lost(&host.security.kho));
     warnings.extend(watchdog::check(request, host, image)?);
 
     let crash = crash_plan(request, host, &mut memory_map, &mut cmdline, name)?;
@@ -480,6 +504,7 @@ fn attempt<'a, F: FnOnce() -> Capability>(
         reason,
         direct: road.as_ref().map(|road| road.reason.clone()),
         warnings,
+        notes,
         ..Ground::of(cmdline, memory_map)
     };
     ground.keep(inputs, running, target)?;

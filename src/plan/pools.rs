@@ -22,6 +22,8 @@ pub(super) struct Pools {
     pub cmdline: Cmdline,
     /// What the operator should know.
     pub warnings: Vec<String>,
+    /// What only informs.
+    pub note: Option<String>,
 }
 
 /// Chooses the protection of the pools in `handover`.
@@ -42,6 +44,7 @@ pub(super) fn protect(
             planned: planned.collect(),
             cmdline: cmdline.clone(),
             warnings: Vec::new(),
+            note: None,
         });
     }
     if !handover.has_pools() {
@@ -56,7 +59,7 @@ pub(super) fn protect(
     }
     let named = handover.check_cmdline(cmdline.as_bstr())?;
     let (mut cmdline, mut warnings) = (cmdline.clone(), Vec::new());
-    let mut warning = None;
+    let (mut warning, mut note) = (None, None);
     if chosen == Protection::Kernel {
         handover.check_alignment()?;
         let stays_put = inputs.boot.stays_put() || target.surely_stays_put();
@@ -65,6 +68,9 @@ pub(super) fn protect(
     if chosen == Protection::Kho {
         (cmdline, warning) = take_back(&handover.pools, cmdline)?;
     } else {
+        note = inputs.without_kho.map(|why| {
+            format!("the pools are protected by {chosen}, and not by Kexec Handover: {why}")
+        });
         (cmdline, warnings) = without_words(inputs, &handover.pools, chosen, cmdline);
     }
     warnings.extend(warning);
@@ -85,6 +91,7 @@ pub(super) fn protect(
         planned: planned.collect(),
         cmdline,
         warnings,
+        note,
     };
     check_line(inputs, &pools)?;
     Ok(pools)
@@ -164,11 +171,6 @@ fn without_words(
     mut cmdline: Cmdline,
 ) -> (Cmdline, Vec<String>) {
     let mut warnings = Vec::new();
-    if let Some(why) = inputs.without_kho {
-        warnings.push(format!(
-            "the pools are protected by {chosen}, and not by Kexec Handover: {why}"
-        ));
-    }
     let is_reused = inputs.request.cmdline.base == CmdlineBase::Running;
     for pool in pools.iter().map(|carried| &carried.pool) {
         let (name, size) = (pool.name(), pool.range().size());
@@ -236,6 +238,7 @@ fn without_pools(
         planned: Vec::new(),
         cmdline: cmdline.clone(),
         warnings,
+        note: None,
     })
 }
 

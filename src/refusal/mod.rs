@@ -142,19 +142,29 @@ pub struct Cause {
     pub why: String,
     /// Something the operator can do.
     pub hint: Option<String>,
+    /// Where the facts behind it were read, if it follows from facts.
+    pub evidence: Option<&'static str>,
 }
 
 impl Cause {
-    fn new(why: impl Into<String>) -> Self {
+    pub(crate) fn new(why: impl Into<String>) -> Self {
         Self {
             why: why.into(),
             hint: None,
+            evidence: None,
         }
     }
 
-    fn hint(self, hint: impl Into<String>) -> Self {
+    pub(crate) fn hint(self, hint: impl Into<String>) -> Self {
         Self {
             hint: Some(hint.into()),
+            ..self
+        }
+    }
+
+    fn read_from(self, evidence: &'static str) -> Self {
+        Self {
+            evidence: Some(evidence),
             ..self
         }
     }
@@ -358,7 +368,8 @@ fn checks(facts: &CallFacts<'_>) -> Vec<(i32, Cause)> {
                 "an input file has {}, and kexec_file_load reads at most 4 GiB",
                 human(facts.largest_file)
             ))
-            .hint("--syscall kexec_load has no such limit");
+            .hint("--syscall kexec_load has no such limit")
+            .read_from("the sizes of the kernel and the initrds");
             found.push((libc::EFBIG, cause));
         }
         found.extend(signature::missing(facts));
@@ -383,7 +394,9 @@ pub const MAKE_ROOM: &str = "add crashkernel=512M to the kernel's command line a
     and the initrd of most distributions";
 
 fn no_reservation() -> Cause {
-    Cause::new("no memory is reserved for a crash kernel").hint(MAKE_ROOM)
+    Cause::new("no memory is reserved for a crash kernel")
+        .hint(MAKE_ROOM)
+        .read_from("/sys/kernel/kexec_crash_size: 0")
 }
 
 fn cmdline_too_long(facts: &CallFacts<'_>) -> Option<Cause> {
@@ -405,7 +418,9 @@ fn cmdline_too_long(facts: &CallFacts<'_>) -> Option<Cause> {
         ))
         .hint("shorten it (--remove PARAM), or use --syscall kexec_load")
     };
-    Some(cause)
+    Some(
+        cause.read_from("the new command line; the kernel's own limit: cmdline_size of its header"),
+    )
 }
 
 fn half_of_memory(facts: &CallFacts<'_>) -> Option<Cause> {
@@ -421,7 +436,8 @@ fn half_of_memory(facts: &CallFacts<'_>) -> Option<Cause> {
             "{what}, more than half of the {} of this machine",
             human(facts.total_ram)
         ))
-        .hint("use a smaller initrd, or give the machine more memory"),
+        .hint("use a smaller initrd, or give the machine more memory")
+        .read_from("the plan (rkexec plan); /proc/meminfo: MemTotal"),
     )
 }
 
@@ -461,6 +477,7 @@ pub fn short_of_memory(facts: &CallFacts<'_>) -> Option<Cause> {
             human(available)
         ))
         .hint("stop a large program, or use a smaller initrd")
+        .read_from("/proc/meminfo: MemAvailable")
     })
 }
 

@@ -16,7 +16,11 @@ pub(super) const fn limit_name(target: Target) -> &'static str {
 /// Refuses loads in environments where none can work. An unload does no harm there.
 pub(super) fn environment(facts: &CallFacts<'_>) -> Option<Cause> {
     let refusal = facts.security.environment.refuses()?;
-    (!facts.unload).then(|| Cause::new(refusal.why).hint(refusal.way_out))
+    (!facts.unload).then(|| {
+        Cause::new(refusal.why)
+            .hint(refusal.way_out)
+            .read_from(refusal.evidence)
+    })
 }
 
 /// A kernel without CONFIG_CRASH_DUMP knows the flag for the crash kernel and,
@@ -39,7 +43,7 @@ pub(super) fn crash_support(facts: &CallFacts<'_>) -> Option<Cause> {
         )
         .hint("mount sysfs at /sys")
     };
-    Some(cause)
+    Some(cause.read_from("/sys/kernel/kexec_crash_loaded is missing"))
 }
 
 /// The option that builds `syscall` in, and whether it is set.
@@ -62,7 +66,11 @@ pub(super) fn not_built(facts: &CallFacts<'_>) -> Option<Cause> {
     let cause = Cause::new(format!(
         "this kernel is built without {} ({option})",
         facts.syscall
-    ));
+    ))
+    .read_from(match facts.syscall {
+        Syscall::KexecLoad => "the running kernel's configuration: no CONFIG_KEXEC",
+        Syscall::KexecFileLoad => "the running kernel's configuration: no CONFIG_KEXEC_FILE",
+    });
     Some(if other_built == Some(false) {
         cause.hint("it has no kexec at all: boot another kernel")
     } else {
@@ -102,7 +110,8 @@ pub(super) fn denied(facts: &CallFacts<'_>) -> Option<Cause> {
                 "this process runs in a user namespace (a container), where CAP_SYS_BOOT does not \
                  count for the machine",
             )
-            .hint("run rkexec as root outside of the container"),
+            .hint("run rkexec as root outside of the container")
+            .read_from("/proc/self/uid_map"),
         );
     }
     if security.load_disabled == Some(true) {
@@ -111,7 +120,8 @@ pub(super) fn denied(facts: &CallFacts<'_>) -> Option<Cause> {
                 .hint(
                     "only a reboot switches it on again; look for the setting in /etc/sysctl.conf \
                      and /etc/sysctl.d",
-                ),
+                )
+                .read_from("/proc/sys/kernel/kexec_load_disabled: 1"),
         );
     }
     if security.load_limit(facts.target) == Some(0) {
@@ -123,7 +133,11 @@ pub(super) fn denied(facts: &CallFacts<'_>) -> Option<Cause> {
             ))
             .hint(format!(
                 "only a reboot raises the limit; look for {name} in /etc/sysctl.conf and /etc/sysctl.d"
-            )),
+            ))
+            .read_from(match facts.target {
+                Target::Normal => "/proc/sys/kernel/kexec_load_limit_reboot: 0",
+                Target::Crash => "/proc/sys/kernel/kexec_load_limit_panic: 0",
+            }),
         );
     }
     if facts.syscall == Syscall::KexecLoad {
@@ -133,20 +147,25 @@ pub(super) fn denied(facts: &CallFacts<'_>) -> Option<Cause> {
 }
 
 fn no_capability() -> Cause {
-    Cause::new("this process lacks the capability CAP_SYS_BOOT").hint("run as root")
+    Cause::new("this process lacks the capability CAP_SYS_BOOT")
+        .hint("run as root")
+        .read_from("/proc/self/status: CapEff")
 }
 
 /// kexec_load, even one that unloads, under lockdown.
 fn locked_down(facts: &CallFacts<'_>, mode: &str) -> Cause {
-    let by = if facts.efi_secure_boot == Some(true) {
-        " (Secure Boot is on)"
+    let (by, evidence) = if facts.efi_secure_boot == Some(true) {
+        (
+            " (Secure Boot is on)",
+            "/sys/kernel/security/lockdown; the EFI variable SecureBoot, or boot_params",
+        )
     } else {
-        ""
+        ("", "/sys/kernel/security/lockdown")
     };
     let why = format!("the kernel is locked down in {mode} mode{by}, which forbids kexec_load");
+    let cause = Cause::new(why).read_from(evidence);
     if facts.unload {
-        return Cause::new(why)
-            .hint("kexec_file_load may unload under lockdown: `rkexec unload` uses it");
+        return cause.hint("kexec_file_load may unload under lockdown: `rkexec unload` uses it");
     }
     let file_load = match facts.signed {
         Some(false) => {
@@ -154,7 +173,7 @@ fn locked_down(facts: &CallFacts<'_>, mode: &str) -> Cause {
         }
         Some(true) | None => "--syscall kexec_file_load loads a kernel signed with a trusted key",
     };
-    Cause::new(why).hint(format!(
+    cause.hint(format!(
         "{file_load}; or boot without lockdown (Secure Boot off, no lockdown= on the command line)"
     ))
 }

@@ -24,7 +24,8 @@ pub(super) fn missing(facts: &CallFacts<'_>) -> Option<(i32, Cause)> {
             "{} has no signature, and this kernel loads none without (CONFIG_KEXEC_SIG_FORCE)",
             file(facts)
         ))
-        .hint(sign(facts));
+        .hint(sign(facts))
+        .read_from("the kernel file; the running kernel's configuration: CONFIG_KEXEC_SIG_FORCE");
         return Some((libc::ENODATA, cause));
     }
     let mode = facts.lockdown()?;
@@ -33,7 +34,10 @@ pub(super) fn missing(facts: &CallFacts<'_>) -> Option<(i32, Cause)> {
             "the kernel is locked down in {mode} mode, and {} has no signature",
             file(facts)
         ))
-        .hint(sign(facts));
+        .hint(sign(facts))
+        .read_from(
+            "the kernel file; /sys/kernel/security/lockdown; the running kernel's configuration: CONFIG_KEXEC_SIG",
+        );
         return Some((libc::EPERM, cause));
     }
     None

@@ -3,6 +3,8 @@
 use super::Cause;
 use crate::host::watchdog::{OUTSIDE, Watchdog, Watchdogs};
 
+/// Where the watchdogs are read.
+const DEVICES: &str = "/sys/class/watchdog";
 /// What softdog calls itself: a timer of the kernel that runs.
 const SOFTWARE: &str = "Software Watchdog";
 /// Drivers that stop their watchdog when the running kernel jumps to another one, unless
@@ -56,24 +58,17 @@ pub fn choose(watchdogs: &Watchdogs, seconds: u64) -> Result<&Watchdog, Cause> {
 }
 
 fn no_device() -> Cause {
-    Cause {
-        why: "this machine has no watchdog device (/dev/watchdog)".to_owned(),
-        hint: Some(
+    Cause::new("this machine has no watchdog device (/dev/watchdog)")
+        .hint(
             "load the driver of its watchdog first, for example modprobe iTCO_wdt (Intel), sp5100_tco (AMD) or \
-             ipmi_watchdog (servers), or leave --watchdog out"
-                .to_owned(),
-        ),
-    }
+             ipmi_watchdog (servers), or leave --watchdog out",
+        )
+        .read_from(DEVICES)
 }
 
 /// What is against `device`; `None` when nothing is known.
 fn objection(watchdogs: &Watchdogs, device: &Watchdog, seconds: u64) -> Option<Cause> {
-    let cause = |why, hint| {
-        Some(Cause {
-            why,
-            hint: Some(hint),
-        })
-    };
+    let cause = |why: String, hint: String| Some(Cause::new(why).hint(hint).read_from(DEVICES));
     let identity = device.identity.as_deref().unwrap_or_default();
     if identity == SOFTWARE {
         return cause(
@@ -149,10 +144,10 @@ pub fn held(device: &Watchdog, seconds: u64, holder: Option<&Holder>) -> Cause {
              systemctl daemon-reexec, and boot with rkexec exec --shutdown"
         ),
     };
-    Cause {
-        why: format!("{who} holds {device}, which one program alone can arm"),
-        hint: Some(hint),
-    }
+    Cause::new(format!(
+        "{who} holds {device}, which one program alone can arm"
+    ))
+    .hint(hint)
 }
 
 /// What a device does that was told to count `asked` seconds: it says that it counts
@@ -167,10 +162,7 @@ pub fn counts(
     granted: u64,
     left: Option<u64>,
 ) -> Result<Option<String>, Cause> {
-    let less = |why, most| Cause {
-        why,
-        hint: Some(format!("--watchdog {most} is possible")),
-    };
+    let less = |why: String, most| Cause::new(why).hint(format!("--watchdog {most} is possible"));
     if granted < asked {
         let why = format!("{device} counts {granted} seconds, not {asked}");
         return Err(less(why, granted));

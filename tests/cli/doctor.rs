@@ -124,6 +124,8 @@ fn a_reservation_that_is_too_small_is_a_blocker_with_the_size_to_ask_for() {
         (&first["check"], &first["severity"]),
         (&json!("plan"), &json!("blocker"))
     );
+    let way_out = first["way_out"].as_str().unwrap();
+    assert!(way_out.contains("crashkernel="), "{way_out}");
     assert_eq!(json["target"], "crash");
     let text = lab.run(&[&["doctor"], &args[..], &syscall].concat());
     assert_eq!(text.code, Some(3));

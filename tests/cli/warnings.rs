@@ -42,7 +42,7 @@ fn an_initrd_that_is_cut_or_none_is_named() {
         [
             "the initrd cut: the zstd archive that begins at byte 0 is cut short; \
              the next kernel does not find what is missing",
-            "the initrd none: at byte 0 is no cpio archive, nor one in a packing that Linux unpacks: \
+            "the initrd none: byte 0 does not begin a cpio archive, and Linux cannot unpack it: \
              it begins with 6e 6f 20 61 72 63; the next kernel does not find what is missing",
         ]
     );

@@ -331,10 +331,7 @@ mod tests {
 
     #[test]
     fn every_cause_is_said_once() {
-        let cause = |why: &str| Cause {
-            why: why.to_owned(),
-            hint: Some("h".to_owned()),
-        };
+        let cause = |why: &str| Cause::new(why).hint("h");
         let load = |syscall, target, why| (syscall, target, cause(why));
         let (file, segments) = (Syscall::KexecFileLoad, Syscall::KexecLoad);
         let all = [

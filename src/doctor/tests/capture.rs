@@ -28,6 +28,7 @@ fn reservations() {
     );
     let way_out = found[0].way_out.as_deref().unwrap();
     assert!(way_out.contains("crashkernel=192M"), "{way_out}");
+    assert!(!found[0].finding.contains("crashkernel="), "{found:?}");
 }
 
 #[test]

@@ -48,8 +48,7 @@ fn consoles_and_the_screen() {
     lab.around.consoles.framebuffers = vec!["i915drmfb".to_owned()];
     let found = lab.machine();
     says(&found, "screen", Severity::Note, "belongs to i915drmfb");
-    let serial = "watch the start on a serial console: --append console=ttyS0,115200";
-    assert_eq!(way_out("screen", &found), serial);
+    assert_eq!(way_out("screen", &found), "--append console=ttyS0,115200");
     lab.around.consoles.serial = vec![("ttyS0".to_owned(), false)];
     assert!(!way_out("screen", &lab.machine()).contains("ttyS"));
 }
@@ -66,10 +65,11 @@ fn what_is_mounted() {
         "/ (ext4): mounted for writing",
     );
     says(&found, "network-mounts", Severity::Risk, "/srv (nfs4)");
-    assert!(way_out("mounts", &found).contains("umount -r /, before"));
+    assert!(way_out("mounts", &found).starts_with("umount -r / before"));
     lab.around.services.systemd = true;
     let found = lab.machine();
     says(&found, "mounts", Severity::Note, "/ (ext4)");
+    assert!(way_out("mounts", &found).starts_with("rkexec exec --shutdown"));
     says(&found, "network-mounts", Severity::Note, "/srv (nfs4)");
     lab.around.mounts = (0..7).map(|n| mount(&format!("/{n}"), "xfs", n)).collect();
     says(
@@ -109,11 +109,16 @@ fn drivers_with_a_report() {
     lab.around.pci = vec![device("amdgpu", 0)];
     assert_eq!(of("drivers", &lab.machine()), [], "nothing shuts it down");
     lab.around.pci = vec![device("ixgbe", 4)];
+    let found = lab.machine();
     says(
-        &lab.machine(),
+        &found,
         "virtual-functions",
         Severity::Note,
         "ixgbe at 0000:01:00.0 (4)",
+    );
+    assert_eq!(
+        way_out("virtual-functions", &found),
+        "echo 0 | tee /sys/bus/pci/devices/0000:01:00.0/sriov_numvfs"
     );
 }
 
@@ -156,6 +161,7 @@ fn the_way_back() {
     let texts = of("next-kernel", &found);
     assert_eq!(texts.len(), 2, "{texts:?}");
     assert!(texts[0].1.contains("stays where it is") && texts[1].1.contains("may load no kernel"));
+    assert_eq!(way_out("next-kernel", &found), "--append panic=30");
 }
 
 #[test]
@@ -173,6 +179,22 @@ fn kexec_handover() {
         .map(|(_, text)| text)
         .collect();
     assert!(texts[0].contains("at least 64 MiB"), "{texts:?}");
+    let evidence = |found: &[Finding]| -> Vec<String> {
+        let own = found.iter().filter(|one| one.check == "handover");
+        own.map(|one| one.evidence.clone()).collect()
+    };
+    // debugfs is not there.
+    let why = "kho=on on the command line";
+    assert_eq!(
+        evidence(&found)[..2],
+        [
+            format!("{why}; /proc/meminfo: CmaFree, CmaTotal"),
+            format!("{why}; the running command line")
+        ]
+    );
+    lab.host.security.kho.shown = true;
+    let seen = format!("{why}; /sys/kernel/debug/kho");
+    assert_eq!(evidence(&lab.machine())[1], seen);
     assert!(texts[1].contains("preserves LUO") && texts[2].contains("open: vm;"));
     lab.host.security.kho.on = false;
     assert_eq!(lab.machine(), []);

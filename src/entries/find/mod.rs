@@ -192,12 +192,17 @@ impl Found {
         for one in unmounted {
             let problem = one.problem();
             if one.decides || by_systemd_boot && one.decides_for_systemd_boot {
-                self.about_default.push(problem.clone());
-                for entry in &mut self.entries {
-                    (entry.default, entry.one_shot) = (false, false);
-                }
+                self.hide_default(&problem);
             }
             self.problems.push(problem);
+        }
+    }
+
+    /// The default is not known, as `problem` says.
+    fn hide_default(&mut self, problem: &(String, Problem)) {
+        self.about_default.push(problem.clone());
+        for entry in &mut self.entries {
+            (entry.default, entry.one_shot) = (false, false);
         }
     }
 }
@@ -340,6 +345,10 @@ pub fn find_and_hold(root: &Root) -> Result<(Found, Option<PrivateMounts>), Host
     }
     found.problems.extend(left_out);
     found.add_unmounted(&unmounted, by_systemd_boot);
+    if let Some(problem) = variables.problem.filter(|_| by_systemd_boot) {
+        found.hide_default(&problem);
+        found.problems.push(problem);
+    }
     if found.entries.len() > MAX_ENTRIES {
         found.entries.truncate(MAX_ENTRIES);
         found.problems.push(("/boot".to_owned(), Problem::TooMany));

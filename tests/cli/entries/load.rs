@@ -87,7 +87,7 @@ fn an_entry_that_is_not_there_or_cannot_be_booted_is_refused() {
     let fails = |name: &str| lab.fails(1, &["plan", "--root", "m", "--entry", name]);
     assert_eq!(
         fails("three"),
-        "rkexec: choosing a boot entry failed: no boot entry is called `three`; there is one, two, gone\n\
+        "rkexec: choosing a boot entry failed: no boot entry is called `three`; entries: one, two, gone\n\
          hint: `rkexec entries` shows the boot entries of this machine\n"
     );
     assert!(fails("gone").contains("`gone` cannot be booted: /boot/gone: no such file"));

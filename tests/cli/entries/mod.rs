@@ -368,8 +368,9 @@ fn bad_files_hide_no_others_and_forge_no_line() {
     assert!(!text.contains('\x1b'), "{text}");
 }
 
-/// The names of the files in the watched directory that were read.
-fn were_read(watch: &Inotify) -> Vec<OsString> {
+/// The names of the files in the watched directory that were opened or read. An open with
+/// `O_PATH`, which only looks a name up, is none.
+fn were_opened(watch: &Inotify) -> Vec<OsString> {
     let mut names = Vec::new();
     while let Ok(events) = watch.read_events() {
         names.extend(events.into_iter().filter_map(|event| event.name));
@@ -378,28 +379,34 @@ fn were_read(watch: &Inotify) -> Vec<OsString> {
 }
 
 #[test]
-fn a_thousand_entries_and_no_kernel_is_read() {
+fn a_thousand_entries_and_no_kernel_is_opened() {
     let lab = machine("6.1.0", "quiet");
     lab.write("m/proc/self/mountinfo", MOUNTS);
     let mut text = GRUB_HEAD.to_owned();
     for number in 0..1000 {
         let _ = writeln!(
             text,
-            "menuentry 'n{number}' {{\n set root='hd0,gpt1'\n linux /vmlinuz-{number} a=$x{number} b\n}}"
+            "menuentry 'n{number}' {{\n set root='hd0,gpt1'\n linux /vmlinuz-{number} a=$x{number} b\n \
+             initrd /initrd.img-{number}\n}}"
         );
         lab.write(&format!("m/boot/vmlinuz-{number}"), "x");
+        lab.write(&format!("m/boot/initrd.img-{number}"), "x");
     }
     lab.write("m/boot/grub/grub.cfg", text);
     lab.write("m/boot/grub/grubenv", grubenv("saved_entry=n999\n"));
     let watch = Inotify::init(InitFlags::IN_NONBLOCK).unwrap();
     let boot = lab.path().join("m/boot");
-    watch.add_watch(&boot, AddWatchFlags::IN_ACCESS).unwrap();
+    let opened = AddWatchFlags::IN_OPEN | AddWatchFlags::IN_ACCESS;
+    watch.add_watch(&boot, opened).unwrap();
     let found = read(&lab);
-    assert_eq!(were_read(&watch), Vec::<OsString>::new());
+    assert_eq!(were_opened(&watch), Vec::<OsString>::new());
     // The watch would tell it.
-    fs::read(boot.join("vmlinuz-7")).unwrap();
-    assert_eq!(were_read(&watch).first().unwrap(), "vmlinuz-7");
+    for name in ["vmlinuz-7", "initrd.img-7"] {
+        drop(fs::File::open(boot.join(name)).unwrap());
+        assert_eq!(were_opened(&watch), [name]);
+    }
     assert_eq!(entries(&found).len(), 1000);
+    assert_eq!(entries(&found)[7]["initrds"], json!(["/boot/initrd.img-7"]));
     assert_eq!(marks(&found)[0], Some(999));
     assert_eq!(found["problems"], json!([]));
 }

@@ -7,6 +7,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::load::{bootable, plan};
 use super::{MOUNTS, arch, entries, link, machine, marks, no_problems, read, texts, variable};
+use crate::Lab;
 use crate::common::pe::TinyPe;
 
 #[test]
@@ -51,6 +52,55 @@ fn arch_with_systemd_boot() {
         found["problems"].to_string().contains("auto-windows"),
         "{found:#}"
     );
+}
+
+/// What systemd-boot would start is not known, and no other entry is shown in its place.
+#[test]
+fn variables_that_cannot_be_read() {
+    let said = |lab: &Lab| {
+        let found = read(lab);
+        assert_eq!(marks(&found)[..2], [None, None], "{found:#}");
+        let error = lab.fails(1, &["plan", "--root", "m", "--entry", "default"]);
+        assert!(error.contains("is the default is not known"), "{error}");
+        assert!(
+            error.contains("systemd-boot may start another entry"),
+            "{error}"
+        );
+        found["problems"].to_string()
+    };
+    let lab = arch();
+    let efi = lab.path().join("m/sys/firmware/efi");
+    fs::create_dir_all(&efi).unwrap();
+    let none = "EFI variables cannot be read (efivarfs is not mounted there";
+    assert!(said(&lab).contains(none));
+    fs::create_dir(efi.join("efivars")).unwrap();
+    assert!(said(&lab).contains(none));
+    // The firmware has variables, and systemd-boot has set none.
+    lab.write("m/sys/firmware/efi/efivars/Boot0000-x", "x");
+    let found = read(&lab);
+    no_problems(&found);
+    assert_eq!(marks(&found)[0], Some(0));
+    let name = "LoaderEntryDefault-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f";
+    let path = format!("m/sys/firmware/efi/efivars/{name}");
+    lab.write(&path, b"attr\0\xd8a\0");
+    assert!(said(&lab).contains("it is not UTF-16"));
+    lab.write(&path, "");
+    assert!(said(&lab).contains("it is cut short"));
+    fs::remove_file(lab.path().join(&path)).unwrap();
+    fs::create_dir(lab.path().join(&path)).unwrap();
+    let problems = said(&lab);
+    assert!(
+        problems.contains(name) && problems.contains("cannot be read ("),
+        "{problems}"
+    );
+    // GRUB reads none of them.
+    lab.write(
+        "m/boot/grub/grub.cfg",
+        "menuentry 'GRUB' { linux /vmlinuz-linux }\n",
+    );
+    let found = read(&lab);
+    no_problems(&found);
+    assert_eq!(marks(&found)[0], Some(0));
 }
 
 #[test]
