@@ -430,7 +430,8 @@ fn the_capture_script_mounts_with_the_options_of_fstab() {
     capture.0.write(
         "root/etc/fstab",
         "/dev/sda1 /var btrfs ro,nofail,subvol=@var,x-systemd.automount,compress=zstd:1,_netdev 0 0
-/dev/sda1 /var/crash btrfs subvol=*,user 0 0
+UUID=\"a-b\" /var/crash btrfs subvol=*,user 0 0
+PARTLABEL='x' /home ext4 defaults 0 0
 ",
     );
     capture.0.fake("umount", "");
@@ -440,7 +441,7 @@ fn the_capture_script_mounts_with_the_options_of_fstab() {
     let log = capture.0.log();
     for line in [
         format!("mount -t btrfs -o rw,subvol=@var,compress=zstd:1 /dev/sda1 {root}/var"),
-        format!("mount -t btrfs -o rw,subvol=* /dev/sda1 {root}/var/crash"),
+        format!("mount -t btrfs -o rw,subvol=* /dev/disk/by-uuid/a-b {root}/var/crash"),
     ] {
         assert!(log.contains(&line), "{line}: {log:?}");
     }

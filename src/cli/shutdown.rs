@@ -422,7 +422,8 @@ pub(super) struct NoKexec {
 }
 
 impl NoKexec {
-    pub(super) const HINT: &str = "a link to rkexec with that name is such a program: ln -s \"$(command -v rkexec)\" /usr/sbin/kexec";
+    pub(super) const HINT: &str = "a link to rkexec with that name is such a program: ln -s \"$(command -v rkexec)\" /usr/sbin/kexec; where /usr \
+         is read-only, stop the services yourself, then use rkexec exec without --shutdown";
 }
 
 /// A shutdown where files are to be handed over.

@@ -2,7 +2,7 @@
 
 use super::{Facts, Said, Severity};
 use crate::base::Syscall;
-use crate::refusal::{CallFacts, Cause, forbidden, short_of_memory};
+use crate::refusal::{CallFacts, Cause, forbidden, missing, short_of_memory};
 
 /// What a finding is read from where no fact of its own is behind it.
 const PLAN: &str = "the plan (rkexec plan)";
@@ -10,9 +10,14 @@ const PLAN: &str = "the plan (rkexec plan)";
 /// Whether the kernel must refuse the load. Of a machine alone: whether it must refuse both
 /// system calls, or one of them.
 pub(super) fn refused(facts: &Facts<'_>) -> Vec<Said> {
-    let blocker = |cause: &Cause| Said::cause(Severity::Blocker, cause, PLAN);
     if let Some(planned) = facts.planned() {
-        return planned.refusal.iter().map(blocker).collect();
+        let refusal = planned
+            .refusal
+            .clone()
+            .map(|cause| (Severity::Blocker, cause));
+        let refusal = refusal.or_else(|| not_there(&planned.call));
+        let said = refusal.map(|(severity, cause)| Said::cause(severity, &cause, PLAN));
+        return said.into_iter().collect();
     }
     // Why there is no plan is said by the next check.
     if facts.load.is_some() {
@@ -24,17 +29,23 @@ pub(super) fn refused(facts: &Facts<'_>) -> Vec<Said> {
             efi_secure_boot: facts.secure_boot,
             ..call
         };
-        forbidden(&call)
+        let forbidden = forbidden(&call).map(|cause| (Severity::Blocker, cause));
+        match (not_there(&call), forbidden) {
+            (Some((Severity::Risk, _)), Some(forbidden)) => Some(forbidden),
+            (not_there, forbidden) => not_there.or(forbidden),
+        }
     };
     match [Syscall::KexecLoad, Syscall::KexecFileLoad].map(|call| (call, cause(call))) {
-        [(_, Some(one)), (_, Some(other))] => {
-            let mut said = vec![blocker(&one)];
+        [(_, Some((one_is, one))), (_, Some((other_is, other)))] => {
+            // With a call that may be there, the load may work.
+            let severity = one_is.max(other_is);
+            let mut said = vec![Said::cause(severity, &one, PLAN)];
             if other != one {
-                said.push(blocker(&other));
+                said.push(Said::cause(severity, &other, PLAN));
             }
             said
         }
-        [(call, Some(cause)), _] | [_, (call, Some(cause))] => {
+        [(call, Some((_, cause))), _] | [_, (call, Some((_, cause)))] => {
             let only = format!(
                 "only {} can load a kernel here: {}",
                 call.other(),
@@ -45,6 +56,16 @@ pub(super) fn refused(facts: &Facts<'_>) -> Vec<Said> {
         }
         [_, _] => Vec::new(),
     }
+}
+
+/// Whether the call is built into the kernel. A configuration in /boot may be another
+/// kernel's.
+fn not_there(call: &CallFacts<'_>) -> Option<(Severity, Cause)> {
+    let severity = match call.kernel_tells_what_is_built() {
+        true => Severity::Blocker,
+        false => Severity::Risk,
+    };
+    missing(call).map(|cause| (severity, cause))
 }
 
 /// Why there is no plan, or its warnings.

@@ -167,7 +167,7 @@ fn unmounted(
     finding: impl Fn(&str) -> String,
 ) -> Vec<Said> {
     let mounts = facts.around.mounts.iter().filter(|mount| is_meant(mount));
-    let points: Vec<&str> = mounts.clone().map(|mount| &*mount.point).collect();
+    let points = mounts.clone().map(|mount| &*mount.point).collect();
     let names: Vec<String> = mounts
         .map(|mount| format!("{} ({})", mount.point, mount.kind))
         .collect();
@@ -182,15 +182,35 @@ fn unmounted(
         ),
         false => (
             Severity::Risk,
-            // umount(8): -r mounts read-only what is busy.
             format!(
-                "umount -r {} before rkexec exec, once the services are stopped",
-                points.join(" ")
+                "{} before rkexec exec, once the services are stopped",
+                umount(points)
             ),
         ),
     };
     let said = Said::new(severity, finding(&listed(&names)), "/proc/self/mountinfo");
     vec![said.way_out(way_out)]
+}
+
+/// The command that unmounts `points`, the deepest first, or all where they are many. umount(8):
+/// -r mounts read-only what is busy.
+fn umount(mut points: Vec<&str>) -> String {
+    if points.len() > MOST_NAMES {
+        return "umount -a -r".to_owned();
+    }
+    let depth = |point: &&str| point.split('/').filter(|name| !name.is_empty()).count();
+    points.sort_by_key(|point| std::cmp::Reverse(depth(point)));
+    let words = points.into_iter().map(for_shell);
+    format!("umount -r {}", words.collect::<Vec<_>>().join(" "))
+}
+
+/// `word` as a shell takes it for one word.
+fn for_shell(word: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@,%=".contains(c);
+    match word.starts_with('/') && word.chars().all(is_plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', "'\\''")),
+    }
 }
 
 /// Virtual functions that are switched on.

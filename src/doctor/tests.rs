@@ -334,6 +334,43 @@ fn refusals_of_this_load() {
 }
 
 #[test]
+fn a_kernel_without_kexec() {
+    const WITHOUT: &str = "this kernel is built without kexec (neither";
+    let mut lab = Lab::exec();
+    lab.host.security.config.kexec = Some(false);
+    lab.host.security.config.kexec_file = Some(false);
+    // A file in /boot may be another kernel's.
+    says(&lab.machine(), "refused", Severity::Risk, WITHOUT);
+    says(&lab.load(), "refused", Severity::Risk, WITHOUT);
+    let found = lab.machine();
+    assert!(way_out("refused", &found).contains("boot another kernel"));
+    lab.host.loaded.normal = None;
+    says(&lab.machine(), "refused", Severity::Risk, WITHOUT);
+    lab.host.loaded.has_sysfs = true;
+    says(&lab.machine(), "refused", Severity::Blocker, WITHOUT);
+    lab.host.loaded.normal = Some(false);
+    lab.host.security.config.is_own = true;
+    says(&lab.machine(), "refused", Severity::Blocker, WITHOUT);
+    says(&lab.load(), "refused", Severity::Blocker, WITHOUT);
+    // One call is left.
+    lab.host.security.config.kexec_file = Some(true);
+    says(
+        &lab.machine(),
+        "refused",
+        Severity::Note,
+        "only kexec_file_load can load a kernel here: this kernel is built without kexec_load",
+    );
+    // The other one may be there, where only a file in /boot says that it is not.
+    lab.host.security.config.is_own = false;
+    lab.host.security.config.kexec = Some(true);
+    lab.host.security.config.kexec_file = Some(false);
+    lab.host.security.lockdown = Some(crate::host::security::Lockdown::Integrity);
+    let found = of("refused", &lab.machine());
+    let severities: Vec<Severity> = found.iter().map(|(severity, _)| *severity).collect();
+    assert_eq!(severities, [Severity::Risk; 2], "{found:?}");
+}
+
+#[test]
 fn what_the_plan_says() {
     let mut lab = Lab::crash();
     lab.host.iomem = host("00100000-3fffffff : System RAM\n").iomem;

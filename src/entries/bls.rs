@@ -126,7 +126,7 @@ impl Bls {
     fn check(&mut self) {
         if self.linux.is_none() && self.uki.is_none() {
             self.problems.push(match &self.efi {
-                Some(efi) => Problem::OtherProgram(efi.clone()),
+                Some(efi) => Problem::OtherProgram(efi.clone()).told(),
                 None => Problem::NoKernel,
             });
         }

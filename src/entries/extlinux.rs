@@ -277,7 +277,7 @@ fn finish_label(label: &mut Label, append: &str) {
     match (label.other.take(), &label.kernel) {
         (Some(other), _) => {
             label.kernel = None;
-            label.problems.push(Problem::OtherProgram(other));
+            note(&mut label.problems, Problem::OtherProgram(other));
         }
         (None, None) => label.problems.push(Problem::NoKernel),
         (None, Some(_)) => {}

@@ -32,6 +32,8 @@ pub const MAX_ENTRIES: usize = 1000;
 pub(crate) const MAX_INITRDS: usize = 100;
 /// What is said of more.
 pub(crate) const TOO_MANY_INITRDS: Problem = Problem::Limit("an entry has more than 100 initrds");
+/// Most characters that a problem repeats of a configuration.
+const MAX_TOLD: usize = 200;
 
 /// Most problems that are told of one configuration, or of one entry.
 pub const MAX_PROBLEMS: usize = 100;
@@ -39,6 +41,7 @@ pub const MAX_PROBLEMS: usize = 100;
 /// Adds `problem` to `problems` once. Behind [`MAX_PROBLEMS`] of them [`Problem::More`]
 /// stands for all others.
 pub(crate) fn note(problems: &mut Vec<Problem>, problem: Problem) {
+    let problem = problem.told();
     if problems.len() > MAX_PROBLEMS || problems.contains(&problem) {
         return;
     }
@@ -223,7 +226,41 @@ impl Part {
     }
 }
 
+/// `text`, cut where it is long.
+fn told(text: String) -> String {
+    let end = text.char_indices().nth(MAX_TOLD);
+    match end.and_then(|(at, _)| text.get(..at)) {
+        Some(start) => format!("{start}…"),
+        None => text,
+    }
+}
+
 impl Problem {
+    /// The same, with no long text of a configuration in it.
+    #[must_use]
+    pub(crate) fn told(self) -> Self {
+        match self {
+            Self::OtherProgram(what) => Self::OtherProgram(told(what)),
+            Self::Unset(name) => Self::Unset(told(name)),
+            Self::NoSuchDefault(name) => Self::NoSuchDefault(told(name)),
+            Self::Doubtful { name, on } => Self::Doubtful {
+                name: told(name),
+                on: told(on),
+            },
+            Self::NotFollowed { line, what } => Self::NotFollowed {
+                line,
+                what: told(what),
+            },
+            Self::NotAmong { what, id } => Self::NotAmong { what, id: told(id) },
+            Self::In { file, problem } => Self::In {
+                file: told(file),
+                problem: Box::new(problem.told()),
+            },
+            Self::Of { part, why } => part.fault(why.told()),
+            other => other,
+        }
+    }
+
     /// The part of the entry that it concerns; `None`: the entry as a whole.
     #[must_use]
     pub fn part(&self) -> Option<Part> {
@@ -277,6 +314,23 @@ mod any_bytes_tests;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_texts_are_cut() {
+        let long = "ä".repeat(1 << 20);
+        let cut = format!("{}…", "ä".repeat(MAX_TOLD));
+        let mut problems = Vec::new();
+        let what = long.clone();
+        note(&mut problems, Problem::NotFollowed { line: 1, what });
+        let problem = Box::new(Problem::OtherProgram(long));
+        let file = "a".to_owned();
+        note(&mut problems, Problem::In { file, problem });
+        let texts: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        assert_eq!(texts[0], format!("line 1: `{cut}` is not followed"));
+        assert!(texts[1].ends_with(&format!("`{cut}`")), "{}", texts[1]);
+        let short = "ä".repeat(MAX_TOLD);
+        assert_eq!(told(short.clone()), short);
+    }
 
     #[test]
     fn the_number_of_problems_has_a_bound() {

@@ -15,6 +15,9 @@ const BUSY_WAIT: Duration = Duration::from_millis(50);
 pub struct Loaded {
     /// A kernel for `exec` is loaded; `None` without CONFIG_KEXEC_CORE.
     pub normal: Option<bool>,
+    /// /sys/kernel has files: one that is missing there is a fact.
+    #[serde(skip)]
+    pub has_sysfs: bool,
     /// A crash kernel is loaded; `None` without CONFIG_CRASH_DUMP.
     pub crash: Option<bool>,
     /// Size of the crash kernel's reservation in bytes.
@@ -64,8 +67,10 @@ impl Loaded {
         let (crash_size, busy) = unless_busy(patiently(std::thread::sleep, || {
             size(["kexec/crash_size", "kexec_crash_size"])
         }))?;
+        let names = root.list_permitted("/sys/kernel").ok().flatten();
         Ok(Self {
             normal: flag(["kexec/loaded", "kexec_loaded"])?,
+            has_sysfs: names.is_some_and(|names| !names.is_empty()),
             crash: Self::is_crash_loaded(root)?,
             crash_size,
             busy,
@@ -181,6 +186,7 @@ mod tests {
             Loaded::read(&root).unwrap(),
             Loaded {
                 normal: Some(true),
+                has_sysfs: true,
                 crash: Some(false),
                 crash_size: Some(256 << 20),
                 crash_elfcorehdr_size: Some(462_448),
@@ -200,6 +206,7 @@ mod tests {
             Loaded::read(&root).unwrap(),
             Loaded {
                 normal: Some(false),
+                has_sysfs: true,
                 crash: Some(true),
                 crash_size: Some(0),
                 busy: false,

@@ -2,12 +2,16 @@
 //!
 //! Format: Documentation/filesystems/proc.rst, section 3.5.
 
+use std::collections::BTreeSet;
+
 use super::{HostError, Root};
 
-const PATH: &str = "/proc/self/mountinfo";
+/// The list.
+pub const PATH: &str = "/proc/self/mountinfo";
 
-/// File systems that keep nothing on a disk or behind a network.
-const WITHOUT_STORAGE: [&str; 29] = [
+/// File systems that keep nothing on a disk or behind a network, or not themselves: what is
+/// written to an overlay lies on another mount of the list.
+const WITHOUT_STORAGE: [&str; 33] = [
     "autofs",
     "bdev",
     "binder",
@@ -20,11 +24,15 @@ const WITHOUT_STORAGE: [&str; 29] = [
     "devpts",
     "devtmpfs",
     "efivarfs",
+    "fuse.gvfsd-fuse",
+    "fuse.lxcfs",
+    "fuse.portal",
     "fusectl",
     "hugetlbfs",
     "mqueue",
     "nfsd",
     "nsfs",
+    "overlay",
     "proc",
     "pstore",
     "ramfs",
@@ -57,20 +65,26 @@ pub struct Mount {
     pub writable: bool,
 }
 
-/// File systems whose storage is on another machine, by their types.
-const NETWORK: [&str; 12] = [
+/// File systems whose storage is on another machine, or on the host of a virtual one, by their
+/// types.
+const NETWORK: [&str; 17] = [
     "9p",
     "afs",
     "ceph",
     "cifs",
     "coda",
+    "fuse.ceph-fuse",
+    "fuse.cephfs",
     "fuse.glusterfs",
+    "fuse.rclone",
+    "fuse.s3fs",
     "fuse.sshfs",
     "glusterfs",
     "lustre",
     "nfs",
     "nfs4",
     "smb3",
+    "virtiofs",
 ];
 
 impl Mount {
@@ -93,13 +107,29 @@ impl Mount {
 /// # Errors
 /// When the list cannot be read or is malformed.
 pub fn all(root: &Root) -> Result<Option<Vec<Mount>>, HostError> {
-    // This process may have mounted something since it was read.
-    root.forget(PATH);
-    let Some(bytes) = root.read_optional(PATH)? else {
+    let Some(bytes) = read(root)? else {
         return Ok(None);
     };
     let mounts = parse(&bytes).map_err(|what| HostError::malformed(PATH, what))?;
     Ok(Some(mounts))
+}
+
+/// Every line of the list: a mount, or why it is none; `None` as in [`all`].
+pub type Lines = Option<Vec<Result<Mount, String>>>;
+
+/// The same as [`all`], where one malformed line hides no other one.
+///
+/// # Errors
+/// When the list cannot be read.
+pub fn each(root: &Root) -> Result<Lines, HostError> {
+    let bytes = read(root)?;
+    Ok(bytes.map(|bytes| lines(&String::from_utf8_lossy(&bytes)).collect()))
+}
+
+fn read(root: &Root) -> Result<Option<Vec<u8>>, HostError> {
+    // This process may have mounted something since it was read.
+    root.forget(PATH);
+    root.read_optional(PATH)
 }
 
 /// The file systems whose storage a jump may leave without what was written to
@@ -116,14 +146,12 @@ pub fn writable(root: &Root) -> Result<Vec<Mount>, HostError> {
 /// to, each file system once.
 #[must_use]
 pub fn with_storage(mounts: Vec<Mount>) -> Vec<Mount> {
-    let mut found: Vec<Mount> = Vec::new();
-    for mount in mounts {
+    let mut known = BTreeSet::new();
+    let mut found = mounts;
+    found.retain(|mount| {
         let storage = !WITHOUT_STORAGE.contains(&mount.kind.as_str());
-        let known = found.iter().any(|other| other.device == mount.device);
-        if mount.writable && storage && !known {
-            found.push(mount);
-        }
-    }
+        mount.writable && storage && known.insert(mount.device)
+    });
     found
 }
 
@@ -132,19 +160,20 @@ pub fn with_storage(mounts: Vec<Mount>) -> Vec<Mount> {
 /// # Errors
 /// Names the line that is malformed.
 pub fn parse(bytes: &[u8]) -> Result<Vec<Mount>, String> {
-    let text = String::from_utf8_lossy(bytes);
+    lines(&String::from_utf8_lossy(bytes)).collect()
+}
+
+fn lines(text: &str) -> impl Iterator<Item = Result<Mount, String>> {
     let lines = text.lines().enumerate();
-    lines
-        .map(|(index, line)| {
-            mount(line).ok_or_else(|| {
-                format!(
-                    "line {}: `{}` is not a mount",
-                    index + 1,
-                    line.escape_debug()
-                )
-            })
+    lines.map(|(index, line)| {
+        mount(line).ok_or_else(|| {
+            format!(
+                "line {}: `{}` is not a mount",
+                index + 1,
+                line.escape_debug()
+            )
         })
-        .collect()
+    })
 }
 
 /// The numbers of a device, major and minor, as the kernel writes them: `98:0`.
@@ -240,6 +269,18 @@ mod tests {
     }
 
     #[test]
+    fn what_keeps_nothing_itself_and_what_is_elsewhere() {
+        let kinds = ["overlay", "fuse.lxcfs", "fuse.portal", "fuse.gvfsd-fuse"];
+        let far = ["virtiofs", "fuse.s3fs", "fuse.rclone", "fuse.cephfs"];
+        let lines = kinds.iter().chain(&far).enumerate();
+        let lines = lines.map(|(n, kind)| format!("9 8 0:{n} / /{n} rw - {kind} x rw\n"));
+        let mounts = parse(lines.collect::<String>().as_bytes()).unwrap();
+        let found = with_storage(mounts);
+        let found: Vec<_> = found.iter().map(|m| (&*m.kind, m.is_network())).collect();
+        assert_eq!(found, far.map(|kind| (kind, true)));
+    }
+
+    #[test]
     fn escapes() {
         assert_eq!(unescaped(r"/a\040b\134c\043"), r"/a b\c#");
         assert_eq!(unescaped(r"/a\04"), r"/a\04");
@@ -258,6 +299,8 @@ mod tests {
             let text = format!("28 1 8:1 / / rw - ext4 /dev/sda1 rw\n{line}\n");
             let error = parse(text.as_bytes()).unwrap_err();
             assert_eq!(error, format!("line 2: `{line}` is not a mount"));
+            let read: Vec<_> = lines(&text).collect();
+            assert!(matches!(&read[..], [Ok(_), Err(why)] if *why == error));
         }
         assert_eq!(parse(b"").unwrap(), []);
     }

@@ -64,6 +64,9 @@ pub struct Security {
 /// Configuration of the running kernel, each `None` when no configuration was found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RunningConfig {
+    /// It is from /proc/config.gz, where the running kernel itself tells it. A file in /boot
+    /// may be another kernel's.
+    pub is_own: bool,
     /// CONFIG_KEXEC.
     pub kexec: Option<bool>,
     /// CONFIG_KEXEC_FILE.
@@ -222,7 +225,10 @@ impl RunningConfig {
             let config = gunzip(&bytes).map_err(|error| {
                 HostError::malformed(CONFIG_GZ, format!("not a gzip file: {error}"))
             })?;
-            return Ok(Self::parse(&config));
+            return Ok(Self {
+                is_own: true,
+                ..Self::parse(&config)
+            });
         }
         let release = super::release(root)?;
         // The release becomes part of a path. On a captured machine it is an untrusted string.
@@ -248,6 +254,7 @@ impl RunningConfig {
             return Self::default();
         };
         Self {
+            is_own: false,
             kexec: config.built_in("CONFIG_KEXEC"),
             kexec_file: config.built_in("CONFIG_KEXEC_FILE"),
             kexec_sig: config.built_in("CONFIG_KEXEC_SIG"),
@@ -402,6 +409,7 @@ mod tests {
     fn configuration_from_either_file() {
         let text = b"CONFIG_X86_64=y\n# CONFIG_KEXEC is not set\nCONFIG_KEXEC_CORE=y\nCONFIG_KEXEC_FILE=y\nCONFIG_KEXEC_SIG=y\n";
         let expected = RunningConfig {
+            is_own: false,
             kexec: Some(false),
             kexec_file: Some(true),
             kexec_sig: Some(true),
@@ -424,7 +432,10 @@ mod tests {
                 ("/boot/config-6.12.0", b"CONFIG_KEXEC=y\n")
             ])
             .config,
-            expected
+            RunningConfig {
+                is_own: true,
+                ..expected
+            }
         );
         let (_dir, root) = machine(&[(CONFIG_GZ, b"plain text")]);
         let error = Security::read(&root).unwrap_err().to_string();

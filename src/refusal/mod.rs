@@ -104,6 +104,14 @@ impl<'a> CallFacts<'a> {
         }
     }
 
+    /// Whether the kernel itself tells that it is built without what the configuration lacks:
+    /// the configuration is its own, or /sys/kernel shows no kexec.
+    #[must_use]
+    pub fn kernel_tells_what_is_built(&self) -> bool {
+        let has_none = self.loaded.has_sysfs && self.loaded.normal.is_none();
+        self.security.config.is_own || has_none
+    }
+
     /// The kernel is locked down, and how.
     fn lockdown(&self) -> Option<&'static str> {
         match self.security.lockdown {
@@ -257,6 +265,13 @@ pub fn forbidden(facts: &CallFacts<'_>) -> Option<Cause> {
         .into_iter()
         .find(|(errno, _)| *errno != libc::ENOSYS)
         .map(|(_, cause)| cause)
+}
+
+/// Why the call is missing, by the configuration that was found for this kernel: for those who
+/// do not make the call.
+#[must_use]
+pub fn missing(facts: &CallFacts<'_>) -> Option<Cause> {
+    refused::not_built(facts)
 }
 
 /// Why the call failed with `errno`.

@@ -36,6 +36,11 @@ pub(super) fn crash_support(facts: &CallFacts<'_>) -> Option<Cause> {
              replace the kernel for exec instead",
         )
         .hint("boot a kernel with CONFIG_CRASH_DUMP")
+    } else if let Some(cause) = no_kexec(facts) {
+        cause
+    } else if facts.loaded.has_sysfs {
+        Cause::new("/sys/kernel shows neither kexec nor crash kernels: the running kernel is built without them")
+            .hint("boot a kernel with CONFIG_KEXEC_CORE and CONFIG_CRASH_DUMP")
     } else {
         Cause::new(
             "/sys/kernel does not show whether the running kernel supports crash kernels; if it does not, the \
@@ -55,27 +60,37 @@ fn option(facts: &CallFacts<'_>, syscall: Syscall) -> (&'static str, Option<bool
     }
 }
 
+/// The configuration says that neither call is built in.
+fn no_kexec(facts: &CallFacts<'_>) -> Option<Cause> {
+    let config = &facts.security.config;
+    let has_none = config.kexec == Some(false) && config.kexec_file == Some(false);
+    has_none.then(|| {
+        Cause::new(
+            "this kernel is built without kexec (neither CONFIG_KEXEC nor CONFIG_KEXEC_FILE)",
+        )
+        .hint("it has no kexec at all: boot another kernel")
+        .read_from("the running kernel's configuration: no CONFIG_KEXEC, no CONFIG_KEXEC_FILE")
+    })
+}
+
 /// The configuration says that the call is not built in.
 pub(super) fn not_built(facts: &CallFacts<'_>) -> Option<Cause> {
-    let other = facts.syscall.other();
-    let (option, built) = self::option(facts, facts.syscall);
-    let (_, other_built) = self::option(facts, other);
+    let (option, built) = option(facts, facts.syscall);
     if built != Some(false) {
         return None;
     }
-    let cause = Cause::new(format!(
-        "this kernel is built without {} ({option})",
-        facts.syscall
-    ))
-    .read_from(match facts.syscall {
-        Syscall::KexecLoad => "the running kernel's configuration: no CONFIG_KEXEC",
-        Syscall::KexecFileLoad => "the running kernel's configuration: no CONFIG_KEXEC_FILE",
-    });
-    Some(if other_built == Some(false) {
-        cause.hint("it has no kexec at all: boot another kernel")
-    } else {
-        cause.hint(format!("try --syscall {other}"))
-    })
+    let one = || {
+        Cause::new(format!(
+            "this kernel is built without {} ({option})",
+            facts.syscall
+        ))
+        .hint(format!("try --syscall {}", facts.syscall.other()))
+        .read_from(match facts.syscall {
+            Syscall::KexecLoad => "the running kernel's configuration: no CONFIG_KEXEC",
+            Syscall::KexecFileLoad => "the running kernel's configuration: no CONFIG_KEXEC_FILE",
+        })
+    };
+    Some(no_kexec(facts).unwrap_or_else(one))
 }
 
 /// ENOSYS, and the configuration does not explain it.

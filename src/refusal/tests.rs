@@ -136,9 +136,24 @@ fn an_errno_that_is_not_known_is_named_and_not_explained_away() {
 
 #[test]
 fn a_crash_call_never_reaches_a_kernel_without_crash_dumps() {
-    let changes: [(Change, &str); 2] = [
+    let changes: [(Change, &str); 4] = [
         (|_, loaded| loaded.crash = None, "CONFIG_CRASH_DUMP"),
         (|_, loaded| *loaded = Loaded::default(), "does not show"),
+        (
+            |_, loaded| {
+                *loaded = Loaded::default();
+                loaded.has_sysfs = true;
+            },
+            "neither kexec nor crash kernels",
+        ),
+        (
+            |security, loaded| {
+                *loaded = Loaded::default();
+                security.config.kexec = Some(false);
+                security.config.kexec_file = Some(false);
+            },
+            "built without kexec (neither",
+        ),
     ];
     for (change, says) in changes {
         for unload in [false, true] {

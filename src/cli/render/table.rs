@@ -7,6 +7,8 @@ use super::{human, range};
 
 /// A list with more rows than this is folded.
 const LONG: usize = 16;
+/// A column is at most so wide. A longer cell moves the cells behind it to the right.
+const MAX_WIDTH: usize = 200;
 /// Ranges of one kind stay single rows up to this number.
 const FEW: usize = 3;
 
@@ -36,16 +38,18 @@ impl<const N: usize> Table<N> {
         let mut widths = [0; N];
         for row in &self.rows {
             for (width, cell) in widths.iter_mut().zip(row) {
-                *width = cell.chars().count().max(*width);
+                *width = cell.chars().count().max(*width).min(MAX_WIDTH);
             }
         }
         self.rows.iter().map(move |row| {
             let cells = row.iter().zip(widths).zip(self.right);
             let cells = cells.map(|((cell, width), right)| {
+                // A format takes no width above 65,535.
+                let spaces = " ".repeat(width.saturating_sub(cell.chars().count()));
                 if right {
-                    format!("{cell:>width$}")
+                    spaces + cell
                 } else {
-                    format!("{cell:<width$}")
+                    format!("{cell}{spaces}")
                 }
             });
             let line = cells.collect::<Vec<_>>().join("  ");
@@ -125,6 +129,21 @@ mod tests {
             "  0x0-0xfff                   4 KiB  a\n  \
                0xfd00000000-0xffffffffff  12 GiB  b\n"
         );
+    }
+
+    #[test]
+    fn a_cell_may_be_longer_than_a_format_takes() {
+        let long = "x".repeat(70_000);
+        let mut table = Table::new([false, true, false]);
+        table.push([long.clone(), long.clone(), long.clone()]);
+        table.push(["a", "b", "c"].map(str::to_owned));
+        let lines: Vec<String> = table.lines().collect();
+        let [first, second] = lines.as_slice() else {
+            panic!("two rows")
+        };
+        assert_eq!(*first, [&*long; 3].join("  "));
+        let gap = " ".repeat(MAX_WIDTH - 1);
+        assert_eq!(*second, format!("a{gap}  {gap}b  c"));
     }
 
     #[test]

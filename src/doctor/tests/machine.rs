@@ -66,6 +66,16 @@ fn what_is_mounted() {
     );
     says(&found, "network-mounts", Severity::Risk, "/srv (nfs4)");
     assert!(way_out("mounts", &found).starts_with("umount -r / before"));
+    let points = ["/", "/srv", "/srv/My Disk", "/srv/it's/a"];
+    let numbered = points.iter().zip(0..);
+    lab.around.mounts = numbered.map(|(point, n)| mount(point, "xfs", n)).collect();
+    assert!(
+        way_out("mounts", &lab.machine())
+            .starts_with(r"umount -r '/srv/it'\''s/a' '/srv/My Disk' /srv / before")
+    );
+    lab.around.mounts.push(mount("/var", "xfs", 9));
+    assert!(way_out("mounts", &lab.machine()).starts_with("umount -a -r before"));
+    lab.around.mounts = vec![mount("/", "ext4", 0), mount("/srv", "nfs4", 1)];
     lab.around.services.systemd = true;
     let found = lab.machine();
     says(&found, "mounts", Severity::Note, "/ (ext4)");

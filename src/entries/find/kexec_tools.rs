@@ -83,6 +83,7 @@ fn entry(volumes: &Volumes<'_>, kernel: String, said: DefaultKexec) -> Entry {
         .into_iter()
         .collect();
     let append = said.append.filter(|append| !append.is_empty());
+    entry.is_running_line = append.is_none();
     entry.cmdline = append.or_else(|| running(volumes));
     if entry.cmdline.is_none() {
         entry.note(Part::Cmdline, Problem::NoCmdline);

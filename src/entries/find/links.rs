@@ -1,4 +1,5 @@
-//! Debian's links to the newest kernel: /vmlinuz and /initrd.img, or both in /boot.
+//! Links to the newest kernel: Debian's /vmlinuz and /initrd.img, or both in /boot, and
+//! openSUSE's /boot/vmlinuz and /boot/initrd.
 //!
 //! Nothing says their command line: an option must. A kernel of Debian's has an initrd: where
 //! the link to it is missing, that is a fault.
@@ -7,16 +8,17 @@ use super::volumes::Volumes;
 use super::{Entry, Menu, Source};
 use crate::entries::{Part, Problem};
 
-const LINKS: [(&str, &str); 4] = [
-    ("/vmlinuz", "/initrd.img"),
-    ("/boot/vmlinuz", "/boot/initrd.img"),
-    ("/vmlinuz.old", "/initrd.img.old"),
-    ("/boot/vmlinuz.old", "/boot/initrd.img.old"),
+/// Each link to a kernel, and where its initrd may be.
+const LINKS: [(&str, &[&str]); 4] = [
+    ("/vmlinuz", &["/initrd.img"]),
+    ("/boot/vmlinuz", &["/boot/initrd.img", "/boot/initrd"]),
+    ("/vmlinuz.old", &["/initrd.img.old"]),
+    ("/boot/vmlinuz.old", &["/boot/initrd.img.old"]),
 ];
 
 pub(super) fn menu(volumes: &Volumes<'_>) -> Menu {
     let mut menu = Menu::default();
-    for (kernel, initrd) in LINKS {
+    for (kernel, initrds) in LINKS {
         // The link may lead to another file system: it is for programs, not for boot loaders.
         let Ok(target) = volumes.link(kernel) else {
             continue;
@@ -38,18 +40,29 @@ pub(super) fn menu(volumes: &Volumes<'_>) -> Menu {
             kernel.to_owned()
         });
         entry.kernel = Some(path);
-        let target = volumes.link(initrd);
-        let target = target.as_deref().unwrap_or(initrd);
-        let path = real(volumes, initrd, target).unwrap_or_else(|problem| {
+        let initrd = initrd(volumes, initrds).unwrap_or_else(|(path, problem)| {
             entry.note(Part::Initrd, problem);
-            initrd.to_owned()
+            path.to_owned()
         });
-        entry.initrds.push(path);
+        entry.initrds.push(initrd);
         entry.note(Part::Cmdline, Problem::NoCmdline);
         menu.entries.push(entry);
     }
     menu.default = (!menu.entries.is_empty()).then_some(0);
     menu
+}
+
+/// The first of `paths` that leads to a file; else the first path, and what is wrong with it.
+fn initrd<'p>(volumes: &Volumes<'_>, paths: &[&'p str]) -> Result<String, (&'p str, Problem)> {
+    let mut first = Err(("", Problem::Other("it names no file".to_owned())));
+    for (number, path) in paths.iter().enumerate() {
+        match file(volumes, path) {
+            Ok(found) => return Ok(found),
+            Err(problem) if number == 0 => first = Err((*path, problem)),
+            Err(_) => {}
+        }
+    }
+    first
 }
 
 /// The file at `path`, or the one that a link there leads to, in one step.

@@ -25,7 +25,7 @@ mod variables;
 mod volumes;
 
 use super::{MAX_ENTRIES, MAX_PROBLEMS, Part, Problem, note};
-use crate::host::mounts::below;
+use crate::host::mounts::{self, below};
 use crate::host::{HostError, Root};
 use crate::sys::mount::PrivateMounts;
 
@@ -92,6 +92,8 @@ pub struct Entry {
     pub initrds: Vec<String>,
     /// The command line; `None`: nothing says it.
     pub cmdline: Option<String>,
+    /// That is the running one: nothing says another.
+    pub is_running_line: bool,
     /// The modules of a hypervisor, each with its arguments.
     pub modules: Vec<(String, String)>,
     /// The device tree.
@@ -125,6 +127,7 @@ impl Entry {
             kernel: None,
             initrds: Vec::new(),
             cmdline: None,
+            is_running_line: false,
             modules: Vec::new(),
             devicetree: None,
             is_uki: false,
@@ -222,6 +225,7 @@ struct Menu {
 
 impl Menu {
     fn note(&mut self, file: &str, problem: Problem) {
+        let problem = problem.told();
         // Most problems of one boot loader are those of one file.
         let own = self.problems.iter().rev();
         let own = own.take_while(|(of, _)| of == file);
@@ -298,6 +302,7 @@ pub fn find_and_hold(root: &Root) -> Result<(Found, Option<PrivateMounts>), Host
         unmounted,
         left_out,
     } = unmounted::mount(volumes, &variables)?;
+    let malformed = volumes.malformed.clone();
     let grub = grub::menu(&volumes);
     let has_blscfg = grub
         .entries
@@ -344,6 +349,9 @@ pub fn find_and_hold(root: &Root) -> Result<(Found, Option<PrivateMounts>), Host
         found.problems.extend(menu.problems);
     }
     found.problems.extend(left_out);
+    found
+        .problems
+        .extend(malformed.map(|what| (mounts::PATH.to_owned(), Problem::Other(what))));
     found.add_unmounted(&unmounted, by_systemd_boot);
     if let Some(problem) = variables.problem.filter(|_| by_systemd_boot) {
         found.hide_default(&problem);

@@ -6,6 +6,7 @@ use bstr::{BString, ByteSlice as _};
 use super::variables::Variables;
 use super::{Entry, Source};
 use crate::cmdline;
+use crate::entries::{Part, Problem};
 use crate::host::{HostError, Root};
 
 /// Parameters that the boot loader adds to the line of an entry.
@@ -69,7 +70,8 @@ impl Running {
     /// How much `entry` is like it.
     #[must_use]
     pub fn nearness(&self, entry: &Entry) -> Nearness {
-        let line = entry.cmdline.as_ref();
+        // The running line says nothing of what it was started from.
+        let line = entry.cmdline.as_ref().filter(|_| !entry.is_running_line);
         let line = line.is_some_and(|line| words(line.as_bytes()) == self.line);
         match (line, self.has_release(entry)) {
             (true, Some(true)) => Nearness::Same,
@@ -99,7 +101,8 @@ impl Running {
         tells.any(is_version).then_some(false)
     }
 
-    /// Marks the entry that it was started from, if there is one.
+    /// Marks the entry that it was started from, if there is one. One whose kernel is not there
+    /// was not.
     pub(in crate::entries) fn mark(&self, entries: &mut [Entry]) {
         let rank = |entry: &Entry| {
             let image = self.image.as_deref();
@@ -108,13 +111,23 @@ impl Running {
                 && self.selected.as_ref() == Some(&entry.id);
             (self.nearness(entry), is_selected, has_image)
         };
-        let best = entries.iter().map(rank).max();
+        let has_kernel = |entry: &&Entry| !entry.problems.iter().any(is_no_kernel);
+        let best = entries.iter().filter(has_kernel).map(rank).max();
         let best = best.filter(|(nearness, ..)| *nearness >= Nearness::Likely);
-        let found = best.and_then(|best| entries.iter_mut().find(|entry| rank(entry) == best));
+        let is_best = |entry: &Entry| has_kernel(&entry) && Some(rank(entry)) == best;
+        let found = entries.iter_mut().find(|entry| is_best(entry));
         if let Some(entry) = found {
             entry.current = true;
         }
     }
+}
+
+/// Whether the problem is that the file of the kernel is not there.
+fn is_no_kernel(problem: &Problem) -> bool {
+    let Problem::Of { part, why } = problem else {
+        return false;
+    };
+    *part == Part::Kernel && matches!(**why, Problem::File { .. })
 }
 
 /// Whether `text` holds `release` as a whole: no letter or digit stands beside it, and no
@@ -174,6 +187,32 @@ mod tests {
         ] {
             assert_eq!(holds(text, "6.12.1"), is_there, "{text}");
         }
+    }
+
+    #[test]
+    fn what_was_not_started() {
+        let running = Running::of("6.12.1", b"root=/dev/a ro");
+        let entry = |name: &str| {
+            let mut entry = Entry::new(name, Source::Bls, "/a.conf");
+            entry.kernel = Some("/boot/vmlinuz-6.12.1".to_owned());
+            entry.cmdline = Some("root=/dev/a ro".to_owned());
+            entry
+        };
+        let mut gone = entry("gone");
+        let why = "no such file".to_owned();
+        let path = "/boot/vmlinuz-6.12.1".to_owned();
+        gone.note(Part::Kernel, Problem::File { path, why });
+        let mut entries = [gone, entry("there"), entry("kexec-tools")];
+        running.mark(&mut entries);
+        assert_eq!(
+            entries.each_ref().map(|entry| entry.current),
+            [false, true, false]
+        );
+        let [gone, _, mut other] = entries;
+        other.is_running_line = true;
+        let mut entries = [gone, other];
+        running.mark(&mut entries);
+        assert!(!entries.iter().any(|entry| entry.current));
     }
 
     #[test]

@@ -4,7 +4,8 @@
 //! file has the path of the mount point before it; of a subvolume that is mounted, the path
 //! of the subvolume goes away.
 
-use std::cell::OnceCell;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::rc::Rc;
 
@@ -25,6 +26,10 @@ pub(super) const BY_UUID: &str = "/dev/disk/by-uuid";
 pub(super) const BY_LABEL: &str = "/dev/disk/by-label";
 /// The directory with the btrfs that are mounted, by their UUIDs.
 const BTRFS: &str = "/sys/fs/btrfs";
+/// Most mounts of one device in which a file is looked for.
+const MAX_MOUNTS: usize = 16;
+/// Most directories that are kept open.
+const MAX_OPEN: usize = 32;
 
 /// A file as it was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,18 +40,28 @@ pub(super) struct Place {
     pub(super) path: String,
 }
 
-/// A mounted file system.
-struct Volume {
-    mount: Mount,
-    inside: OnceCell<Option<Rc<Inside>>>,
-}
-
 /// The mounted file systems.
 pub(super) struct Volumes<'a> {
     pub(super) root: &'a Root,
-    volumes: Vec<Volume>,
+    volumes: Vec<Mount>,
+    /// The number of each in `volumes`, by its mount point without a slash at the end.
+    points: BTreeMap<String, usize>,
     /// A captured machine has no list of mounts.
     is_guessed: bool,
+    /// The first line of the list that is no mount.
+    pub(super) malformed: Option<String>,
+    /// The directories that were looked into last, by their numbers.
+    open: RefCell<VecDeque<(usize, Rc<Inside>)>>,
+    /// The mounts of each device that was asked for.
+    of_devices: RefCell<BTreeMap<String, Rc<OfDevice>>>,
+}
+
+/// The mounts of one device.
+#[derive(Default)]
+struct OfDevice {
+    all: BTreeSet<usize>,
+    /// Those that are looked into: where most of the device is mounted, first.
+    first: Vec<usize>,
 }
 
 impl<'a> Volumes<'a> {
@@ -60,54 +75,62 @@ impl<'a> Volumes<'a> {
             kind: String::new(),
             writable: false,
         };
-        let mounts = all(root)?.filter(|mounts| !mounts.is_empty());
-        let is_guessed = mounts.is_none();
-        let mounts = mounts.unwrap_or_else(|| LIKELY.iter().map(guessed).collect());
-        let mut volumes: Vec<Volume> = Vec::new();
-        for mount in mounts {
-            // Of several mounts on one directory the last one is seen.
-            volumes.retain(|volume| volume.mount.point != mount.point);
-            volumes.push(Volume {
-                mount,
-                inside: OnceCell::new(),
-            });
+        let (mut volumes, malformed) = all(root)?;
+        let is_guessed = volumes.is_empty();
+        if is_guessed {
+            volumes = LIKELY.iter().map(guessed).collect();
         }
+        // Of several mounts on one directory the last one is seen.
+        let key = |mount: &Mount| mount.point.trim_end_matches('/').to_owned();
+        let mut seen = BTreeSet::new();
+        volumes.reverse();
+        volumes.retain(|mount| seen.insert(key(mount)));
+        volumes.reverse();
+        let numbered = volumes.iter().enumerate();
+        let points = numbered.map(|(number, mount)| (key(mount), number));
         Ok(Self {
             root,
+            points: points.collect(),
             volumes,
             is_guessed,
+            malformed,
+            open: RefCell::default(),
+            of_devices: RefCell::default(),
         })
     }
 
     /// Whether the device with these numbers is mounted.
     pub(super) fn is_mounted(&self, device: (u32, u32)) -> bool {
         let mut volumes = self.volumes.iter();
-        volumes.any(|volume| volume.mount.device == device)
+        volumes.any(|mount| mount.device == device)
     }
 
     /// Where the root of the file system on the device with these numbers is mounted.
     pub(super) fn point_of(&self, device: (u32, u32)) -> Option<&str> {
-        let is_it = |volume: &&Volume| volume.mount.device == device && volume.mount.root == "/";
-        let volume = self.volumes.iter().find(is_it)?;
-        Some(&volume.mount.point)
+        let is_it = |mount: &&Mount| mount.device == device && mount.root == "/";
+        let mount = self.volumes.iter().find(is_it)?;
+        Some(&mount.point)
     }
 
     /// The numbers of the device of the file system that `path` of the machine is on.
     pub(super) fn numbers_at(&self, path: &str) -> Option<(u32, u32)> {
-        let volume = self.volumes.get(self.place(path)?.volume)?;
-        Some(volume.mount.device)
+        let mount = self.volumes.get(self.place(path)?.volume)?;
+        Some(mount.device)
     }
 
     /// Whether a file system is mounted on `point`.
     pub(super) fn is_mount_point(&self, point: &str) -> bool {
-        let mut volumes = self.volumes.iter();
-        volumes.any(|volume| volume.mount.point == point)
+        self.number_at(point).is_some()
+    }
+
+    /// The number of the file system that is mounted on `point`.
+    fn number_at(&self, point: &str) -> Option<usize> {
+        self.points.get(point.trim_end_matches('/')).copied()
     }
 
     /// The device that is mounted on `point`.
     pub(super) fn device_at(&self, point: &str) -> Option<String> {
-        let mut volumes = self.volumes.iter();
-        let mount = &volumes.find(|volume| volume.mount.point == point)?.mount;
+        let mount = self.volumes.get(self.number_at(point)?)?;
         let name = partitions::of_numbers(self.root, mount.device);
         // A btrfs has numbers that no device has.
         let name = name.unwrap_or_else(|| self.name(&mount.source));
@@ -123,24 +146,21 @@ impl<'a> Volumes<'a> {
     /// Where the path `path` of the machine is: the file system with the longest mount point
     /// before it.
     pub(super) fn place(&self, path: &str) -> Option<Place> {
-        let mut best: Option<(usize, &str)> = None;
-        for (number, volume) in self.volumes.iter().enumerate() {
-            let Some(rest) = below(path, &volume.mount.point) else {
-                continue;
-            };
-            if best.is_none_or(|(_, shortest)| rest.len() < shortest.len()) {
-                best = Some((number, rest));
-            }
-        }
-        let (volume, path) = best?;
-        let path = path.to_owned();
-        Some(Place { volume, path })
+        let ends = path.rmatch_indices('/').map(|(at, _)| at);
+        let splits = std::iter::once(path.len()).chain(ends);
+        let mut splits = splits.filter_map(|at| path.split_at_checked(at));
+        splits.find_map(|(point, rest)| {
+            Some(Place {
+                volume: *self.points.get(point)?,
+                path: rest.to_owned(),
+            })
+        })
     }
 
     /// Where a file system is mounted.
     pub(super) fn point(&self, number: usize) -> &str {
-        let volume = self.volumes.get(number);
-        volume.map_or("", |volume| &volume.mount.point)
+        let mount = self.volumes.get(number);
+        mount.map_or("", |mount| &mount.point)
     }
 
     /// The path on the machine.
@@ -153,7 +173,7 @@ impl<'a> Volumes<'a> {
         let root = self
             .volumes
             .get(place.volume)
-            .map_or("", |volume| &volume.mount.root);
+            .map_or("", |mount| &mount.root);
         joined(root, &place.path)
     }
 
@@ -184,17 +204,80 @@ impl<'a> Volumes<'a> {
         let Some(device) = device else {
             return Ok(self.likely(own));
         };
-        let numbers = partitions::numbers(self.root, &device);
-        let members = self.members(&device);
+        let mounts = self.mounts_of(&device);
+        let own = mounts.all.get(&own).copied();
+        let others = mounts.first.iter().copied();
+        let others = others.filter(|number| Some(*number) != own);
+        let found = own.into_iter().chain(others).take(MAX_MOUNTS);
+        let found: Vec<usize> = found.collect();
+        if found.is_empty() { Err(()) } else { Ok(found) }
+    }
+
+    /// The mounts of the device `device`, which are looked for once.
+    fn mounts_of(&self, device: &str) -> Rc<OfDevice> {
+        if let Some(known) = self.of_devices.borrow().get(device) {
+            return Rc::clone(known);
+        }
+        let numbers = partitions::numbers(self.root, device);
+        let members = self.members(device);
         // The root may be mounted as /dev/root, and a file system of several devices by
         // another one of them.
-        let of_device = |(_, volume): &(usize, &Volume)| {
-            let name = self.name(&volume.mount.source);
-            name == device || members.contains(&name) || numbers == Some(volume.mount.device)
+        let of_device = |(_, mount): &(usize, &Mount)| {
+            let name = self.name(&mount.source);
+            name == device || members.contains(&name) || numbers == Some(mount.device)
         };
         let found = self.volumes.iter().enumerate().filter(of_device);
-        let found: Vec<usize> = found.map(|(number, _)| number).collect();
-        if found.is_empty() { Err(()) } else { Ok(found) }
+        let mut first: Vec<(usize, usize)> = found
+            .map(|(number, mount)| (mount.root.len(), number))
+            .collect();
+        first.sort_unstable();
+        let all = first.iter().map(|(_, number)| *number).collect();
+        first.truncate(MAX_MOUNTS);
+        let first = first.into_iter().map(|(_, number)| number).collect();
+        let mounts = Rc::new(OfDevice { all, first });
+        let mut known = self.of_devices.borrow_mut();
+        known.insert(device.to_owned(), Rc::clone(&mounts));
+        mounts
+    }
+
+    /// The mounted data set of ZFS that GRUB names as `/DATASET@/rest`, and the rest. For the
+    /// UUID of a pool GRUB has its GUID, which udev writes as a decimal number.
+    fn on_zfs(&self, on: &Fs, path: &str) -> Option<Place> {
+        let (set, rest) = path.strip_prefix('/')?.split_once("@/")?;
+        let is_set = |mount: &Mount| {
+            let (_, own) = mount.source.split_once('/').unwrap_or_default();
+            mount.kind == "zfs" && mount.root == "/" && own == set
+        };
+        // One that is mounted twice is the same.
+        let mut seen = BTreeSet::new();
+        let sets = self.volumes.iter().enumerate();
+        let sets: Vec<(usize, &Mount)> = sets
+            .filter(|(_, mount)| is_set(mount) && seen.insert(&mount.source))
+            .collect();
+        if sets.is_empty() {
+            return None;
+        }
+        let guid = match on {
+            Fs::Uuid(uuid) => u64::from_str_radix(uuid, 16).ok(),
+            _ => None,
+        };
+        let device = guid.and_then(|guid| self.linked(&format!("{BY_UUID}/{guid}")));
+        let (mut same, mut unknown) = (Vec::new(), Vec::new());
+        for (number, mount) in sets {
+            let pool = mount.source.split('/').next().unwrap_or_default();
+            let of_pool = self.linked(&format!("{BY_LABEL}/{}", escaped(pool)));
+            match (&device, of_pool) {
+                (Some(device), Some(of_pool)) if *device == of_pool => same.push(number),
+                (Some(_), Some(_)) => {}
+                (None, _) | (_, None) => unknown.push(number),
+            }
+        }
+        // Of two pools that may have it, it is not known which one is meant.
+        let ((&[volume], _) | (&[], &[volume])) = (&*same, &*unknown) else {
+            return None;
+        };
+        let path = format!("/{rest}");
+        Some(Place { volume, path })
     }
 
     /// The name of the device that a link names. `Ok(None)`: the machine has no such links.
@@ -229,11 +312,7 @@ impl<'a> Volumes<'a> {
 
     /// The file systems that boot files are likely to be on, `own` first.
     fn likely(&self, own: usize) -> Vec<usize> {
-        let points = LIKELY.iter();
-        let numbers = points.filter_map(|point| {
-            let mut volumes = self.volumes.iter();
-            volumes.position(|volume| volume.mount.point == **point)
-        });
+        let numbers = LIKELY.iter().filter_map(|point| self.number_at(point));
         let others = numbers.filter(|number| *number != own);
         std::iter::once(own).chain(others).collect()
     }
@@ -241,14 +320,14 @@ impl<'a> Volumes<'a> {
     /// Where a path from the root of the file system may be below its mount point: without
     /// the directory that is mounted, else as it is (btrfs_relative_path).
     fn candidates(&self, number: usize, path: &str) -> Vec<Place> {
-        let Some(volume) = self.volumes.get(number) else {
+        let Some(mount) = self.volumes.get(number) else {
             return Vec::new();
         };
         let place = |path: &str| Place {
             volume: number,
             path: path.to_owned(),
         };
-        let rest = below(path, &volume.mount.root);
+        let rest = below(path, &mount.root);
         let mut places: Vec<Place> = rest.into_iter().map(place).collect();
         if rest != Some(path) {
             places.push(place(path));
@@ -259,6 +338,9 @@ impl<'a> Volumes<'a> {
     /// The file `path` on the file system `on`, as a configuration on the file system `own`
     /// names it.
     pub(super) fn resolve(&self, own: usize, on: &Fs, path: &str) -> Result<Place, Problem> {
+        if let Some(place) = self.on_zfs(on, path) {
+            return self.first(std::iter::once(place));
+        }
         let Ok(volumes) = self.meant(own, on) else {
             let (what, on) = (path.to_owned(), on.to_string());
             return Err(Problem::NotMounted { what, on });
@@ -361,28 +443,57 @@ impl<'a> Volumes<'a> {
         Ok(names)
     }
 
+    /// The directory where a file system is mounted. Those that were used last stay open.
     pub(super) fn inside(&self, number: usize) -> io::Result<Rc<Inside>> {
+        let mut open = self.open.borrow_mut();
+        let known = open.iter().position(|(known, _)| *known == number);
+        let used = match known.and_then(|at| open.remove(at)) {
+            Some((_, inside)) => inside,
+            None => Rc::new(self.opened(number)?),
+        };
+        open.truncate(MAX_OPEN - 1);
+        open.push_front((number, Rc::clone(&used)));
+        Ok(used)
+    }
+
+    fn opened(&self, number: usize) -> io::Result<Inside> {
         let missing = || io::Error::from(io::ErrorKind::NotFound);
-        let volume = self.volumes.get(number).ok_or_else(missing)?;
-        let open = || self.root.inside(&volume.mount.point).ok().map(Rc::new);
-        volume.inside.get_or_init(open).clone().ok_or_else(missing)
+        let mount = self.volumes.get(number).ok_or_else(missing)?;
+        let opened = self.root.inside(&mount.point);
+        opened.map_err(|error| match error.raw_os_error() {
+            // That says nothing about the directory.
+            Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM) => error,
+            _ => missing(),
+        })
     }
 }
 
-/// The list of mounts. A directory that is mounted when it is looked at is looked at first.
-fn all(root: &Root) -> Result<Option<Vec<Mount>>, HostError> {
-    let mounts = mounts::all(root)?;
+/// The list of mounts, and the first line of it that is none. A directory that is mounted when
+/// it is looked at is looked at first.
+fn all(root: &Root) -> Result<(Vec<Mount>, Option<String>), HostError> {
+    let (mounts, malformed) = listed(root)?;
     let waiting = |mount: &&Mount| mount.kind == "autofs" && LIKELY.contains(&&*mount.point);
-    let points = mounts.iter().flatten().filter(waiting);
+    let points = mounts.iter().filter(waiting);
     let points: Vec<String> = points.map(|mount| mount.point.clone()).collect();
     if points.is_empty() || !root.is_system() {
-        return Ok(mounts);
+        return Ok((mounts, malformed));
     }
     for point in points {
         // Whether it works shows in the list.
         let _ = root.list(&point);
     }
-    mounts::all(root)
+    listed(root)
+}
+
+fn listed(root: &Root) -> Result<(Vec<Mount>, Option<String>), HostError> {
+    let (mut mounts, mut malformed) = (Vec::new(), None);
+    for line in mounts::each(root)?.unwrap_or_default() {
+        match line {
+            Ok(mount) => mounts.push(mount),
+            Err(why) => malformed = malformed.or(Some(why)),
+        }
+    }
+    Ok((mounts, malformed))
 }
 
 /// Why something failed, without the number of the error.
@@ -424,22 +535,5 @@ pub(super) fn escaped(label: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn paths_below_directories() {
-        assert_eq!(below("/boot/vmlinuz", "/"), Some("/boot/vmlinuz"));
-        assert_eq!(below("/boot/vmlinuz", "/boot"), Some("/vmlinuz"));
-        assert_eq!(below("/boot", "/boot/"), Some(""));
-        assert_eq!(below("/bootx/vmlinuz", "/boot"), None);
-        assert_eq!(joined("/", "/a"), "/a");
-        assert_eq!(joined("/boot", "a"), "/boot/a");
-    }
-
-    #[test]
-    fn labels_as_udev_writes_them() {
-        assert_eq!(escaped("ROOT-1"), "ROOT-1");
-        assert_eq!(escaped("a b/c"), "a\\x20b\\x2fc");
-    }
-}
+#[path = "volumes_tests.rs"]
+mod tests;

@@ -2,9 +2,9 @@
 //! newest first, with variables of GRUB in them.
 
 use super::condition::Answer;
-use super::env::Arguments;
+use super::env::{Arguments, MAX_VALUE};
 use super::menu::{Item, Kind};
-use super::run::{Run, doubtful};
+use super::run::{BYTES_A_STEP, Run, doubtful};
 use super::{Boot, FileRef, MAX_ENTRIES, Problem, note};
 use crate::entries::bls::{self, Bls};
 use crate::entries::order;
@@ -14,6 +14,7 @@ use crate::entries::{MAX_INITRDS, TOO_MANY_INITRDS};
 /// that has a directory /boot.
 const DIRECTORIES: [&str; 2] = ["/loader/entries", "/boot/loader/entries"];
 const SUFFIX: &str = ".conf";
+const TOO_LONG: Problem = Problem::Limit("a line has more than 64 KiB with its variables");
 
 impl Run<'_> {
     pub(super) fn blscfg(&mut self) -> Answer {
@@ -41,6 +42,9 @@ impl Run<'_> {
             self.note(Problem::TooMany);
         }
         for stem in names.into_iter().take(MAX_ENTRIES) {
+            if !self.has_steps(1) {
+                break;
+            }
             let file = FileRef {
                 path: format!("{}/{stem}{SUFFIX}", directory.path),
                 ..directory.clone()
@@ -64,7 +68,8 @@ impl Run<'_> {
             entry.problems = vec![problem];
         }
         let mut problems = std::mem::take(&mut entry.problems);
-        let mut text = |text: &str| self.filled(text, &mut problems);
+        let mut size = 0;
+        let mut text = |text: &str| self.filled(text, &mut problems, &mut size);
         let options = match entry.cmdline() {
             line if line.is_empty() => self
                 .env
@@ -79,16 +84,17 @@ impl Run<'_> {
         let directory = directory.map_or("", |(directory, _)| directory);
         let early = early
             .split_ascii_whitespace()
+            .take(MAX_INITRDS + 1)
             .map(|name| format!("{directory}/{name}"));
         let mut initrds: Vec<String> = early.collect();
-        for initrd in &entry.initrds {
+        for initrd in entry.initrds.iter().take(MAX_INITRDS + 1) {
             initrds.extend(text(initrd).split_ascii_whitespace().map(str::to_owned));
         }
         if initrds.len() > MAX_INITRDS {
             initrds.truncate(MAX_INITRDS);
             note(&mut problems, TOO_MANY_INITRDS);
         }
-        let mut text = |text: &str| self.filled(text, &mut problems);
+        let mut text = |text: &str| self.filled(text, &mut problems, &mut size);
         let path = |path: &str| FileRef::parse(path, root);
         let boot = Boot {
             kernel: kernel.as_deref().map(path),
@@ -102,6 +108,7 @@ impl Run<'_> {
             .as_deref()
             .map(&mut text)
             .unwrap_or_default();
+        self.has_steps(size / BYTES_A_STEP);
         Item {
             title: entry.title.unwrap_or_else(|| stem.to_owned()),
             id: Some(stem.to_owned()),
@@ -116,9 +123,9 @@ impl Run<'_> {
         }
     }
 
-    /// `text` with the values of its variables. Of those that are not set only tuned's are
-    /// no problem: they come and go with its profile.
-    fn filled(&self, text: &str, problems: &mut Vec<Problem>) -> String {
+    /// `text` with the values of its variables; `size` counts its bytes. Of those that are not
+    /// set only tuned's are no problem: they come and go with its profile.
+    fn filled(&self, text: &str, problems: &mut Vec<Problem>, size: &mut usize) -> String {
         let mut filled = String::new();
         let mut rest = text;
         while let Some((before, behind)) = rest.split_once('$') {
@@ -131,6 +138,9 @@ impl Run<'_> {
                 Some(_) => after.strip_prefix('}').unwrap_or(after),
                 None => after,
             };
+            if filled.len() > MAX_VALUE {
+                break;
+            }
             match (self.env.get(name), self.env.doubt_of(name)) {
                 (_, Some(on)) => note(problems, doubtful(&(name.to_owned(), on.clone()))),
                 (Some(value), None) => filled.push_str(value),
@@ -140,6 +150,11 @@ impl Run<'_> {
             }
         }
         filled.push_str(rest);
+        *size += filled.len();
+        if filled.len() > MAX_VALUE {
+            note(problems, TOO_LONG);
+            return String::new();
+        }
         filled.trim().to_owned()
     }
 }

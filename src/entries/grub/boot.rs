@@ -7,6 +7,10 @@ use super::{FileRef, Problem};
 use crate::entries::text::is_clean;
 use crate::entries::{MAX_INITRDS, TOO_MANY_INITRDS};
 
+/// Most modules of one entry: each is looked for on the machine.
+const MAX_MODULES: usize = 100;
+const TOO_MANY_MODULES: Problem = Problem::Limit("an entry has more than 100 modules");
+
 impl Run<'_> {
     /// Carries out a command that says what an entry starts. `None`: it is another command,
     /// or no entry runs.
@@ -40,8 +44,11 @@ impl Run<'_> {
             "module" | "module2" | "xen_module" | "xen_linux" | "xen_initrd" => {
                 let words: Vec<_> = rest.iter().skip_while(|word| is_option(word)).collect();
                 let (path, arguments) = words.split_first()?;
-                let module = (file(path), line_of(arguments));
-                boot.modules.push(module);
+                if boot.modules.len() < MAX_MODULES {
+                    boot.modules.push((file(path), line_of(arguments)));
+                } else {
+                    self.note(TOO_MANY_MODULES);
+                }
             }
             "devicetree" => boot.devicetree = rest.first().map(file),
             _ if is_other_program(name) => {

@@ -67,6 +67,14 @@ impl Run<'_> {
             }
         }
         let file = FileRef::parse(&path, self.root());
+        if is_block_list(&file.path) {
+            let why = "GRUB keeps its environment in these blocks of the device, where this program does not read it";
+            self.note(Problem::Unread {
+                path: file.path,
+                why: why.to_owned(),
+            });
+            return Answer::No;
+        }
         let bytes = match self.read(&file) {
             Ok(bytes) => bytes,
             Err(problem) => {
@@ -147,4 +155,13 @@ impl Run<'_> {
         }
         Answer::Yes
     }
+}
+
+/// Whether a path names blocks of the device instead of a file: `512+1,+2`.
+fn is_block_list(path: &str) -> bool {
+    let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    path.split(',').all(|blocks| {
+        let pair = blocks.split_once('+');
+        pair.is_some_and(|(start, count)| is_number(start) && is_number(count) && !count.is_empty())
+    })
 }

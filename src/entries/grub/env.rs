@@ -6,7 +6,7 @@ use std::rc::Rc;
 use super::syntax::{Part, Word};
 
 /// Most bytes of one value.
-const MAX_VALUE: usize = 64 << 10;
+pub(super) const MAX_VALUE: usize = 64 << 10;
 /// Most bytes of all values and names.
 const MAX_ALL: usize = 1 << 20;
 /// Most variables: every entry has a copy of them. GRUB's own configurations set some 60.
@@ -58,6 +58,8 @@ pub(super) struct Words {
     pub(super) unset: Vec<String>,
     /// Variables whose values are doubtful, and what they hang on.
     pub(super) doubts: Vec<(String, Rc<str>)>,
+    /// The bytes that were taken to make the words.
+    pub(super) size: usize,
 }
 
 impl Words {
@@ -153,6 +155,9 @@ impl Env {
                 is_word,
             };
             for part in &word.parts {
+                if room == 0 {
+                    break;
+                }
                 match part {
                     Part::Text(text) => making.push(text, &mut room),
                     Part::Var { name, quoted: true } if name == ALL => {
@@ -175,6 +180,7 @@ impl Env {
             let too_large = ("…".to_owned(), "a value that is too large".into());
             found.doubts.push(too_large);
         }
+        found.size = MAX_VALUE - room;
         found
     }
 
@@ -242,6 +248,10 @@ impl Making {
         let mut pieces = value.split(|c: char| c.is_ascii_whitespace());
         self.push(pieces.next().unwrap_or_default(), room);
         for piece in pieces {
+            if *room == 0 {
+                return;
+            }
+            *room -= 1;
             self.end(words);
             self.push(piece, room);
         }

@@ -16,6 +16,8 @@ const MAX_STEPS: usize = 200_000;
 const MAX_DEPTH: usize = 12;
 /// Words and parts of words that count as one step: a command may have 1 MiB of them.
 const PARTS_A_STEP: usize = 64;
+/// Bytes of values in the words of a command that count as one step.
+pub(super) const BYTES_A_STEP: usize = 256;
 /// Bytes of all files that are read, each as often as it is read.
 const MAX_BYTES: usize = 4 << 20;
 const TOO_MANY_BYTES: &str = "its files have more than 4 MiB in all";
@@ -327,6 +329,9 @@ impl<'a> Run<'a> {
             return Answer::No;
         }
         let words = self.env.words(words, &self.arguments);
+        if !self.has_steps(words.size / BYTES_A_STEP) {
+            return Answer::No;
+        }
         let is_pattern = |word: &String| word.contains(['*', '?', '[', '(']);
         let doubt = words.doubt().cloned();
         let pattern = words.words.iter().find(|word| is_pattern(word));
@@ -419,6 +424,9 @@ impl<'a> Run<'a> {
             return Answer::No;
         }
         let words = self.env.words(&command.words, &self.arguments);
+        if !self.has_steps(words.size / BYTES_A_STEP) {
+            return Answer::No;
+        }
         let Some((name, rest)) = words.words.split_first() else {
             return Answer::Yes;
         };

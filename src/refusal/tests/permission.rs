@@ -205,7 +205,7 @@ fn enosys_follows_the_configuration_and_is_never_forbidden() {
                 s.config.kexec = Some(false);
                 s.config.kexec_file = Some(false);
             },
-            "built without kexec_load",
+            "built without kexec (neither",
             "no kexec at all",
         ),
         (|_, _| {}, "not its own", "kexec_file_load"),

@@ -251,6 +251,31 @@ fn debians_links_are_the_last_resort() {
     );
 }
 
+/// openSUSE has /boot/initrd beside /boot/vmlinuz.
+#[test]
+fn opensuses_link_to_the_initrd() {
+    let lab = machine("6.12.1-default", "root=/dev/sda2");
+    lab.write("m/proc/self/mountinfo", format!("{MOUNTS}junk\n"));
+    link(&lab, "m/boot/vmlinuz", "vmlinuz-6.12.1-default");
+    link(&lab, "m/boot/initrd", "initrd-6.12.1-default");
+    let initrd = "/boot/initrd-6.12.1-default";
+    files(&lab, &["/boot/vmlinuz-6.12.1-default", initrd]);
+    let found = read(&lab);
+    assert_eq!(entries(&found)[0]["initrds"], json!([initrd]));
+    // A line of the list of mounts that is no mount hides no entry.
+    let problems = found["problems"].to_string();
+    assert!(
+        problems.contains("line 5: `junk` is not a mount"),
+        "{problems}"
+    );
+    fs::remove_file(lab.path().join("m/boot/initrd")).unwrap();
+    let problems = entries(&read(&lab))[0]["problems"].to_string();
+    assert!(
+        problems.contains("/boot/initrd.img: no such file"),
+        "{problems}"
+    );
+}
+
 /// What the scripts of Debian's kexec-tools loaded goes before its links, and not before a
 /// boot loader.
 #[test]
@@ -273,9 +298,9 @@ fn the_defaults_of_kexec_tools() {
     assert_eq!(texts(&found, "source")[0], "kexec-tools");
     assert_eq!(texts(&found, "kernel")[0], "/boot/vmlinuz-6.1.0-18-amd64");
     assert_eq!(entries(&found)[0]["initrds"], json!([initrd]));
-    // An empty APPEND is the running command line.
+    // An empty APPEND is the running command line, whatever the running kernel came from.
     assert_eq!(texts(&found, "cmdline")[0], "root=/dev/sda1 ro");
-    assert_eq!(marks(&found), [Some(0), None, Some(0)]);
+    assert_eq!(marks(&found), [Some(0), None, None]);
 
     lab.write("m/etc/default/kexec.d/10-more", "APPEND='own line'\n");
     lab.write("m/etc/default/kexec.d/20.dpkg-old", "APPEND=no\n");

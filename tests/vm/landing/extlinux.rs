@@ -68,7 +68,7 @@ fn install(loaders: &Path, disk: &Disk) -> Result<()> {
         .program(program.to_str().context("a path that is no text")?)?
         .executable("bin/extlinux", &host_file(&program)?);
     let script = "mkdir /mnt
-         try mount mount -t ext2 /dev/vda1 /mnt
+         try mount mount -t ext4 /dev/vda1 /mnt
          try install extlinux --install /mnt/boot/extlinux
          try umount umount /mnt";
     let outcome = guest.script(script).run()?;

@@ -438,6 +438,81 @@ fn an_environment_that_cannot_be_read_leaves_the_default_open() {
     assert!(config.problems[0].hides_default());
 }
 
+/// openSUSE on btrfs: what GRUB writes is in blocks of the device, and grubenv names them.
+#[test]
+fn an_environment_in_blocks_of_the_device_leaves_the_default_open() {
+    let text = r#"
+        load_env
+        if [ "${env_block}" ] ; then
+          set env_block="(${root})${env_block}"
+          export env_block
+          load_env -f "${env_block}"
+        fi
+        set default="${saved_entry}"
+        menuentry a { linux /a }
+    "#;
+    for (blocks, is_list) in [("512+1", true), ("+1,5+2", true), ("/512+1", false)] {
+        let machine = Machine::default().grubenv(&format!("env_block={blocks}\n"));
+        let config = machine.read(text);
+        assert_eq!(ids(&config), ["a"]);
+        let told: Vec<_> = config.problems.iter().map(ToString::to_string).collect();
+        let is_said = told
+            .iter()
+            .any(|told| told.contains(": GRUB keeps its environment in"));
+        assert_eq!(is_said, is_list, "{told:?}");
+        assert_eq!(config.problems.iter().any(Problem::hides_default), is_list);
+    }
+}
+
+#[test]
+fn values_that_are_used_often_have_a_bound() {
+    let is_limit = |problem: &Problem| matches!(problem, Problem::Limit(_));
+    // Words out of a value, and blanks alone.
+    for value in ["a ", "  "] {
+        let value = value.repeat(30_000);
+        let config =
+            Machine::default().read(&format!("set v=\"{value}\"\n{}", "x $v\n".repeat(5_000)));
+        assert!(
+            config.problems.iter().any(is_limit),
+            "{:?}",
+            config.problems
+        );
+        let config =
+            Machine::default().read(&format!("set v=\"{value}\"\nx {}", "$v ".repeat(300_000)));
+        assert_eq!(config.entries, []);
+    }
+    // Lines of a file of the Boot Loader Specification.
+    let value = "a".repeat(60_000);
+    let machine = Machine::default()
+        .with("/loader/entries/a.conf", "linux /k\noptions $v $v\n")
+        .with("/loader/entries/b.conf", "linux /k\noptions $v\n")
+        .with(
+            "/loader/entries/c.conf",
+            &format!("linux /k\noptions x\n{}", "initrd /$v\n".repeat(200)),
+        );
+    let config = machine.read(&format!("set v={value}\nblscfg\n"));
+    let limits = |id: &str| {
+        let entry = config.entries.iter().find(|entry| entry.id == id).unwrap();
+        entry.problems.iter().any(is_limit)
+    };
+    assert_eq!(["a", "b", "c"].map(limits), [true, false, true]);
+}
+
+#[test]
+fn modules_and_texts_have_a_bound() {
+    let config = Machine::default().read(&format!(
+        "menuentry a {{ multiboot /x\n{} }}\nmenuentry b {{ chainloader {} }}",
+        "module /m a\n".repeat(101),
+        "b".repeat(50_000)
+    ));
+    let [a, b] = &config.entries[..] else {
+        panic!("{} entries", config.entries.len());
+    };
+    assert_eq!(a.boot.modules.len(), 100);
+    assert!(matches!(a.problems[..], [Problem::Limit(_)]));
+    assert!(b.problems[0].to_string().len() < 300);
+}
+
 #[test]
 fn a_return_ends_one_block() {
     let machine = Machine::default().with("/boot/grub/a.cfg", "set a=1\nreturn\nset a=2\n");
