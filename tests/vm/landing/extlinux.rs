@@ -65,6 +65,8 @@ fn install(loaders: &Path, disk: &Disk) -> Result<()> {
     );
     let guest = Guest::new("landing-extlinux-install", &Kernel::small()?)
         .args(["-drive", &drive])
+        // The partition is mounted meanwhile.
+        .append("bdev_allow_write_mounted=1")
         .program(program.to_str().context("a path that is no text")?)?
         .executable("bin/extlinux", &host_file(&program)?);
     let script = "mkdir /mnt
