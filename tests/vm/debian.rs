@@ -83,7 +83,7 @@ const BY_KEXEC: &[u8] = b"systemctl start rkexec-load.service
               systemctl kexec
               sleep 300";
 const BY_REBOOT: &[u8] = b"sent
-              rkexec reboot --append by=reboot >/var/tmp/reboot 2>&1
+              rkexec reboot --append by=reboot >/var/tmp/reboot
               sleep 300";
 
 /// The command with which kdump-config loaded, as it recorded it.
