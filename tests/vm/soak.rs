@@ -46,8 +46,9 @@ mount -t efivarfs efivarfs /sys/firmware/efi/efivars
 const RECORD_SLACK: usize = 64;
 /// Bytes by which MemTotal may: the kernel keeps pages around setup_data and boot tables.
 const TOTAL_SLACK: u64 = 256 << 10;
-/// Bytes by which MemFree may: what user space has at that moment differs.
-const FREE_SLACK: u64 = 4 << 20;
+/// Bytes by which MemFree may be less: what the kernel has not given back at that moment
+/// differs.
+const FREE_SLACK: u64 = 8 << 20;
 
 /// What must be as it was: of one stage.
 #[derive(Debug)]
@@ -138,7 +139,8 @@ impl Look {
         let total = (self.total, later.total);
         ensure!(total.0.abs_diff(total.1) <= TOTAL_SLACK, "{total:?}");
         let free = (self.free, later.free);
-        ensure!(free.0.abs_diff(free.1) <= FREE_SLACK, "MemFree: {free:?}");
+        let lost = free.0.saturating_sub(free.1);
+        ensure!(lost <= FREE_SLACK, "MemFree: {free:?}");
         Ok(())
     }
 }
