@@ -135,7 +135,7 @@ fn kdump_tools_and_systemctl_kexec() -> Result<()> {
     );
     let outcome = Guest::debian("debian-clients")?
         .file("rkexec.deb", &package("1")?)
-        .memory("768M")
+        .memory("1G")
         .append("crashkernel=256M")
         // kexec-tools loaded at boot.
         .script(&script)
