@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use crate::initramfs::{self, Archive};
-use crate::lab::Kernel;
+use crate::lab::{self, Kernel};
 use crate::qemu::{Guest, Outcome};
 use crate::retrieve::{PEEK, digests};
 use crate::trip::{self, Plan, host_file, noise, sha256};
@@ -178,7 +178,7 @@ fn one_file(first: &str, megabytes: u32, direct: &str, without: bool) -> Result<
 #[test]
 #[ignore = "it takes many minutes: tests/handover runs it"]
 fn one_file_again_and_again() -> Result<()> {
-    let trips: u32 = std::env::var("RKEXEC_HANDOVER")?.parse()?;
+    let trips = lab::asked("RKEXEC_HANDOVER")?.context("tests/handover says how often")?;
     for first in ["6.1", "6.12"] {
         for trip in 1..=trips {
             let direct = if trip % 4 < 2 { "on" } else { "off" };

@@ -8,7 +8,7 @@ use goblin::elf::program_header::{PT_LOAD, ProgramHeader};
 use serde_json::{Value, json};
 
 use crate::chain::Chain;
-use crate::lab::Kernel;
+use crate::lab::{self, Kernel};
 use crate::qemu::Outcome;
 use crate::ram::Ram;
 use crate::trip::Plan;
@@ -228,7 +228,7 @@ fn a_pool_under_6_12_and_6_1_reserved() -> Result<()> {
 /// `tests/handover N` makes N trips.
 #[test]
 fn a_pool_under_a_kernel_that_knows_pools() -> Result<()> {
-    let trips = std::env::var("RKEXEC_HANDOVER").map_or(Ok(10), |trips| trips.parse())?;
+    let trips = lab::asked("RKEXEC_HANDOVER")?.unwrap_or(10);
     let test = Test {
         name: "contents-of-kernel",
         kernel: "of",

@@ -239,7 +239,8 @@ impl Unpacked {
 
     /// Runs the script in the directory `/test`, where its records go to.
     fn run(&self, script: &str) -> Result<()> {
-        let script = format!("{RECORDS}{script}");
+        let functions = include_str!("functions");
+        let script = format!("{functions}{HERE}{script}");
         let mut command = as_root("setpriv");
         command
             .args(["--bounding-set=-sys_boot", "--inh-caps=-sys_boot"])
@@ -272,22 +273,14 @@ fn as_root(program: &str) -> Command {
     command
 }
 
-/// As tests/vm/functions, for [`Unpacked`].
-const RECORDS: &str = r#"
+/// What differs for scripts in [`Unpacked`]: a record is a file. What the last command printed
+/// is shown when a script fails.
+const HERE: &str = r#"
 set -eu
+trap 'cat /tmp/err >&2' EXIT
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive LC_ALL=C
 cd /test
 record() { cat >"$1"; }
-refused() {
-  local name=$1 status=0
-  shift
-  "$@" >"$name.out" 2>"$name.err" </dev/null || status=$?
-  echo $status >"$name.status"
-}
-try() {
-  refused "$@"
-  [ "$(cat "$1.status")" = 0 ] || { cat "$1.err" >&2; return 1; }
-}
 # Every file of the system but what its own tools note down.
 files() {
   find / -xdev \( -path /tmp -o -path /test -o -path /dev -o -path /var/tmp -o -path /var/log \

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use crate::chain::Chain;
-use crate::lab::Kernel;
+use crate::lab::{self, Kernel};
 use crate::qemu::Outcome;
 use crate::ram::Ram;
 use crate::trip::Plan;
@@ -80,7 +80,7 @@ fn pools_survive_with_kaslr_and_with_kho_off() -> Result<()> {
 #[test]
 #[ignore = "it takes many minutes: tests/handover runs it"]
 fn pools_survive_again_and_again() -> Result<()> {
-    let trips: u32 = std::env::var("RKEXEC_HANDOVER")?.parse()?;
+    let trips = lab::asked("RKEXEC_HANDOVER")?.context("tests/handover says how often")?;
     for kho in ["nokho", "kho=off"] {
         survive("kho-pools-again", trips, kho, |_| true)?;
         eprintln!("{trips} of {trips} kexecs with two pools each and {kho}");

@@ -17,6 +17,15 @@ pub(crate) fn part(name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// The number that a script which makes a test longer gives in the environment variable
+/// `name`; `None`: it is the suite that runs.
+pub(crate) fn asked(name: &str) -> Result<Option<u32>> {
+    let number = std::env::var(name).ok().map(|number| number.parse());
+    number
+        .transpose()
+        .with_context(|| format!("{name} is no number"))
+}
+
 /// Where the guest `name` leaves its logs.
 pub(crate) fn logs(name: &str) -> PathBuf {
     below("logs").join(name)

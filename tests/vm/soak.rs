@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::chain::Chain;
 use crate::efi::runtime_ranges;
-use crate::lab::Kernel;
+use crate::lab::{self, Kernel};
 use crate::ram::Ram;
 use crate::witness::{Row, Stage, merged, show};
 
@@ -166,17 +166,9 @@ fn reported(stage: Stage<'_>, by_load: bool) -> Result<()> {
     Ok(())
 }
 
-/// How many kexecs are asked for.
-fn trips() -> Result<u32> {
-    match std::env::var("RKEXEC_SOAK") {
-        Ok(trips) => trips.parse().context("RKEXEC_SOAK is no number"),
-        Err(_) => Ok(TRIPS),
-    }
-}
-
 #[test]
 fn nothing_grows_from_kexec_to_kexec() -> Result<()> {
-    let trips = trips()?;
+    let trips = lab::asked("RKEXEC_SOAK")?.unwrap_or(TRIPS);
     let ram = Ram::new(MEMORY)?;
     let (start, size) = RESERVED;
     let mut looks: BTreeMap<u32, Look> = BTreeMap::new();
